@@ -1,0 +1,171 @@
+//! Guests on KVM: one virtual CPU in 64-bit mode, hypercalls by port I/O.
+
+mod cpu;
+mod probe;
+
+use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
+
+use hvt_abi::{GuestAddr, elf::Layout};
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use rustix::time::{ClockId, clock_gettime};
+use vmm_sys_util::errno::Error as Errno;
+
+pub use probe::probe;
+
+use super::{Backend, Start};
+use crate::hypercalls::{Fault, Outcome, Vm};
+use crate::memory::GuestMemory;
+use crate::report::warn;
+use crate::seccomp::{Rule, arg};
+
+/// `_IO(KVMIO, 0x80)` and `_IOR(KVMIO, 0x81, struct kvm_regs)` of linux/kvm.h.
+const KVM_RUN: u64 = 0xae80;
+const KVM_GET_REGS: u64 = 0x8090_ae81;
+
+/// A virtual machine that is ready to run, held by its only CPU: KVM keeps the machine as long as that is open.
+pub struct Kvm {
+    vcpu: VcpuFd,
+}
+
+impl Backend for Kvm {
+    fn create(memory_bytes: u64) -> Result<(Kvm, GuestMemory), String> {
+        let memory = GuestMemory::anywhere(memory_bytes)?;
+        let kvm = kvm_ioctls::Kvm::new().map_err(|error| failed("open /dev/kvm", error))?;
+        let vm = kvm.create_vm().map_err(|error| failed("KVM_CREATE_VM", error))?;
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: memory.size(),
+            userspace_addr: memory.host_address() as u64,
+        };
+        // SAFETY: the region is exactly the mapping that `memory` owns. The guest touches it only within `run`,
+        // whose caller hands over that same memory for as long.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(|error| failed("KVM_SET_USER_MEMORY_REGION", error))?;
+        let vcpu = vm.create_vcpu(0).map_err(|error| failed("KVM_CREATE_VCPU", error))?;
+        let features = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|error| failed("KVM_GET_SUPPORTED_CPUID", error))?;
+        vcpu.set_cpuid2(&features).map_err(|error| failed("KVM_SET_CPUID2", error))?;
+        Ok((Kvm { vcpu }, memory))
+    }
+
+    fn prepare(&mut self, memory: &mut GuestMemory, layout: &Layout, start: &Start) -> Result<(), String> {
+        let executable = layout.segments().iter().filter(|segment| segment.permissions.execute);
+        let code: Vec<_> = executable.map(|segment| segment.start..segment.end).collect();
+        self.boot(memory, &code, start)?;
+        // The first call looks for the vDSO, which takes system calls that the filter does not allow.
+        let _ = clock_gettime(ClockId::Realtime);
+        Ok(())
+    }
+
+    fn descriptors(&self) -> Vec<RawFd> {
+        vec![self.vcpu.as_raw_fd()]
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let vcpu = self.vcpu.as_raw_fd();
+        [(KVM_RUN, "runs the guest"), (KVM_GET_REGS, "where the guest stood when it broke down")]
+            .map(|(request, why)| Rule {
+                call: libc::SYS_ioctl,
+                when: vec![arg(0).eq(vcpu), arg(1).eq(request)],
+                why,
+            })
+            .into()
+    }
+
+    fn run(mut self, mut vm: Vm) -> Result<i32, Fault> {
+        let status = self.run_to_end(&mut vm).unwrap_or_else(|fault| {
+            warn(&fault.to_string());
+            1
+        });
+        // Returning would close and unmap, here and in the runtime, which the filter does not allow.
+        // SAFETY: only ends the process. Nothing is buffered, and nobody waits for destructors.
+        unsafe { libc::_exit(status & 0xff) }
+    }
+}
+
+impl Kvm {
+    /// Puts the CPU at the guest's entry, in memory of which `code` can be executed.
+    fn boot(&mut self, memory: &mut GuestMemory, code: &[Range<u64>], start: &Start) -> Result<(), String> {
+        let memory_bytes = memory.size();
+        let tables =
+            memory.private_mut(cpu::TABLES, cpu::TABLES_LEN).map_err(|_| "KVM: no room for page tables")?;
+        cpu::write_tables(tables, memory_bytes, code);
+        self.vcpu.set_sregs(&cpu::special_registers()).map_err(|error| failed("KVM_SET_SREGS", error))?;
+        let registers = kvm_regs {
+            rip: start.entry,
+            rsp: start.stack,
+            rdi: start.boot_info.raw(),
+            rflags: cpu::RFLAGS_RESERVED,
+            ..Default::default()
+        };
+        self.vcpu.set_regs(&registers).map_err(|error| failed("KVM_SET_REGS", error))
+    }
+
+    fn run_to_end(&mut self, vm: &mut Vm) -> Result<i32, Fault> {
+        loop {
+            let (port, argument) = self.next_hypercall()?;
+            if let Outcome::Halt(status) = vm.hypercall(port, argument)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Runs the guest up to its next hypercall: its port and argument.
+    fn next_hypercall(&mut self) -> Result<(u16, GuestAddr), Fault> {
+        loop {
+            match self.vcpu.run() {
+                Ok(VcpuExit::IoOut(port, data)) => {
+                    let Ok(argument) = data.try_into().map(u32::from_le_bytes) else {
+                        return Err(Fault::Port(port));
+                    };
+                    return Ok((port, GuestAddr::new(argument.into())));
+                }
+                Ok(VcpuExit::IoIn(port, _)) => return Err(Fault::Port(port)),
+                // A write to code: the host's page is read-only. KVM reports that as EFAULT, or as device
+                // access where it emulates the instruction.
+                Ok(VcpuExit::MmioRead(..) | VcpuExit::MmioWrite(..)) => return Err(self.translation_fault()),
+                Ok(_) => return Err(self.unexpected_exit()),
+                Err(error) if error.errno() == libc::EINTR => {}
+                Err(error) if error.errno() == libc::EFAULT => return Err(self.translation_fault()),
+                Err(error) => return Err(Fault::Backend(failed("KVM_RUN", error))),
+            }
+        }
+    }
+
+    fn translation_fault(&self) -> Fault {
+        Fault::TranslationFault { rip: self.rip() }
+    }
+
+    /// Any exit that is no hypercall ends the guest, with the words of upstream's tender.
+    fn unexpected_exit(&mut self) -> Fault {
+        let rip = self.rip();
+        let run = self.vcpu.get_kvm_run();
+        Fault::Backend(match run.exit_reason {
+            kvm_bindings::KVM_EXIT_FAIL_ENTRY => {
+                // SAFETY: the exit reason says that this is the member of the union that KVM filled in.
+                let reason = unsafe { run.__bindgen_anon_1.fail_entry.hardware_entry_failure_reason };
+                format!("KVM: entry failure: hw_entry_failure_reason={reason:#x}")
+            }
+            kvm_bindings::KVM_EXIT_INTERNAL_ERROR => {
+                // SAFETY: as above.
+                let suberror = unsafe { run.__bindgen_anon_1.internal.suberror };
+                format!("KVM: internal error exit: suberror={suberror:#x}, rip={rip:#x}")
+            }
+            reason => format!("KVM: unhandled exit: exit_reason={reason:#x}, rip={rip:#x}"),
+        })
+    }
+
+    /// Where the guest stands; 0 when KVM does not even tell that.
+    fn rip(&self) -> u64 {
+        self.vcpu.get_regs().map_or(0, |registers| registers.rip)
+    }
+}
+
+fn failed(what: &str, error: Errno) -> String {
+    format!("KVM: {what}: {error}")
+}

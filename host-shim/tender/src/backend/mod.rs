@@ -1,0 +1,54 @@
+//! What runs the guest's instructions.
+
+pub mod kvm;
+pub mod ring3;
+
+use std::ops::Range;
+use std::os::fd::RawFd;
+
+use hvt_abi::GuestAddr;
+use hvt_abi::elf::Layout;
+
+use crate::hypercalls::{Fault, Vm};
+use crate::memory::GuestMemory;
+use crate::seccomp::Rule;
+
+/// The state in which a guest starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// Address of its first instruction.
+    pub entry: u64,
+    /// Its argument.
+    pub boot_info: GuestAddr,
+    /// Its stack pointer.
+    pub stack: u64,
+    /// Frequency of its time-stamp counter in kHz.
+    #[expect(dead_code, reason = "both backends leave the counter to the CPU as it is")]
+    pub tsc_khz: u32,
+}
+
+/// A way to run guests. The methods are called in this order, each once.
+pub trait Backend: Sized {
+    /// Whether the guest's code runs in this process, and its pages must be executable here.
+    const GUEST_RUNS_HERE: bool = false;
+
+    /// Maps the guest's memory, and opens what the backend needs.
+    fn create(memory_bytes: u64) -> Result<(Self, GuestMemory), String>;
+
+    /// The image is in memory, all of which can still be written. `code` tells where its instructions are.
+    fn speed_up(&mut self, _memory: &mut GuestMemory, _code: &[Range<u64>]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Image and boot information are in memory, and segments are protected: makes the guest ready to run.
+    fn prepare(&mut self, memory: &mut GuestMemory, layout: &Layout, start: &Start) -> Result<(), String>;
+
+    /// Descriptors that must stay open while the guest runs; all others are closed.
+    fn descriptors(&self) -> Vec<RawFd>;
+
+    /// System calls beyond those of the devices.
+    fn rules(&self) -> Vec<Rule>;
+
+    /// Runs the guest to its end and returns its exit status. The tender is confined already.
+    fn run(self, vm: Vm) -> Result<i32, Fault>;
+}

@@ -1,0 +1,76 @@
+//! What the guest finds in memory when it starts: boot information, manifest, command line.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+
+use hvt_abi::GuestAddr;
+use hvt_abi::boot::{BOOT_INFO_BASE, BootInfo, CMDLINE_SIZE};
+use hvt_abi::manifest::{Entry, MFT_VERSION, ManifestHeader};
+
+use crate::devices::Attached;
+use crate::memory::{GuestMemory, Plain};
+
+/// The guest's command line: its arguments with spaces between.
+pub fn command_line(arguments: &[OsString]) -> Result<Vec<u8>, String> {
+    let words: Vec<&[u8]> = arguments.iter().map(|word| word.as_bytes()).collect();
+    let line = words.join(&b' ');
+    // A NUL must follow.
+    if line.len() < CMDLINE_SIZE {
+        Ok(line)
+    } else {
+        Err(format!("Guest command line too long (max={} characters)", CMDLINE_SIZE - 1))
+    }
+}
+
+/// Writes all that the guest is told, and returns where its [`BootInfo`] is.
+pub fn write_info(
+    memory: &mut GuestMemory,
+    devices: &Attached,
+    command_line: &[u8],
+    kernel_end: u64,
+    tsc_khz: u32,
+) -> Result<GuestAddr, String> {
+    let entries: Vec<Entry> = devices.manifest().collect();
+    let mft = BOOT_INFO_BASE + size_of::<BootInfo>() as u64;
+    let cmdline = mft + (size_of::<ManifestHeader>() + size_of::<Entry>() * entries.len()) as u64;
+    let info = BootInfo {
+        mem_size: memory.size(),
+        kernel_end,
+        cpu_cycle_freq: u64::from(tsc_khz) * 1000,
+        cmdline: GuestAddr::new(cmdline),
+        mft: GuestAddr::new(mft),
+        ..BootInfo::default()
+    };
+    let count = u32::try_from(entries.len()).map_err(|_| "too many devices")?;
+    let mut writer = Writer { memory, at: BOOT_INFO_BASE };
+    writer.put(info)?;
+    writer.put(ManifestHeader { version: MFT_VERSION, entries: count })?;
+    for entry in entries {
+        writer.put(entry)?;
+    }
+    // The NUL behind it is there already: guest memory starts out zeroed.
+    writer.bytes(command_line.len())?.copy_from_slice(command_line);
+    Ok(GuestAddr::new(BOOT_INFO_BASE))
+}
+
+/// Writes one thing after the other into the tender's own area.
+struct Writer<'a> {
+    memory: &'a mut GuestMemory,
+    at: u64,
+}
+
+impl Writer<'_> {
+    fn put<T: Plain>(&mut self, value: T) -> Result<(), String> {
+        let at = self.at;
+        self.at += size_of::<T>() as u64;
+        self.memory.write_private(at, value).map_err(|_| no_room())
+    }
+
+    fn bytes(&mut self, len: usize) -> Result<&mut [u8], String> {
+        self.memory.private_mut(self.at, len as u64).map_err(|_| no_room())
+    }
+}
+
+fn no_room() -> String {
+    "guest memory is too small for boot information".into()
+}

@@ -1,0 +1,205 @@
+//! The guest's devices and what backs them on the host.
+
+mod block;
+mod inherited;
+mod net;
+mod tap;
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use hvt_abi::elf::Devices;
+use hvt_abi::manifest::{DeviceKind, Entry, MAX_ENTRIES, NAME_SIZE};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use block::Block;
+use net::Net;
+
+use crate::seccomp::{Rule, arg};
+
+/// A device that has something behind it.
+#[derive(Debug)]
+enum Device {
+    Net(Net),
+    Block(Block),
+}
+
+/// The devices that an image declares, and what is attached to each.
+#[derive(Debug)]
+pub struct Attached {
+    declared: Devices,
+    /// By handle, so the first is the manifest's reserved entry.
+    attached: [Option<Device>; MAX_ENTRIES],
+    /// What [`Attached::wait`] waits for, and the handle of each; made once, by [`Attached::complete`].
+    readable: Vec<PollFd<'static>>,
+    handles: Vec<u8>,
+}
+
+/// What [`Attached::wait`] found.
+#[derive(Debug)]
+pub struct Waited {
+    /// Bit `h` is set when the net device with handle `h` can be read.
+    pub ready_set: u64,
+    /// The number of bits set.
+    pub count: i32,
+}
+
+impl Attached {
+    /// Nothing attached yet.
+    pub fn new(declared: Devices) -> Self {
+        Self { declared, attached: [const { None }; MAX_ENTRIES], readable: Vec::new(), handles: Vec::new() }
+    }
+
+    /// Attaches the tap `interface`, or the inherited descriptor that it names as `@FD`.
+    pub fn attach_net(&mut self, name: &str, interface: &str) -> Result<(), String> {
+        let slot = self.free_slot(name, DeviceKind::Net)?;
+        *slot = Some(Device::Net(Net::attach(name, interface)?));
+        Ok(())
+    }
+
+    /// Attaches the file or block device at `path`, or the inherited descriptor that it names as `@FD`.
+    pub fn attach_block(&mut self, name: &str, path: &str) -> Result<(), String> {
+        let slot = self.free_slot(name, DeviceKind::Block)?;
+        *slot = Some(Device::Block(Block::attach(name, path)?));
+        Ok(())
+    }
+
+    /// Gives an attached net its hardware address, in place of a random one.
+    pub fn set_mac(&mut self, name: &str, mac: [u8; 6]) -> Result<(), String> {
+        match self.slot(name, DeviceKind::Net)? {
+            Some(Device::Net(net)) => net.mac = Some(mac),
+            _ => return Err(not_yet_attached(name, "--net-mac", "--net")),
+        }
+        Ok(())
+    }
+
+    /// Gives an attached block device its block size in bytes.
+    pub fn set_block_size(&mut self, name: &str, bytes: u16) -> Result<(), String> {
+        match self.slot(name, DeviceKind::Block)? {
+            Some(Device::Block(block)) => block.block_size = bytes,
+            _ => return Err(not_yet_attached(name, "--block-sector-size", "--block")),
+        }
+        Ok(())
+    }
+
+    /// Checks that all declared devices are attached and sound, and completes what the user left open. All faults
+    /// are in the error, one a line.
+    pub fn complete(&mut self) -> Result<(), Vec<String>> {
+        let mut faults = Vec::new();
+        for (handle, device) in self.declared.iter() {
+            match self.attached.get_mut(usize::from(handle)).and_then(Option::as_mut) {
+                Some(Device::Net(net)) => {
+                    self.readable.push(PollFd::new(net.fd, PollFlags::IN));
+                    self.handles.push(handle);
+                    faults.extend(net.complete().err());
+                }
+                Some(Device::Block(block)) => faults.extend(block.complete(device.name()).err()),
+                None => faults.push(format!(
+                    "Device '{}' of type {} declared but not attached.",
+                    device.name(),
+                    device.kind.solo5_name()
+                )),
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(faults) }
+    }
+
+    /// The manifest's entries as the guest shall see them.
+    pub fn manifest(&self) -> impl Iterator<Item = Entry> {
+        let devices = self.declared.iter().map(|(handle, device)| {
+            let mut name = [0; NAME_SIZE];
+            for (to, from) in name.iter_mut().zip(device.name().bytes()) {
+                *to = from;
+            }
+            let properties = match self.attached.get(usize::from(handle)).and_then(Option::as_ref) {
+                Some(Device::Net(net)) => net.properties(),
+                Some(Device::Block(block)) => block.properties(),
+                None => return Entry::RESERVED_FIRST,
+            };
+            Entry { name, kind: device.kind as u32, properties, attached: 1, ..Entry::RESERVED_FIRST }
+        });
+        std::iter::once(Entry::RESERVED_FIRST).chain(devices)
+    }
+
+    /// The net device with this handle.
+    pub fn net(&self, handle: u64) -> Option<&Net> {
+        match self.attached.get(usize::try_from(handle).ok()?)?.as_ref()? {
+            Device::Net(net) => Some(net),
+            Device::Block(_) => None,
+        }
+    }
+
+    /// The block device with this handle.
+    pub fn block(&self, handle: u64) -> Option<&Block> {
+        match self.attached.get(usize::try_from(handle).ok()?)?.as_ref()? {
+            Device::Block(block) => Some(block),
+            Device::Net(_) => None,
+        }
+    }
+
+    /// Sleeps until a net device can be read, at most for `timeout_nsecs`.
+    pub fn wait(&mut self, timeout_nsecs: u64) -> Result<Waited, Errno> {
+        const NSECS: u64 = 1_000_000_000;
+        let timeout = Timespec {
+            // Both fit: a u64 of nanoseconds is less than 600 years.
+            tv_sec: (timeout_nsecs / NSECS).cast_signed(),
+            tv_nsec: (timeout_nsecs % NSECS).cast_signed(),
+        };
+        let mut waited = Waited { ready_set: 0, count: 0 };
+        match poll(&mut self.readable, Some(&timeout)) {
+            // No signal that we handle returns, so INTR is left to the guest as an early wake-up.
+            Ok(0) | Err(Errno::INTR) => return Ok(waited),
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        for (fd, handle) in self.readable.iter().zip(&self.handles) {
+            if !fd.revents().is_empty() {
+                waited.ready_set |= 1 << handle;
+                waited.count += 1;
+            }
+        }
+        Ok(waited)
+    }
+
+    /// The descriptors behind the devices.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let fd = |device: &Device| match device {
+            Device::Net(net) => net.fd.as_raw_fd(),
+            Device::Block(block) => block.fd.as_raw_fd(),
+        };
+        self.attached.iter().flatten().map(fd).collect()
+    }
+
+    /// The system calls that the devices need, the most frequent first.
+    pub fn rules(&self) -> Vec<Rule> {
+        let devices = self.attached.iter().flatten().flat_map(|device| match device {
+            Device::Net(net) => net.rules(),
+            Device::Block(block) => block.rules(),
+        });
+        let wait = Rule {
+            call: libc::SYS_ppoll,
+            // One also where there is no net device: the console may have to be waited for.
+            when: vec![arg(1).le(self.readable.len().max(1) as u64), arg(3).eq(0u64)],
+            why: "waits for net devices, or for room in the console",
+        };
+        devices.chain([wait]).collect()
+    }
+
+    fn slot(&mut self, name: &str, kind: DeviceKind) -> Result<&mut Option<Device>, String> {
+        let found = self.declared.find(name).filter(|(_, device)| device.kind == kind);
+        found
+            .and_then(|(handle, _)| self.attached.get_mut(usize::from(handle)))
+            .ok_or_else(|| format!("Resource not declared in manifest: '{name}'"))
+    }
+
+    fn free_slot(&mut self, name: &str, kind: DeviceKind) -> Result<&mut Option<Device>, String> {
+        match self.slot(name, kind)? {
+            Some(_) => Err(format!("Resource attached twice: '{name}'")),
+            slot => Ok(slot),
+        }
+    }
+}
+
+fn not_yet_attached(name: &str, option: &str, first: &str) -> String {
+    format!("{option}: '{name}' is not attached, {first}:{name}=... must come first")
+}

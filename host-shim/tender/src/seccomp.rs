@@ -1,0 +1,180 @@
+//! The system-call filter: what is not on the list ends the process.
+//!
+//! A filter is a list of rules, tried in order. Each allows one call when all its conditions hold on the call's
+//! arguments. Hand-written BPF, as it takes fewer lines than a library's tables.
+
+use std::os::fd::RawFd;
+
+/// Allows one system call.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its number.
+    pub call: i64,
+    /// What its arguments must be.
+    pub when: Vec<Condition>,
+    /// What it is needed for.
+    pub why: &'static str,
+}
+
+/// A condition on one argument of a call, of which all 64 bits count.
+#[derive(Clone, Copy, Debug)]
+pub struct Condition {
+    index: u8,
+    test: Test,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Test {
+    Equal(u64),
+    AtMost(u64),
+}
+
+/// Starts a condition on the argument with this index, from 0.
+pub fn arg(index: u8) -> Argument {
+    Argument(index)
+}
+
+/// See [`arg`].
+#[derive(Clone, Copy, Debug)]
+pub struct Argument(u8);
+
+impl Argument {
+    /// Holds when the argument is `value`.
+    pub fn eq(self, value: impl Operand) -> Condition {
+        Condition { index: self.0, test: Test::Equal(value.bits()) }
+    }
+
+    /// Holds when the argument, taken as unsigned, is at most `value`.
+    pub fn le(self, value: impl Operand) -> Condition {
+        Condition { index: self.0, test: Test::AtMost(value.bits()) }
+    }
+}
+
+/// What an argument can be compared with.
+pub trait Operand {
+    /// As the kernel sees it in a register.
+    fn bits(self) -> u64;
+}
+
+impl Operand for u64 {
+    fn bits(self) -> u64 {
+        self
+    }
+}
+
+impl Operand for RawFd {
+    fn bits(self) -> u64 {
+        u64::from(self.cast_unsigned())
+    }
+}
+
+/// Puts `rules` in force for this process and all its threads, for good.
+pub fn install(rules: &[Rule]) -> Result<(), String> {
+    let failed = |what: &str| format!("seccomp: {what}: {}", std::io::Error::last_os_error());
+    rustix::thread::set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))?;
+    let mut program = compile(rules);
+    let len = u16::try_from(program.len()).map_err(|_| "seccomp: too many rules")?;
+    let filter = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // SAFETY: the kernel copies the program, which `filter` describes and which outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_TSYNC,
+            std::ptr::from_ref(&filter),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(failed("the filter was not accepted")) }
+}
+
+/// Offsets in the kernel's `struct seccomp_data`.
+const NR: u32 = 0;
+const ARCH: u32 = 4;
+const ARGS: u32 = 16;
+
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JUMP_ABOVE: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+/// A jump out of a rule's block to the next rule, until the block's length is known.
+const NEXT_RULE: u8 = u8::MAX;
+
+fn compile(rules: &[Rule]) -> Vec<libc::sock_filter> {
+    let mut program = vec![
+        op(LOAD, ARCH),
+        jump(JUMP_EQUAL, AUDIT_ARCH_X86_64, 1, 0),
+        op(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
+        op(LOAD, NR),
+    ];
+    for rule in rules {
+        program.extend(block(rule));
+    }
+    program.push(op(RETURN, libc::SECCOMP_RET_KILL_PROCESS));
+    program
+}
+
+/// The code of one rule: enters and leaves with the call's number loaded.
+fn block(rule: &Rule) -> Vec<libc::sock_filter> {
+    let number = u32::try_from(rule.call).unwrap_or(u32::MAX);
+    let mut code = vec![jump(JUMP_EQUAL, number, 0, NEXT_RULE)];
+    for condition in &rule.when {
+        code.extend(check(*condition));
+    }
+    code.push(op(RETURN, libc::SECCOMP_RET_ALLOW));
+    // A rule without conditions never loads anything else, so the number need not be loaded again.
+    if !rule.when.is_empty() {
+        code.push(op(LOAD, NR));
+    }
+    let len = code.len();
+    let next = if rule.when.is_empty() { len } else { len - 1 };
+    for (at, instruction) in code.iter_mut().enumerate() {
+        // The distance is small: a call has six arguments, a condition takes five instructions.
+        let distance = u8::try_from(next - at.min(next - 1) - 1).unwrap_or(NEXT_RULE);
+        for target in [&mut instruction.jt, &mut instruction.jf] {
+            if *target == NEXT_RULE {
+                *target = distance;
+            }
+        }
+    }
+    code
+}
+
+fn check(condition: Condition) -> Vec<libc::sock_filter> {
+    let low_at = ARGS + 8 * u32::from(condition.index);
+    let halves = |value: u64| {
+        let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+        (u32::from_le_bytes([e, f, g, h]), u32::from_le_bytes([a, b, c, d]))
+    };
+    match condition.test {
+        Test::Equal(value) => {
+            let (high, low) = halves(value);
+            vec![
+                op(LOAD, low_at + 4),
+                jump(JUMP_EQUAL, high, 0, NEXT_RULE),
+                op(LOAD, low_at),
+                jump(JUMP_EQUAL, low, 0, NEXT_RULE),
+            ]
+        }
+        Test::AtMost(value) => {
+            let (high, low) = halves(value);
+            vec![
+                op(LOAD, low_at + 4),
+                jump(JUMP_ABOVE, high, NEXT_RULE, 0),
+                jump(JUMP_EQUAL, high, 0, 2),
+                op(LOAD, low_at),
+                jump(JUMP_ABOVE, low, NEXT_RULE, 0),
+            ]
+        }
+    }
+}
+
+fn op(code: u16, k: u32) -> libc::sock_filter {
+    jump(code, k, 0, 0)
+}
+
+fn jump(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}

@@ -1,0 +1,7 @@
+//! `petrel-tender` held against Solo5 itself: upstream's test guests with the outcomes that upstream's tests.bats
+//! expects, our images in upstream's own tools, and bad input.
+
+mod guests;
+mod reference;
+mod refusals;
+mod support;

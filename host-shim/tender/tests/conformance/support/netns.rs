@@ -1,0 +1,64 @@
+//! A network of the test's own: it runs itself again inside a new network namespace.
+
+use std::fs::OpenOptions;
+use std::process::Command;
+
+/// Set in the environment of a test that runs inside its namespace.
+const INSIDE: &str = "PETREL_TEST_NETNS";
+
+/// Runs `body` in a fresh network namespace, as its root. `test` is the full name of the calling test.
+///
+/// A namespace is entered by a whole process (as an ordinary user it takes a user namespace, which a program of
+/// several threads cannot enter), so this starts the test program again for that one test.
+pub fn inside(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+        panic!("this test makes taps and needs to open /dev/net/tun: {error}");
+    }
+    let myself = std::env::current_exe().expect("/proc is mounted");
+    let output = Command::new("unshare")
+        .args(flags())
+        .arg(myself)
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("unshare ran a moment ago");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "inside the namespace: {}\n{said}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr),
+    );
+}
+
+/// The first of the ways to get a namespace that this machine allows.
+fn flags() -> &'static [&'static str] {
+    const WAYS: [&[&str]; 2] = [&["--net"], &["--user", "--map-root-user", "--net"]];
+    let mut refusals = String::new();
+    for way in WAYS {
+        match Command::new("unshare").args(way).arg("true").output() {
+            Ok(output) if output.status.success() => return way,
+            Ok(output) => refusals += &String::from_utf8_lossy(&output.stderr),
+            Err(error) => refusals += &format!("unshare: {error}\n"),
+        }
+    }
+    panic!("this test needs a network namespace (run it as root, or allow user namespaces):\n{refusals}");
+}
+
+/// Makes the tap `name` with `address` (CIDR) on the host's side, up.
+pub fn tap(name: &str, address: &str) {
+    ip(&["tuntap", "add", "dev", name, "mode", "tap"]);
+    ip(&["address", "add", address, "dev", name]);
+    ip(&["link", "set", "dev", name, "up"]);
+}
+
+/// Runs iproute2's `ip` and returns what it printed.
+pub fn ip(arguments: &[&str]) -> String {
+    let output = Command::new("ip").args(arguments).output().expect("`ip` (iproute2) is installed");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {}: {error}", arguments.join(" "));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,139 @@
+//! Running a program to its end, bounded in time, with both its outputs read as one text (as bats' `run` does).
+
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+/// How long a program may run: 60 s as in upstream's tests.bats, or what $PETREL_TEST_SECONDS says (on an emulated CPU).
+fn limit() -> Duration {
+    let asked = std::env::var("PETREL_TEST_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(asked.unwrap_or(60))
+}
+
+/// How a program ended.
+pub struct Outcome {
+    pub status: ExitStatus,
+    /// Standard output and standard error, interleaved.
+    pub output: String,
+}
+
+impl Outcome {
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// Upstream's `expect_success`.
+    #[track_caller]
+    pub fn expect_success(&self) -> &Self {
+        assert_eq!(self.code(), Some(0), "{self}");
+        self.expect_says("SUCCESS")
+    }
+
+    /// Upstream's `expect_abort`.
+    #[track_caller]
+    pub fn expect_abort(&self) -> &Self {
+        assert_eq!(self.code(), Some(255), "{self}");
+        self.expect_says("ABORT")
+    }
+
+    /// The tender's own failures end with status 1.
+    #[track_caller]
+    pub fn expect_refusal(&self) -> &Self {
+        assert_eq!(self.code(), Some(1), "{self}");
+        assert!(!self.output.contains("panicked at"), "a panic is no refusal: {self}");
+        self
+    }
+
+    #[track_caller]
+    pub fn expect_says(&self, text: &str) -> &Self {
+        assert!(self.output.contains(text), "expected {text:?}: {self}");
+        self
+    }
+
+    #[track_caller]
+    pub fn expect_silent_about(&self, text: &str) -> &Self {
+        assert!(!self.output.contains(text), "did not expect {text:?}: {self}");
+        self
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, having said:\n{}", self.status, self.output)
+    }
+}
+
+/// A program that runs. It ends at the latest when this is dropped.
+pub struct Running {
+    child: Child,
+    output: Receiver<String>,
+}
+
+impl Running {
+    /// Starts `command` as the leader of a process group of its own.
+    pub fn start(mut command: Command) -> Running {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer).process_group(0);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        // `command` holds the write end too: while that is open, the reader would never see the end.
+        drop(command);
+        let (sender, output) = mpsc::channel();
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = reader.read_to_end(&mut bytes);
+            let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+        });
+        Running { child, output }
+    }
+
+    /// Waits for the end; fails the test when that does not come, or when the program left a process behind.
+    pub fn outcome(mut self) -> Outcome {
+        let output = self.output.recv_timeout(limit());
+        if output.is_err() {
+            let _ = self.child.kill();
+        }
+        let status = self.child.wait().expect("the child can be waited for");
+        let group = rustix::process::Pid::from_child(&self.child);
+        assert_eq!(
+            rustix::process::test_kill_process_group(group),
+            Err(rustix::io::Errno::SRCH),
+            "it left a process behind",
+        );
+        match output {
+            Ok(output) => Outcome { status, output },
+            Err(_) => {
+                assert_eq!(status.signal(), Some(9));
+                let said = self.output.recv_timeout(limit()).unwrap_or_default();
+                panic!("it did not end within {:?}, having said:\n{said}", limit())
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The backend under test: the one that works everywhere, or what $PETREL_TEST_BACKEND says (tools/kvm-check: "kvm").
+pub fn backend() -> String {
+    std::env::var("PETREL_TEST_BACKEND").unwrap_or_else(|_| "ring3".to_owned())
+}
+
+/// Our tender under test.
+pub fn tender(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_petrel-tender"));
+    command.arg(format!("--backend={}", backend())).args(arguments);
+    command
+}
+
+/// Runs `command` to its end.
+pub fn run(command: Command) -> Outcome {
+    Running::start(command).outcome()
+}

@@ -1,0 +1,1 @@
+//! Empty: stands in for bindgen, see ../Cargo.toml.
