@@ -1,0 +1,74 @@
+//! Every bound of the protocol. A value over its bound is refused where it is parsed, so what lies behind
+//! the edge may rely on them. The README of each program prints none of these: this file is the place.
+
+/// The protocol between operator and control plane; see [`crate::operator::Hello`].
+pub const OPERATOR_VERSION: u16 = 1;
+/// The protocol between control plane and shim; both are installed together and must agree exactly.
+pub const SHIM_VERSION: u16 = 1;
+/// The layout of the seal.
+pub const SEAL_VERSION: u16 = 1;
+
+/// The payload of one frame, in bytes. Fits one chunk of an image and its envelope.
+pub const FRAME_BYTES_MAX: usize = 40 * 1024;
+/// The image bytes that one frame carries.
+pub const CHUNK_BYTES_MAX: usize = 32 * 1024;
+/// The console bytes that one frame carries.
+pub const CONSOLE_BYTES_MAX: usize = 4 * 1024;
+/// The entries that one page of a listing carries.
+pub const PAGE_ENTRIES_MAX: usize = 64;
+
+/// A whole name, labels and separators.
+pub const NAME_BYTES_MAX: usize = 128;
+/// One label of a name, a volume's name.
+pub const LABEL_BYTES_MAX: usize = 63;
+/// The labels of a name.
+pub const LABELS_MAX: usize = 8;
+/// A bridge's name: IFNAMSIZ without the NUL.
+pub const BRIDGE_BYTES_MAX: usize = 15;
+/// A device's name in a Solo5 manifest, without the NUL.
+pub const DEVICE_BYTES_MAX: usize = 67;
+
+/// The size of an image, in bytes.
+pub const IMAGE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// What is read of an image at once to learn its ABI and manifest.
+pub const IMAGE_READ_BYTES_MAX: usize = 32 * 1024;
+/// The least memory that a unikernel can be given, in MiB: the image is loaded at 1 MiB.
+pub const MEMORY_MIB_MIN: u32 = 2;
+/// The most memory that a Solo5 hvt guest can address, in MiB.
+pub const MEMORY_MIB_MAX: u32 = 4096;
+/// Network devices of a unikernel.
+pub const NETS_MAX: usize = 16;
+/// Block devices of a unikernel.
+pub const BLOCKS_MAX: usize = 16;
+/// Arguments of a unikernel.
+pub const ARGS_MAX: usize = 128;
+/// The arguments of a unikernel joined by spaces, with a NUL: Solo5's command line.
+pub const CMDLINE_BYTES_MAX: usize = 8192;
+/// CPUs that a unikernel may be bound to.
+pub const CPUS_MAX: usize = 256;
+/// What the control plane may store beside a monitor in the shim's ledger.
+pub const TAG_BYTES_MAX: usize = 13 * 1024;
+
+/// Unikernels on one host.
+pub const UNIKERNELS_MAX: usize = 1024;
+/// Images on one host.
+pub const IMAGES_MAX: usize = 1024;
+/// Taps on one host.
+pub const TAPS_MAX: usize = 4096;
+/// Bridges that a host may name.
+pub const BRIDGES_MAX: usize = 64;
+/// Monitors (tenders) that a host may name.
+pub const MONITORS_MAX: usize = 8;
+
+/// Sessions that the control plane holds at once, those in their handshake included.
+pub const SESSIONS_MAX: usize = 64;
+/// Requests of one session that may be unanswered.
+pub const REQUESTS_MAX: usize = 16;
+/// Uploads under way on one host.
+pub const UPLOADS_MAX: usize = 16;
+/// Console bytes kept of one unikernel.
+pub const CONSOLE_HISTORY_BYTES: usize = 16 * 1024;
+/// Bytes queued towards one session before its streams wait.
+pub const SESSION_QUEUE_BYTES: usize = 64 * 1024;
+/// Requests to the shim that may be unanswered.
+pub const SHIM_REQUESTS_MAX: usize = 4096;

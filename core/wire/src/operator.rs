@@ -1,0 +1,387 @@
+//! Operator's client ↔ control plane.
+//!
+//! After the TLS handshake the client sends [`ClientMessage`]s, the first of them [`Request::Hello`], and the
+//! control plane answers with [`ServerMessage`]s that carry the request's `id`. Requests may be sent without
+//! waiting for earlier answers; answers to different requests may come in any order. An `id` is the
+//! client's choice and must not be that of a request still unanswered.
+//!
+//! | request | answers |
+//! |---|---|
+//! | `Hello` | `Hello` |
+//! | `Host` | `Host` |
+//! | `ImagePush` | `ImageStored` at once if the host has it; else `ImageWanted`, then after the last `ImageChunk` (same `id`) `ImageStored` |
+//! | `Create` | `Created` when the monitor's process runs |
+//! | `List` | one or more `Listed`, the last with `more: false` |
+//! | `Info` | `Info` |
+//! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
+//! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
+//! | `Cancel` | none: ends the stream or the upload that has this `id` |
+//!
+//! Any request may be answered by `Refused`, which ends it.
+
+use alloc::boxed::Box;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{
+    ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
+    MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX,
+};
+use crate::shim::Monitor;
+use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, VolumeName};
+
+/// What the client sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientMessage {
+    /// The client's number for this request.
+    pub id: u32,
+    /// What it asks.
+    pub request: Request,
+}
+
+/// A request; see the table in the [module's page](self).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The first message of a session.
+    Hello(Hello),
+    /// What the host is and has.
+    Host,
+    /// Offers an image.
+    ImagePush {
+        /// The SHA-256 of the whole image.
+        digest: Digest,
+        /// Its size.
+        bytes: u64,
+    },
+    /// The next bytes of the upload with this `id`; not answered by itself.
+    ImageChunk(Blob<CHUNK_BYTES_MAX>),
+    /// Creates and starts a unikernel from an image that the host has.
+    Create(Box<Create>),
+    /// All unikernels, in the order of their names.
+    List,
+    /// One unikernel.
+    Info(Name),
+    /// The console of one unikernel: what is kept of it, then, if `follow`, what comes.
+    Console {
+        /// Whose console.
+        name: Name,
+        /// Whether to go on with what comes.
+        follow: bool,
+    },
+    /// Stops a unikernel and forgets it.
+    Destroy(Name),
+    /// Ends the stream or the upload with this `id`.
+    Cancel,
+}
+
+/// The versions that a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The oldest.
+    pub oldest: u16,
+    /// The newest.
+    pub newest: u16,
+}
+
+/// What a unikernel shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Create {
+    /// What it is called.
+    pub name: Name,
+    /// What it runs.
+    pub image: Digest,
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
+    /// The host's CPUs that it may run on; any when empty.
+    pub cpus: List<u16, CPUS_MAX>,
+    /// Its network devices: exactly those that the image's manifest declares.
+    pub nets: List<Net, NETS_MAX>,
+    /// Its block devices: exactly those that the image's manifest declares.
+    pub blocks: List<Block, BLOCKS_MAX>,
+    /// Its arguments.
+    pub args: List<Blob<CMDLINE_BYTES_MAX>, ARGS_MAX>,
+}
+
+/// A network device and where it is plugged in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Net {
+    /// The device in the manifest.
+    pub device: DeviceName,
+    /// The bridge of the host.
+    pub bridge: BridgeName,
+}
+
+/// A block device and what it stores on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// The device in the manifest.
+    pub device: DeviceName,
+    /// The volume of the host.
+    pub volume: VolumeName,
+}
+
+/// What the control plane sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerMessage {
+    /// The request that this answers.
+    pub id: u32,
+    /// The answer.
+    pub response: Response,
+}
+
+/// An answer; see the table in the [module's page](self).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// The session is open.
+    Hello(Welcome),
+    /// What the host is and has.
+    Host(Box<HostInfo>),
+    /// The host has not got the image: send it.
+    ImageWanted,
+    /// The host has the image, whole and checked.
+    ImageStored(Digest),
+    /// The unikernel runs.
+    Created(Box<Unikernel>),
+    /// A page of the listing.
+    Listed {
+        /// The unikernels of this page.
+        page: List<Unikernel, PAGE_ENTRIES_MAX>,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// One unikernel, whole.
+    Info(Box<UnikernelInfo>),
+    /// The next bytes of the console.
+    Console(Blob<CONSOLE_BYTES_MAX>),
+    /// So many bytes of the console are not to be had any more.
+    ConsoleMissed(u64),
+    /// The unikernel whose console is followed has ended.
+    Ended(ExitStatus),
+    /// The console stream is over.
+    ConsoleEnd,
+    /// The unikernel is gone.
+    Destroyed,
+    /// The request was not carried out, and this is why.
+    Refused(Refusal),
+}
+
+/// The control plane's greeting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version that both speak from here on.
+    pub version: u16,
+    /// What the host is called.
+    pub host: Label,
+}
+
+/// What a host is and has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostInfo {
+    /// What it is called.
+    pub host: Label,
+    /// The release of the control plane (major, minor, patch).
+    pub control_plane: [u16; 3],
+    /// The release of the shim (major, minor, patch).
+    pub shim: [u16; 3],
+    /// How long the control plane has been up, in milliseconds.
+    pub uptime_ms: u64,
+    /// The CPUs that unikernels may run on.
+    pub cpus: List<u16, CPUS_MAX>,
+    /// The memory of the host, in MiB.
+    pub memory_mib: u64,
+    /// The memory given to unikernels, in MiB.
+    pub memory_used_mib: u64,
+    /// How many unikernels there are.
+    pub unikernels: u32,
+    /// The bridges that unikernels may be plugged into.
+    pub bridges: List<BridgeName, BRIDGES_MAX>,
+    /// The monitors that can run them.
+    pub monitors: List<Monitor, MONITORS_MAX>,
+}
+
+/// A unikernel, in brief.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unikernel {
+    /// What it is called.
+    pub name: Name,
+    /// What it is doing.
+    pub state: State,
+    /// What it runs.
+    pub image: Digest,
+    /// Its memory, in MiB.
+    pub memory_mib: u32,
+    /// When it was created: the host's clock, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// When it ended, in milliseconds since 1970, if it has and somebody saw it.
+    pub ended_ms: Option<u64>,
+}
+
+/// What a unikernel is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Its monitor is being started.
+    Starting,
+    /// Its monitor runs.
+    Running,
+    /// It is being stopped.
+    Stopping,
+    /// It has ended.
+    Ended(ExitStatus),
+}
+
+/// A unikernel, whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnikernelInfo {
+    /// In brief.
+    pub unikernel: Unikernel,
+    /// The CPUs it may run on; any when empty.
+    pub cpus: List<u16, CPUS_MAX>,
+    /// Its network devices, each with its address.
+    pub nets: List<(Net, Mac), NETS_MAX>,
+    /// Its block devices.
+    pub blocks: List<Block, BLOCKS_MAX>,
+    /// Its arguments.
+    pub args: List<Blob<CMDLINE_BYTES_MAX>, ARGS_MAX>,
+    /// The monitor that runs it.
+    pub monitor: Label,
+    /// The monitor's process on the host; 0 when it has none.
+    pub pid: u32,
+}
+
+/// Why a request was not carried out. Nothing of it is left behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    // The client's doing.
+    /// A frame that is not one well-formed message; the session ends.
+    Malformed,
+    /// A frame over the cap; the session ends.
+    FrameTooLong {
+        /// What its header said, in bytes.
+        claimed: u32,
+    },
+    /// No version is spoken by both; the session ends.
+    Version(Hello),
+    /// The first message must be a hello, and only the first; the session ends.
+    HelloExpected,
+    /// The `id` belongs to a request that is still unanswered; the session ends.
+    IdInUse,
+    /// The peer's certificate does not permit it.
+    NotPermitted,
+    /// There is no unikernel of this name.
+    NoSuchUnikernel,
+    /// There is one of this name already.
+    NameTaken,
+    /// The host has not got this image.
+    NoSuchImage,
+    /// The image exceeds this many bytes, or is empty.
+    ImageSize {
+        /// The most that is taken, in bytes.
+        max: u64,
+    },
+    /// What was sent is not what the digest names.
+    DigestMismatch {
+        /// The digest of what was sent.
+        received: Digest,
+    },
+    /// More bytes came than were announced, or none were awaited.
+    UnexpectedChunk,
+    /// The image is not one that a Solo5 tender can run.
+    NotAnImage(ImageFault),
+    /// No monitor of this host runs images of this ABI.
+    NoMonitor {
+        /// The image's ABI target: hvt 1, spt 2, virtio 3, muen 4, genode 5, xen 6.
+        target: u32,
+        /// Its version.
+        version: u32,
+    },
+    /// The manifest declares a device that was not given.
+    DeviceMissing {
+        /// Its name in the manifest.
+        device: DeviceName,
+        /// What it is.
+        kind: DeviceKind,
+    },
+    /// A device was given that the manifest does not declare (as this kind).
+    DeviceUnknown {
+        /// The name that was given.
+        device: DeviceName,
+        /// What it was given as.
+        kind: DeviceKind,
+    },
+    /// A device was given twice.
+    DeviceTwice(DeviceName),
+    /// The memory is outside what this host can give to one unikernel.
+    Memory {
+        /// What was asked, in MiB.
+        asked_mib: u32,
+        /// The least, in MiB.
+        min_mib: u32,
+        /// The most, in MiB.
+        max_mib: u32,
+    },
+    /// Unikernels may not run on this CPU, or the host has no such.
+    CpuUnknown(u16),
+    /// Unikernels may not be plugged into this bridge, or the host has no such.
+    BridgeUnknown {
+        /// What was asked.
+        bridge: BridgeName,
+        /// What there is.
+        known: List<BridgeName, BRIDGES_MAX>,
+    },
+    /// The host has no such volume.
+    VolumeUnknown(VolumeName),
+    /// Another unikernel has this volume.
+    VolumeInUse(VolumeName),
+    /// The arguments, joined by spaces, exceed Solo5's command line, or one has a NUL.
+    Arguments {
+        /// The most, in bytes.
+        max: u32,
+    },
+
+    // Bounds of the service.
+    /// A table is full: try again when something has ended.
+    Full(Table),
+
+    // The host's doing.
+    /// The shim is not connected: try again.
+    ShimAway,
+    /// The shim could not do it.
+    Shim(crate::shim::Fault),
+}
+
+/// Which table is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Table {
+    /// Unanswered requests of one session.
+    Requests,
+    /// Uploads under way.
+    Uploads,
+    /// Unikernels.
+    Unikernels,
+    /// Taps.
+    Taps,
+    /// Requests to the shim.
+    ShimRequests,
+}
+
+/// What kind of device a manifest declares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceKind {
+    /// A network device.
+    Net,
+    /// A block device.
+    Block,
+}
+
+/// Why a file is not an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageFault {
+    /// Not an ELF file for x86_64.
+    NotElf,
+    /// An ELF file that is malformed, or not a static executable.
+    BadElf,
+    /// An ELF file without Solo5's ABI note.
+    NoAbi,
+    /// An ELF file without Solo5's manifest, or with a malformed one.
+    BadManifest,
+}

@@ -1,0 +1,46 @@
+//! Holds docs/wire.md against the code.
+
+use petrel_wire::limits::{OPERATOR_VERSION, SEAL_VERSION, SHIM_VERSION};
+
+const DOCUMENT: &str = include_str!("../../../docs/wire.md");
+
+/// The last cell of the table row that begins with `subject`.
+fn stated(subject: &str) -> Option<u16> {
+    let row = DOCUMENT.lines().find(|line| line.starts_with(&format!("| {subject} |")))?;
+    row.trim_end_matches('|').rsplit('|').next()?.trim().parse().ok()
+}
+
+#[test]
+fn the_documents_versions_are_those_of_the_code() {
+    assert_eq!(stated("operator"), Some(OPERATOR_VERSION));
+    assert_eq!(stated("shim"), Some(SHIM_VERSION));
+    assert_eq!(stated("seal"), Some(SEAL_VERSION));
+}
+
+/// The names of the variants of the enumeration that begins with `head` in `source`.
+fn variants<'a>(source: &'a str, head: &str) -> Vec<&'a str> {
+    let body = source.split_once(head).unwrap().1.split_once("\n}").unwrap().0;
+    let starts = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let starts = starts.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+    starts.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap()).collect()
+}
+
+#[test]
+fn the_document_has_a_row_for_each_request_operation_and_event() {
+    let operator = include_str!("../src/operator.rs");
+    let shim = include_str!("../src/shim.rs");
+    let all = [
+        variants(operator, "pub enum Request {"),
+        variants(shim, "pub enum Op {"),
+        variants(shim, "pub enum Event {"),
+    ]
+    .concat();
+    assert!(all.len() > 25, "{all:?}");
+    for name in all {
+        let row = |line: &str| {
+            let rest = line.strip_prefix("| `").and_then(|line| line.strip_prefix(name));
+            rest.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+        };
+        assert!(DOCUMENT.lines().any(row), "docs/wire.md has no row for {name}");
+    }
+}
