@@ -1,0 +1,122 @@
+//! The engine: its tables, and where each input goes. What is done with an input is in the rooms.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    string::String,
+};
+
+use petrel_wire::shim::{InstanceId, TapId};
+
+use crate::{
+    Config, Input, Level, Now, Output, SessionId,
+    console::Console,
+    create::Creations,
+    destroy::Stops,
+    images::Images,
+    session::{Kind, Session},
+    shim_client::ShimClient,
+    state::State,
+    upload::Uploads,
+};
+
+/// The control plane's decisions; see the [crate's page](crate).
+///
+/// All tables are ordered, so what comes out depends on nothing but what went in.
+pub struct Engine {
+    pub(crate) config: Config,
+    /// The time of the present input.
+    pub(crate) now: Now,
+    /// The time of the first input, in monotonic nanoseconds.
+    pub(crate) started_ns: Option<u64>,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    /// The number of the last request.
+    pub(crate) serial: u64,
+    pub(crate) shim: ShimClient,
+    pub(crate) state: State,
+    pub(crate) consoles: BTreeMap<InstanceId, Console>,
+    pub(crate) images: Images,
+    pub(crate) uploads: Uploads,
+    pub(crate) creations: Creations,
+    pub(crate) stops: Stops,
+    /// Nobody was promised these, and the shim may have them: ended when it lists them.
+    pub(crate) doomed: BTreeSet<InstanceId>,
+    /// The shim may have forgotten these: gone unless it lists them.
+    pub(crate) unsure: BTreeSet<InstanceId>,
+    /// The taps of monitors that are not ours.
+    pub(crate) foreign_taps: BTreeSet<TapId>,
+    pub(crate) next_instance: u64,
+    pub(crate) next_tap: u32,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet of the host it runs on.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            now: Now::default(),
+            started_ns: None,
+            outputs: VecDeque::new(),
+            sessions: BTreeMap::new(),
+            serial: 0,
+            shim: ShimClient::new(),
+            state: State::default(),
+            consoles: BTreeMap::new(),
+            images: Images::default(),
+            uploads: Uploads::new(),
+            creations: Creations::new(),
+            stops: Stops::new(),
+            doomed: BTreeSet::new(),
+            unsure: BTreeSet::new(),
+            foreign_taps: BTreeSet::new(),
+            next_instance: 1,
+            next_tap: 1,
+        }
+    }
+
+    /// Takes in what happened. Take the outputs before the next input.
+    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        self.set_now(now);
+        match input {
+            Input::SessionOpened { session, peer } => self.session_opened(session, peer),
+            Input::SessionFrame { session, payload } => self.session_frame(session, payload),
+            Input::SessionFrameTooLong { session, claimed } => self.session_frame_too_long(session, claimed),
+            Input::SessionDrained { session, queued } => self.session_drained(session, queued),
+            Input::SessionClosed { session } => self.session_closed(session),
+            Input::LinkOpened => self.link_opened(),
+            Input::LinkClosed => self.link_closed(),
+            Input::LinkFrame { payload } => self.link_frame(payload),
+        }
+    }
+
+    /// The next thing to be done, until there is nothing left to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
+    pub fn poll_at(&self) -> Option<u64> {
+        self.shim.deadline()
+    }
+
+    /// Does what is due by now.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.set_now(now);
+        self.shim_deadline();
+    }
+
+    /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.
+    pub fn uploading(&self, session: SessionId) -> bool {
+        let requests = self.sessions.get(&session).map(|session| session.requests.values());
+        requests.is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_))))
+    }
+
+    pub(crate) fn log(&mut self, level: Level, line: String) {
+        self.outputs.push_back(Output::Log { level, line });
+    }
+
+    fn set_now(&mut self, now: Now) {
+        self.now = now;
+        self.started_ns.get_or_insert(now.monotonic_ns);
+    }
+}

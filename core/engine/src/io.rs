@@ -1,0 +1,125 @@
+//! What goes into the [`Engine`](crate::Engine) and what comes out of it.
+
+use alloc::{string::String, vec::Vec};
+
+use petrel_wire::{Label, operator::ServerMessage, shim};
+
+/// What does not change while the engine lives.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What the host is called.
+    pub host: Label,
+    /// The release of the control plane (major, minor, patch).
+    pub release: [u16; 3],
+}
+
+/// The time, as the driver tells it with each input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Nanoseconds since some fixed moment; never goes back.
+    pub monotonic_ns: u64,
+    /// The wall clock, in milliseconds since 1970; may jump.
+    pub wall_ms: u64,
+}
+
+/// An operator's connection. Chosen by the driver; not used again before [`Input::SessionClosed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u32);
+
+/// Whom the TLS layer authenticated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The certificate's common name, for the log.
+    pub name: String,
+    /// The certificates from the peer's own upwards, DER.
+    pub chain: Vec<Vec<u8>>,
+}
+
+/// Something that happened outside.
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// An operator's TLS handshake is complete.
+    SessionOpened {
+        /// Which connection.
+        session: SessionId,
+        /// Who it is.
+        peer: Peer,
+    },
+    /// An operator's client sent a frame.
+    SessionFrame {
+        /// Which connection.
+        session: SessionId,
+        /// The frame's payload, not yet decoded.
+        payload: &'a [u8],
+    },
+    /// An operator's client sent a frame's header over the cap; nothing after it can be read.
+    SessionFrameTooLong {
+        /// Which connection.
+        session: SessionId,
+        /// What the header said, in bytes.
+        claimed: u32,
+    },
+    /// Bytes towards an operator's client have left: streams that waited may go on.
+    SessionDrained {
+        /// Which connection.
+        session: SessionId,
+        /// The bytes that are still queued.
+        queued: usize,
+    },
+    /// A connection is over, whoever ended it.
+    SessionClosed {
+        /// Which.
+        session: SessionId,
+    },
+    /// The TLS handshake with the shim is complete.
+    LinkOpened,
+    /// The link to the shim is over.
+    LinkClosed,
+    /// The shim sent a frame.
+    LinkFrame {
+        /// The frame's payload, not yet decoded.
+        payload: &'a [u8],
+    },
+}
+
+/// Something to be done outside. In order, per connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send this to an operator's client.
+    ToSession {
+        /// Over which connection.
+        session: SessionId,
+        /// What.
+        message: ServerMessage,
+    },
+    /// Close an operator's connection after what is queued for it has been sent. The engine has forgotten it.
+    CloseSession {
+        /// Which.
+        session: SessionId,
+    },
+    /// Send this to the shim.
+    ToShim(shim::Request),
+    /// The shim fell silent or answered nonsense: close the link at once and open another.
+    /// The engine has forgotten it and ignores what still comes over it.
+    ResetLink,
+    /// Something for the log.
+    Log {
+        /// How much it matters.
+        level: Level,
+        /// What happened, on one line.
+        line: String,
+    },
+}
+
+/// How much a line of the log matters; the names are those of MirageOS's Logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Something that should not happen, and that somebody has to look at.
+    Error,
+    /// Something unexpected that Petrel copes with.
+    Warning,
+    /// What an operator wants to read later.
+    Info,
+    /// What helps to understand Petrel.
+    Debug,
+}

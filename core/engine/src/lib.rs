@@ -1,0 +1,41 @@
+//! Petrel's decisions.
+//!
+//! The [`Engine`] is a pure function of its inputs: it has no socket, no clock, no device, no TLS, no
+//! randomness. The driver (the unikernel, a simulator, a fuzzer) calls [`Engine::handle`] with what happened and
+//! when, then takes [`Engine::poll_output`] until it is empty, and comes back at [`Engine::poll_at`] at the latest.
+//!
+//! | room | what it does |
+//! |---|---|
+//! | `engine` | the tables, and where each input goes |
+//! | `session` | operators' sessions: hello, requests, answers |
+//! | `stream` | answers in pieces, within each session's credit |
+//! | `policy` | who may do what; the only maker of a `Grant`, without which nothing leaves for the shim |
+//! | `record`, `state` | what can change, and what there is; the seam for the journal |
+//! | `shim_client` | the link: requests, replies, events |
+//! | `adopt` | what runs when the link opens |
+//! | `upload`, `images` | images on their way to the host, and what is known of those there |
+//! | `create`, `destroy` | the two flows |
+//! | `console` | what is kept of a guest's output |
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod adopt;
+mod console;
+mod create;
+mod destroy;
+mod engine;
+mod images;
+mod io;
+mod limits;
+mod policy;
+mod record;
+mod session;
+mod shim_client;
+mod state;
+mod stream;
+mod upload;
+
+pub use engine::Engine;
+pub use io::{Config, Input, Level, Now, Output, Peer, SessionId};

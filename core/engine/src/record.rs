@@ -1,0 +1,115 @@
+//! What can change in the [`State`](crate::state::State): the seam for the journal.
+//!
+//! A record is applied before the effect that it explains is put out, so a journal that makes records durable
+//! before it lets the outputs go is all that write-ahead needs.
+
+use alloc::{boxed::Box, vec::Vec};
+
+use petrel_wire::{
+    Blob, Digest, ExitStatus, Label, List, Mac, Name,
+    limits::{ARGS_MAX, BLOCKS_MAX, CMDLINE_BYTES_MAX, CPUS_MAX, NETS_MAX, TAG_BYTES_MAX},
+    operator::{Block, Net},
+    shim::{InstanceId, TapId},
+};
+use serde::{Deserialize, Serialize};
+
+/// A change.
+#[derive(Debug)]
+pub(crate) enum Record {
+    /// A unikernel is to be: its name, memory, volumes and taps are taken from here on.
+    Creating { instance: InstanceId, spec: Box<Spec>, taps: Vec<TapId> },
+    /// Its monitor runs.
+    Started { instance: InstanceId, pid: u32 },
+    /// Its monitor has ended. `at_ms` is `None` if nobody saw it end.
+    Ended { instance: InstanceId, status: ExitStatus, at_ms: Option<u64> },
+    /// An operator wants it gone.
+    Destroying(InstanceId),
+    /// It could not be destroyed.
+    Kept(InstanceId),
+    /// Nothing of it is left, or what is left is nobody's.
+    Removed(InstanceId),
+}
+
+/// All of a unikernel that does not change while it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Spec {
+    pub name: Name,
+    pub image: Digest,
+    pub memory_mib: u32,
+    pub cpus: List<u16, CPUS_MAX>,
+    pub nets: List<(Net, Mac), NETS_MAX>,
+    pub blocks: List<Block, BLOCKS_MAX>,
+    pub args: List<Blob<CMDLINE_BYTES_MAX>, ARGS_MAX>,
+    pub monitor: Label,
+    pub created_ms: u64,
+}
+
+/// The layout of a tag.
+const TAG_VERSION: u16 = 1;
+
+/// What the shim keeps beside a monitor, for a control plane that has lost its memory.
+pub(crate) type Tag = Blob<TAG_BYTES_MAX>;
+
+impl Spec {
+    /// As a tag. `TAG_BYTES_MAX` is chosen so that every spec fits; see the test.
+    pub fn to_tag(&self) -> Option<Tag> {
+        Tag::try_from(postcard::to_allocvec(&(TAG_VERSION, self)).ok()?).ok()
+    }
+
+    /// From a tag, unless it is damaged, of another version, or another's altogether.
+    pub fn from_tag(tag: &[u8]) -> Option<Self> {
+        match postcard::take_from_bytes::<u16>(tag).ok()? {
+            (TAG_VERSION, spec) => petrel_wire::frame::decode(spec).ok(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{format, vec};
+
+    use super::*;
+
+    /// The largest spec that can be created: every list full, every name of full length.
+    fn largest() -> Spec {
+        let device = |kind: char, i: usize| format!("{}{i:066}", kind).parse().unwrap();
+        let net = |i| {
+            let bridge = "b".repeat(15).parse().unwrap();
+            (Net { device: device('n', i), bridge }, Mac([0xff; 6]))
+        };
+        let block = |i| Block { device: device('b', i), volume: "v".repeat(63).parse().unwrap() };
+        let mut args = vec![Blob::try_from(&b"x"[..]).unwrap(); ARGS_MAX - 1];
+        let rest = CMDLINE_BYTES_MAX - 1 - 2 * args.len();
+        args.push(Blob::try_from(vec![b'x'; rest]).unwrap());
+        Spec {
+            name: format!("{}:{}", "n".repeat(63), "n".repeat(63)).parse().unwrap(),
+            image: Digest([0xff; 32]),
+            memory_mib: u32::MAX,
+            cpus: vec![u16::MAX; CPUS_MAX].try_into().unwrap(),
+            nets: (0..NETS_MAX).map(net).collect::<Vec<_>>().try_into().unwrap(),
+            blocks: (0..BLOCKS_MAX).map(block).collect::<Vec<_>>().try_into().unwrap(),
+            args: args.try_into().unwrap(),
+            monitor: "m".repeat(63).parse().unwrap(),
+            created_ms: u64::MAX,
+        }
+    }
+
+    #[test]
+    fn the_largest_spec_fits_a_tag_and_comes_back() {
+        let spec = largest();
+        let tag = spec.to_tag().unwrap();
+        assert_eq!(Spec::from_tag(&tag), Some(spec));
+    }
+
+    #[test]
+    fn a_tag_that_is_cut_longer_or_of_another_version_is_not_ours() {
+        let tag = largest().to_tag().unwrap().into_vec();
+        assert!((0..tag.len()).step_by(13).all(|cut| Spec::from_tag(&tag[..cut]).is_none()));
+        let mut longer = tag.clone();
+        longer.push(0);
+        let mut other = tag;
+        other[0] = 2;
+        assert_eq!((Spec::from_tag(&longer), Spec::from_tag(&other)), (None, None));
+    }
+}

@@ -1,0 +1,315 @@
+//! Operators' sessions: the hello, the requests that are still unanswered, and what they may ask next.
+//!
+//! A request's answer goes through [`Engine::answer`], which takes the request off its session: none is ever
+//! answered twice, nor after it was cancelled or its session closed.
+
+use alloc::{
+    collections::{BTreeMap, VecDeque},
+    format,
+};
+
+use petrel_wire::{
+    frame,
+    limits::{OPERATOR_VERSION, REQUESTS_MAX, SESSIONS_MAX},
+    operator::{ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, Welcome},
+    shim::InstanceId,
+};
+
+use crate::{
+    Engine, Level, Output, Peer, SessionId,
+    policy::{self, Grant},
+    stream::{Source, Stream, response_bytes},
+};
+
+/// A session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub peer: Peer,
+    /// Its hello has been answered.
+    greeted: bool,
+    /// The unanswered requests, by the client's number.
+    pub requests: BTreeMap<u32, Unanswered>,
+    /// Those of them that are streams, the next to be served first.
+    pub streams: VecDeque<Stream>,
+    /// The bytes queued towards the client, about.
+    pub queued: usize,
+    /// The latest uploads that were refused: chunks of theirs may still be on the way.
+    refused_uploads: VecDeque<u32>,
+}
+
+/// An unanswered request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unanswered {
+    /// Unlike the client's number, never used again.
+    serial: u64,
+    pub kind: Kind,
+}
+
+/// What its session has to know of an unanswered request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    /// It is answered some day, come what may.
+    Plain,
+    /// It waits until this one is gone.
+    Destroy(InstanceId),
+    /// It uploads this image, or waits for another's upload of it.
+    Upload(petrel_wire::Digest),
+    /// It is one of the session's streams.
+    Stream,
+}
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    pub session: SessionId,
+    pub id: u32,
+    serial: u64,
+}
+
+impl Engine {
+    pub(crate) fn session_opened(&mut self, id: SessionId, peer: Peer) {
+        self.session_closed(id);
+        if self.sessions.len() >= SESSIONS_MAX {
+            self.log(Level::Warning, format!("session {}: too many sessions", id.0));
+            self.outputs.push_back(Output::CloseSession { session: id });
+            return;
+        }
+        self.log(Level::Info, format!("session {}: opened by {:?}", id.0, peer.name));
+        let session = Session {
+            peer,
+            greeted: false,
+            requests: BTreeMap::new(),
+            streams: VecDeque::new(),
+            queued: 0,
+            refused_uploads: VecDeque::new(),
+        };
+        self.sessions.insert(id, session);
+    }
+
+    /// Forgets a session. Its uploads are given up, its streams end; what else it asked for is carried out.
+    pub(crate) fn session_closed(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        for (number, Unanswered { serial, kind }) in session.requests {
+            self.abandon(Asker { session: id, id: number, serial }, kind);
+        }
+        for stream in session.streams {
+            self.stream_closed(id, &stream);
+        }
+    }
+
+    /// Nobody waits any more for what `asker` asked.
+    fn abandon(&mut self, asker: Asker, kind: Kind) {
+        match kind {
+            Kind::Upload(digest) => self.upload_abandoned(asker, digest),
+            Kind::Destroy(instance) => self.destroy_abandoned(asker, instance),
+            Kind::Plain | Kind::Stream => {}
+        }
+    }
+
+    pub(crate) fn session_drained(&mut self, id: SessionId, queued: usize) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.queued = queued;
+            self.pump(id);
+        }
+    }
+
+    pub(crate) fn session_frame(&mut self, id: SessionId, payload: &[u8]) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Ok(ClientMessage { id: number, request }) = frame::decode(payload) else {
+            // A client that speaks of what we do not know is still told which of its requests it was.
+            let number = postcard::take_from_bytes(payload).map_or(0, |(number, _)| number);
+            return self.expel(id, number, Refusal::Malformed);
+        };
+        match (session.greeted, request) {
+            (false, Request::Hello(hello)) => self.hello(id, number, hello),
+            (true, Request::Cancel) => self.cancel(id, number),
+            (true, Request::ImageChunk(data)) => self.chunk(id, number, data),
+            (false, _) | (true, Request::Hello(_)) => self.expel(id, number, Refusal::HelloExpected),
+            (true, request) => self.request(id, number, request),
+        }
+    }
+
+    pub(crate) fn session_frame_too_long(&mut self, id: SessionId, claimed: u32) {
+        if self.sessions.contains_key(&id) {
+            self.expel(id, 0, Refusal::FrameTooLong { claimed });
+        }
+    }
+
+    fn hello(&mut self, id: SessionId, number: u32, hello: Hello) {
+        if !(hello.oldest..=hello.newest).contains(&OPERATOR_VERSION) {
+            let ours = Hello { oldest: OPERATOR_VERSION, newest: OPERATOR_VERSION };
+            return self.expel(id, number, Refusal::Version(ours));
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.greeted = true;
+        }
+        let welcome = Welcome { version: OPERATOR_VERSION, host: self.config.host.clone() };
+        self.send(id, number, Response::Hello(welcome));
+    }
+
+    /// Takes in a request, if there may be one more, and starts to carry it out.
+    fn request(&mut self, id: SessionId, number: u32, request: Request) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.requests.contains_key(&number) {
+            return self.expel(id, number, Refusal::IdInUse);
+        }
+        session.refused_uploads.retain(|&upload| upload != number);
+        if session.requests.len() >= REQUESTS_MAX {
+            return self.send(id, number, Response::Refused(Refusal::Full(Table::Requests)));
+        }
+        match policy::permit(&session.peer, &request) {
+            Ok(grant) => {
+                self.serial += 1;
+                let asker = Asker { session: id, id: number, serial: self.serial };
+                session.requests.insert(number, Unanswered { serial: self.serial, kind: Kind::Plain });
+                self.carry_out(asker, grant, request);
+            }
+            Err(refusal) => self.send(id, number, Response::Refused(refusal)),
+        }
+    }
+
+    fn carry_out(&mut self, asker: Asker, grant: Grant, request: Request) {
+        match request {
+            Request::Host => self.host(asker),
+            Request::ImagePush { digest, bytes } => self.image_push(asker, grant, digest, bytes),
+            Request::Create(create) => self.create(asker, grant, create),
+            Request::List => self.list(asker),
+            Request::Info(name) => self.info(asker, &name),
+            Request::Console { name, follow } => self.console(asker, &name, follow),
+            Request::Destroy(name) => self.destroy(asker, grant, &name),
+            // Told apart before they get here.
+            Request::Hello(_) | Request::ImageChunk(_) | Request::Cancel => {}
+        }
+    }
+
+    fn host(&mut self, asker: Asker) {
+        let Some(host) = self.shim.host_if_ready() else { return self.refuse(asker, Refusal::ShimAway) };
+        let info = HostInfo {
+            host: self.config.host.clone(),
+            control_plane: self.config.release,
+            shim: self.shim.release(),
+            uptime_ms: self.now.monotonic_ns.saturating_sub(self.started_ns.unwrap_or(0)) / 1_000_000,
+            cpus: host.cpus.clone(),
+            memory_mib: host.memory_mib,
+            memory_used_mib: self.state.memory_given_mib(),
+            unikernels: u32::try_from(self.state.len()).unwrap_or(u32::MAX),
+            bridges: host.bridges.clone(),
+            monitors: host.monitors.clone(),
+        };
+        self.answer(asker, Response::Host(info.into()));
+    }
+
+    fn list(&mut self, asker: Asker) {
+        if self.shim.ever_ready() {
+            self.open_stream(asker, Source::List { after: None });
+        } else {
+            // An empty list would be a lie: the shim has not told yet what runs.
+            self.refuse(asker, Refusal::ShimAway);
+        }
+    }
+
+    fn info(&mut self, asker: Asker, name: &petrel_wire::Name) {
+        let response = match self.state.by_name(name) {
+            Some((_, unikernel)) => Response::Info(unikernel.info().into()),
+            None => Response::Refused(self.unknown_name()),
+        };
+        self.answer(asker, response);
+    }
+
+    /// Why there is no unikernel of some name.
+    pub(crate) fn unknown_name(&self) -> Refusal {
+        if self.shim.ever_ready() { Refusal::NoSuchUnikernel } else { Refusal::ShimAway }
+    }
+
+    fn cancel(&mut self, id: SessionId, number: u32) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        match session.requests.get(&number) {
+            Some(&Unanswered { serial, kind: kind @ Kind::Upload(_) }) => {
+                session.requests.remove(&number);
+                self.abandon(Asker { session: id, id: number, serial }, kind);
+            }
+            Some(Unanswered { kind: Kind::Stream, .. }) => {
+                session.requests.remove(&number);
+                let index = session.streams.iter().position(|stream| stream.asker.id == number);
+                if let Some(stream) = index.and_then(|index| session.streams.remove(index)) {
+                    self.stream_closed(id, &stream);
+                }
+            }
+            // Nothing that can be cancelled, or it was answered while this was on its way.
+            Some(_) | None => {}
+        }
+    }
+
+    fn chunk(&mut self, id: SessionId, number: u32, data: crate::upload::Chunk) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        match session.requests.get(&number) {
+            Some(&Unanswered { serial, kind: Kind::Upload(digest) }) => {
+                self.upload_chunk(Asker { session: id, id: number, serial }, digest, data);
+            }
+            Some(_) => self.expel(id, number, Refusal::IdInUse),
+            None if session.refused_uploads.contains(&number) => {}
+            None => self.send(id, number, Response::Refused(Refusal::UnexpectedChunk)),
+        }
+    }
+
+    /// Refuses and ends a session whose client does not keep to the protocol.
+    fn expel(&mut self, id: SessionId, number: u32, refusal: Refusal) {
+        self.log(Level::Warning, format!("session {}: closed: {refusal:?}", id.0));
+        self.send(id, number, Response::Refused(refusal));
+        self.outputs.push_back(Output::CloseSession { session: id });
+        self.session_closed(id);
+    }
+
+    /// Says what an unanswered request waits for.
+    pub(crate) fn set_kind(&mut self, asker: Asker, kind: Kind) {
+        let session = self.sessions.get_mut(&asker.session);
+        let request = session.and_then(|session| session.requests.get_mut(&asker.id));
+        if let Some(request) = request.filter(|request| request.serial == asker.serial) {
+            request.kind = kind;
+        }
+    }
+
+    /// Whether the request is still unanswered and its session open.
+    pub(crate) fn waits(&self, asker: Asker) -> bool {
+        let session = self.sessions.get(&asker.session);
+        let request = session.and_then(|session| session.requests.get(&asker.id));
+        request.is_some_and(|request| request.serial == asker.serial)
+    }
+
+    /// Sends something on the way to a request's answer, if it is still waited for.
+    pub(crate) fn tell(&mut self, asker: Asker, response: Response) {
+        if self.waits(asker) {
+            self.send(asker.session, asker.id, response);
+        }
+    }
+
+    /// Answers a request, if it is still waited for.
+    pub(crate) fn answer(&mut self, asker: Asker, response: Response) {
+        if !self.waits(asker) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&asker.session) else { return };
+        let request = session.requests.remove(&asker.id);
+        let upload = matches!(request, Some(Unanswered { kind: Kind::Upload(_), .. }));
+        if upload && matches!(response, Response::Refused(_)) {
+            if session.refused_uploads.len() >= REQUESTS_MAX {
+                session.refused_uploads.pop_front();
+            }
+            session.refused_uploads.push_back(asker.id);
+        }
+        self.send(asker.session, asker.id, response);
+    }
+
+    /// Answers a request by refusing it.
+    pub(crate) fn refuse(&mut self, asker: Asker, refusal: Refusal) {
+        self.answer(asker, Response::Refused(refusal));
+    }
+
+    fn send(&mut self, session: SessionId, id: u32, response: Response) {
+        if let Some(open) = self.sessions.get_mut(&session) {
+            open.queued = open.queued.saturating_add(response_bytes(&response));
+            let message = ServerMessage { id, response };
+            self.outputs.push_back(Output::ToSession { session, message });
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Answers that come in pieces: consoles and listings. Each session has a credit of bytes in its queue; when
+//! it is used up its streams wait, in turn, and cost nobody else.
+
+use petrel_wire::{
+    ExitStatus, Name,
+    limits::SESSION_QUEUE_BYTES,
+    operator::{Response, Unikernel},
+    shim::InstanceId,
+};
+
+use crate::{
+    Engine, SessionId,
+    console::{Console, Piece},
+    session::{Asker, Kind},
+};
+
+/// A request that is answered in pieces.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub asker: Asker,
+    source: Source,
+}
+
+/// Where the pieces come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The listing, from behind this name on.
+    List { after: Option<Name> },
+    /// A console, from this position on, up to that one; without one it goes on until the unikernel has ended.
+    Console { instance: InstanceId, cursor: u64, until: Option<u64> },
+}
+
+/// What a stream does next.
+enum Step {
+    Send(Response),
+    /// `Some` goes before the end of the stream.
+    End(Option<Response>, Response),
+    Wait,
+}
+
+impl Engine {
+    pub(crate) fn console(&mut self, asker: Asker, name: &Name, follow: bool) {
+        let Some((instance, _)) = self.state.by_name(name) else {
+            let refusal = self.unknown_name();
+            return self.refuse(asker, refusal);
+        };
+        let console = self.consoles.entry(instance).or_default();
+        console.readers.push(asker.session);
+        let until = (!follow).then_some(console.end());
+        self.open_stream(asker, Source::Console { instance, cursor: 0, until });
+    }
+
+    pub(crate) fn open_stream(&mut self, asker: Asker, source: Source) {
+        self.set_kind(asker, Kind::Stream);
+        if let Some(session) = self.sessions.get_mut(&asker.session) {
+            session.streams.push_back(Stream { asker, source });
+            self.pump(asker.session);
+        }
+    }
+
+    /// A stream has been taken off its session.
+    pub(crate) fn stream_closed(&mut self, session: SessionId, stream: &Stream) {
+        if let Source::Console { instance, .. } = stream.source
+            && let Some(console) = self.consoles.get_mut(&instance)
+        {
+            console.remove_reader(session);
+        }
+    }
+
+    /// Lets a session's streams go on, one piece each in turn, as far as its credit reaches.
+    pub(crate) fn pump(&mut self, id: SessionId) {
+        let mut waiting = 0;
+        loop {
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            if session.queued >= SESSION_QUEUE_BYTES || waiting >= session.streams.len() {
+                return;
+            }
+            let Some(mut stream) = session.streams.pop_front() else { return };
+            let step = self.step(&mut stream.source);
+            waiting = if matches!(step, Step::Wait) { waiting + 1 } else { 0 };
+            self.take_step(id, stream, step);
+        }
+    }
+
+    fn take_step(&mut self, id: SessionId, stream: Stream, step: Step) {
+        let asker = stream.asker;
+        match step {
+            Step::End(before, last) => {
+                self.stream_closed(id, &stream);
+                if let Some(before) = before {
+                    self.tell(asker, before);
+                }
+                return self.answer(asker, last);
+            }
+            Step::Send(response) => self.tell(asker, response),
+            Step::Wait => {}
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.streams.push_back(stream);
+        }
+    }
+
+    fn step(&self, source: &mut Source) -> Step {
+        match source {
+            Source::List { after } => self.step_list(after),
+            Source::Console { instance, cursor, until } => self.step_console(*instance, cursor, *until),
+        }
+    }
+
+    fn step_list(&self, after: &mut Option<Name>) -> Step {
+        let (page, more) = self.state.page(after.as_ref());
+        *after = page.last().map(|last| last.name.clone());
+        let response = Response::Listed { page, more };
+        if more { Step::Send(response) } else { Step::End(None, response) }
+    }
+
+    fn step_console(&self, instance: InstanceId, cursor: &mut u64, until: Option<u64>) -> Step {
+        let next = self.consoles.get(&instance).and_then(|console| console.read(*cursor));
+        match (next, until) {
+            (_, Some(until)) if *cursor >= until => Step::End(None, Response::ConsoleEnd),
+            (Some((piece, next)), _) => {
+                *cursor = next;
+                Step::Send(piece.into_response())
+            }
+            (None, Some(_)) => Step::End(None, Response::ConsoleEnd),
+            (None, None) => match self.state.by_id(instance).map(|unikernel| unikernel.ended()) {
+                Some(None) => Step::Wait,
+                ended => Step::End(ended.flatten().map(Response::Ended), Response::ConsoleEnd),
+            },
+        }
+    }
+
+    /// The console has more to read, or its unikernel has ended.
+    pub(crate) fn console_changed(&mut self, instance: InstanceId) {
+        let Some(console) = self.consoles.get(&instance) else { return };
+        for session in console.readers.clone() {
+            self.pump(session);
+        }
+    }
+
+    /// The unikernel is no more, nor is what it wrote: its readers are told what they miss.
+    pub(crate) fn console_removed(&mut self, instance: InstanceId, ended: Option<ExitStatus>) {
+        let Some(console) = self.consoles.remove(&instance) else { return };
+        for &session in &console.readers {
+            self.close_reader(session, instance, &console, ended);
+        }
+    }
+
+    fn close_reader(
+        &mut self,
+        session: SessionId,
+        instance: InstanceId,
+        console: &Console,
+        ended: Option<ExitStatus>,
+    ) {
+        let Some(open) = self.sessions.get_mut(&session) else { return };
+        let reads =
+            |stream: &Stream| matches!(stream.source, Source::Console { instance: i, .. } if i == instance);
+        let Some(index) = open.streams.iter().position(reads) else { return };
+        let Some(stream) = open.streams.remove(index) else { return };
+        let Source::Console { cursor, until, .. } = stream.source else { return };
+        let missed = until.unwrap_or(console.end()).saturating_sub(cursor);
+        if missed > 0 {
+            self.tell(stream.asker, Response::ConsoleMissed(missed));
+        }
+        if let (None, Some(status)) = (until, ended) {
+            self.tell(stream.asker, Response::Ended(status));
+        }
+        self.answer(stream.asker, Response::ConsoleEnd);
+    }
+}
+
+impl Piece {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Bytes(bytes) => Response::Console(bytes),
+            Self::Missed(bytes) => Response::ConsoleMissed(bytes),
+        }
+    }
+}
+
+/// About how many bytes a response takes in its session's queue, until the driver tells how many are there.
+pub(crate) fn response_bytes(response: &Response) -> usize {
+    const ENVELOPE: usize = 16;
+    const BRIEF: usize = 64;
+    const LONG: usize = 1024;
+    match response {
+        Response::Console(bytes) => ENVELOPE + bytes.len(),
+        Response::Listed { page, .. } => {
+            ENVELOPE + page.iter().map(|entry: &Unikernel| BRIEF + entry.name.len()).sum::<usize>()
+        }
+        Response::Host(_) | Response::Info(_) => LONG,
+        _ => ENVELOPE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use petrel_wire::{
+        Digest, List, frame,
+        operator::{ClientMessage, Hello, Request},
+    };
+
+    use super::*;
+    use crate::{
+        Config, Input, Now, Peer,
+        record::{Record, Spec},
+    };
+
+    /// What no answer shows: a client that follows and cancels without end takes up no room.
+    #[test]
+    fn a_stream_that_is_cancelled_or_whose_session_ends_is_no_reader_any_more() {
+        let mut engine = Engine::new(Config { host: "alpha".parse().unwrap(), release: [0, 1, 0] });
+        let (instance, session) = (InstanceId(1), SessionId(1));
+        let name: Name = "a".parse().unwrap();
+        let spec = Spec {
+            name: name.clone(),
+            image: Digest([0; 32]),
+            memory_mib: 32,
+            cpus: List::new(),
+            nets: List::new(),
+            blocks: List::new(),
+            args: List::new(),
+            monitor: "petrel-tender".parse().unwrap(),
+            created_ms: 0,
+        };
+        engine.state.apply(Record::Creating { instance, spec: spec.into(), taps: Vec::new() });
+        let peer = Peer { name: "alice".into(), chain: Vec::new() };
+        engine.handle(Now::default(), Input::SessionOpened { session, peer });
+        let send = |engine: &mut Engine, request| {
+            let mut bytes = Vec::new();
+            frame::encode(&ClientMessage { id: 1, request }, &mut bytes).unwrap();
+            let payload = &bytes[frame::HEADER_BYTES..];
+            engine.handle(Now::default(), Input::SessionFrame { session, payload });
+            engine.consoles.get(&instance).map_or(0, |console| console.readers.len())
+        };
+        send(&mut engine, Request::Hello(Hello { oldest: 1, newest: 1 }));
+        let follow = Request::Console { name, follow: true };
+        assert_eq!(send(&mut engine, follow.clone()), 1);
+        assert_eq!(send(&mut engine, Request::Cancel), 0);
+        assert_eq!(send(&mut engine, follow), 1);
+        engine.handle(Now::default(), Input::SessionClosed { session });
+        assert_eq!(engine.consoles[&instance].readers, []);
+    }
+}

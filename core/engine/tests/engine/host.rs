@@ -1,0 +1,230 @@
+//! The other side of the link: a host that keeps the shim's own ledger and makes the shim's own checks, with
+//! memory in the place of files, taps and processes. A request that no honest control plane sends fails the test.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use petrel_shim::{
+    check::{Refusal, check},
+    ledger::{Ledger, Record, State, Tap, Upload},
+};
+use petrel_wire::{
+    Blob, Digest, ExitStatus, VolumeName,
+    limits::{CONSOLE_BYTES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
+    shim::{
+        Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Monitor, Op, Reply, Request, Spawn, TapId,
+    },
+};
+
+/// Tells the requests that a fault is for.
+pub type Applies = fn(&Op) -> bool;
+
+pub struct Host {
+    pub facts: Facts,
+    pub ledger: Ledger<(), (), Vec<u8>>,
+    pub images: BTreeMap<Digest, Vec<u8>>,
+    pub volumes: Vec<String>,
+    /// What it sends, the oldest first.
+    pub sent: VecDeque<FromShim>,
+    /// The next requests of which this is true meet this fault.
+    pub faults: Vec<(Applies, Fault)>,
+    /// Monitors that were told to end, and will when [`Self::reap`] is called.
+    killed: BTreeSet<InstanceId>,
+    /// Every spawn that went well.
+    pub spawned: Vec<Spawn>,
+    /// Guests that end as soon as they are started.
+    pub brief_guests: bool,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        let monitor = |name: &str, target, version| Monitor {
+            name: name.parse().unwrap(),
+            target,
+            version,
+            backend: Backend::Ring3,
+        };
+        let monitors = vec![monitor("old", 1, 1), monitor("petrel-tender", 1, 2), monitor("other", 1, 2)];
+        let bridges = vec!["service".parse().unwrap(), "lan".parse().unwrap()];
+        Self {
+            facts: Facts {
+                cpus: vec![0, 1].try_into().unwrap(),
+                memory_mib: 2048,
+                bridges: bridges.try_into().unwrap(),
+                monitors: monitors.try_into().unwrap(),
+            },
+            ledger: Ledger::default(),
+            images: BTreeMap::new(),
+            volumes: vec!["data".into(), "more".into()],
+            sent: VecDeque::new(),
+            faults: Vec::new(),
+            killed: BTreeSet::new(),
+            spawned: Vec::new(),
+            brief_guests: false,
+        }
+    }
+
+    pub fn handle(&mut self, request: Request) {
+        let Request { id, op } = request;
+        let chunk = matches!(op, Op::ImageChunk { .. });
+        let planned = self.faults.iter().position(|(applies, _)| applies(&op));
+        let result = match planned.map(|index| self.faults.remove(index)) {
+            Some((_, fault)) => {
+                if let Op::ImageCommit(digest) = op {
+                    self.ledger.uploads.remove(&digest);
+                }
+                Err(fault)
+            }
+            None => match check(op, &self.facts, &self.ledger) {
+                Ok(checked) => self.carry_out(checked.into_op()),
+                Err(Refusal::Fault(fault)) => Err(fault),
+                Err(Refusal::Violation(violation)) => panic!("not an honest request: {violation:?}"),
+            },
+        };
+        let instance = match (&result, self.spawned.last()) {
+            (Ok(Reply::Spawned { .. }), Some(spawn)) if self.brief_guests => Some(spawn.instance),
+            _ => None,
+        };
+        if !chunk {
+            self.sent.push_back(FromShim::Reply { id, result });
+        }
+        if let Some(instance) = instance {
+            self.write(instance, b"bye\n");
+            self.end(instance, ExitStatus::Code(0));
+        }
+    }
+
+    fn carry_out(&mut self, op: Op) -> Result<Reply, Fault> {
+        match op {
+            Op::Hello { version } => {
+                assert_eq!(version, SHIM_VERSION);
+                self.ledger.greeted = true;
+                return Ok(Reply::Hello { release: [0, 1, 0] });
+            }
+            Op::Host => return Ok(Reply::Host(self.facts.clone().into())),
+            Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
+                return Ok(Reply::Stored);
+            }
+            Op::ImageBegin { digest, bytes } => {
+                self.ledger.uploads.insert(digest, Upload { bytes, received: 0, file: Vec::new() });
+            }
+            Op::ImageChunk { digest, data } => {
+                if let Some(upload) = self.ledger.uploads.get_mut(&digest) {
+                    upload.received += data.len() as u64;
+                    upload.file.extend_from_slice(&data);
+                }
+            }
+            Op::ImageCommit(digest) => {
+                let upload = self.ledger.uploads.remove(&digest).unwrap();
+                assert_eq!(crate::image::digest(&upload.file), digest, "the control plane has checked it");
+                self.store(upload.file);
+            }
+            Op::ImageAbort(digest) => drop(self.ledger.uploads.remove(&digest)),
+            Op::ImageRead { digest, offset, bytes } => {
+                let rest = self.images[&digest].get(offset as usize..).unwrap_or(&[]);
+                let data = &rest[..rest.len().min(bytes as usize)];
+                return Ok(Reply::Bytes(Blob::try_from(data).unwrap()));
+            }
+            Op::ImageRemove(digest) => {
+                self.images.remove(&digest);
+                self.ledger.images.remove(&digest);
+            }
+            Op::TapCreate { tap, .. } => drop(self.ledger.taps.insert(tap, Tap::Free(()))),
+            Op::TapDestroy(tap) => drop(self.ledger.taps.remove(&tap)),
+            Op::Spawn(spawn) => return self.spawn(*spawn),
+            Op::Kill(instance) => {
+                // The end comes after the answer.
+                if self.ledger.running(instance).is_some() {
+                    self.killed.insert(instance);
+                }
+            }
+            Op::Forget(instance) => drop(self.ledger.monitors.remove(&instance)),
+            Op::List { after } => return Ok(self.ledger.page(after)),
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Killed monitors end. Returns whether there were any.
+    pub fn reap(&mut self) -> bool {
+        let killed = std::mem::take(&mut self.killed);
+        let still_running = |instance: &InstanceId| self.ledger.running(*instance).is_some();
+        let killed: Vec<_> = killed.into_iter().filter(still_running).collect();
+        killed.iter().for_each(|&instance| self.end(instance, ExitStatus::Signal(9)));
+        !killed.is_empty()
+    }
+
+    fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Fault> {
+        let there = |volume: &str| self.volumes.iter().any(|known| known == volume);
+        if !spawn.blocks.iter().all(|block| there(&block.volume)) {
+            return Err(Fault::NoVolume);
+        }
+        let pid = 1000 + u32::try_from(self.spawned.len()).unwrap();
+        let taps: Vec<TapId> = spawn.nets.iter().map(|net| net.tap).collect();
+        let volumes: Vec<_> = spawn.blocks.iter().map(|block| block.volume.clone()).collect();
+        let record = record(pid, taps, volumes, spawn.tag.clone());
+        self.ledger.started(spawn.instance, record, ());
+        self.spawned.push(spawn);
+        Ok(Reply::Spawned { pid })
+    }
+
+    /// An image that is there without having been uploaded.
+    pub fn store(&mut self, image: Vec<u8>) -> Digest {
+        let digest = crate::image::digest(&image);
+        self.images.insert(digest, image);
+        self.ledger.images.insert(digest);
+        digest
+    }
+
+    /// A monitor that no control plane of ours has started.
+    pub fn start_foreign(&mut self, instance: InstanceId, taps: &[TapId], tag: &[u8]) {
+        let record = record(7, taps.to_vec(), Vec::new(), Blob::try_from(tag).unwrap());
+        self.ledger.started(instance, record, ());
+    }
+
+    /// A guest writes to its console.
+    pub fn write(&mut self, instance: InstanceId, bytes: &[u8]) {
+        for data in bytes.chunks(CONSOLE_BYTES_MAX) {
+            let event = Event::Console { instance, data: Blob::try_from(data).unwrap() };
+            self.tell(event);
+        }
+    }
+
+    /// A monitor ends.
+    pub fn end(&mut self, instance: InstanceId, status: ExitStatus) {
+        self.ledger.ended(instance, status);
+        self.tell(Event::Exited { instance, status });
+    }
+
+    pub fn tell(&mut self, event: Event) {
+        if self.ledger.greeted {
+            self.sent.push_back(FromShim::Event(event));
+        }
+    }
+
+    /// The link is gone, with all that was under way on it.
+    pub fn link_ended(&mut self) {
+        self.ledger.link_ended();
+        self.sent.clear();
+        self.faults.clear();
+    }
+
+    /// The taps that no monitor has.
+    pub fn free_taps(&self) -> usize {
+        self.ledger.taps.values().filter(|tap| matches!(tap, Tap::Free(()))).count()
+    }
+
+    pub fn running(&self) -> Vec<InstanceId> {
+        let running = self.ledger.monitors.iter().filter(|(_, m)| matches!(m.state, State::Running(())));
+        running.map(|(id, _)| *id).collect()
+    }
+}
+
+fn record(pid: u32, taps: Vec<TapId>, volumes: Vec<VolumeName>, tag: Blob<TAG_BYTES_MAX>) -> Record {
+    Record {
+        pid,
+        started: Default::default(),
+        uid: None,
+        taps: taps.try_into().unwrap(),
+        volumes: volumes.try_into().unwrap(),
+        tag,
+    }
+}

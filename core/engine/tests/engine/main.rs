@@ -1,0 +1,15 @@
+//! The engine, driven from outside by a script: a host that makes the shim's own checks on the one side,
+//! operators' clients on the other.
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
+
+mod console;
+mod create;
+mod destroy;
+mod garbage;
+mod host;
+mod image;
+mod images;
+mod link;
+mod sessions;
+mod walk;
+mod world;

@@ -1,0 +1,336 @@
+//! A random walk, from a seed: many clients, a host with faults, a link that breaks, a control plane that loses its
+//! memory. After any of it, when all has come to rest, what is shown is what there is.
+
+use std::collections::{BTreeSet, btree_map::Entry};
+
+use petrel_engine::SessionId;
+use petrel_wire::{
+    Blob, Digest, ExitStatus,
+    limits::{REQUESTS_MAX, SESSION_QUEUE_BYTES},
+    operator::{Refusal, Request, Response, State},
+    shim::{Fault, InstanceId, Op},
+};
+
+use crate::{
+    host::Applies,
+    image::{self, NET, Recipe},
+    world::{World, console, create, destroy, info, networked, push},
+};
+
+/// SplitMix64: the same numbers from the same seed, everywhere.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    pub fn byte(&mut self) -> u8 {
+        self.next() as u8
+    }
+}
+
+struct Walk {
+    world: World,
+    random: Random,
+    /// Each with the bytes of its uploads that are still to be sent, by request.
+    clients: Vec<Client>,
+    stored: Digest,
+    uploads: Vec<Vec<u8>>,
+    /// The kinds of answers that there were.
+    met: BTreeSet<String>,
+}
+
+struct Client {
+    session: SessionId,
+    next_id: u32,
+    uploads: Vec<(u32, Vec<u8>)>,
+}
+
+impl Walk {
+    fn new(seed: u64) -> Self {
+        let mut world = World::new();
+        let recipe = Recipe { devices: &[("net0", NET), ("net1", NET)], ..Recipe::default() };
+        let stored = world.host.store(image::build(&recipe));
+        let mut uploads: Vec<_> =
+            (1..4).map(|i| image::build(&Recipe { padding: 30_000 * i, ..recipe.clone() })).collect();
+        uploads.push(image::build(&Recipe { target: image::SPT, ..recipe }));
+        uploads.push(vec![b'#'; 50_000]);
+        Self { world, random: Random::new(seed), clients: Vec::new(), stored, uploads, met: BTreeSet::new() }
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..40 => drop(self.world.step_host()),
+            40..75 => drop(self.world.step_link()),
+            75 => drop(self.world.linked && self.world.host.reap()),
+            76..94 => self.client_step(),
+            94 => self.guest_writes(),
+            95 => self.guest_ends(),
+            96 => self.plan_fault(),
+            97 => self.link_changes(),
+            98 => self.client_stalls(),
+            _ => self.rare(),
+        }
+        if !self.world.linked && self.random.below(10) == 0 {
+            self.world.link_up();
+        }
+        self.read_all();
+    }
+
+    fn rare(&mut self) {
+        match self.random.below(8) {
+            0 => {
+                self.world.restart();
+                self.clients.clear();
+            }
+            1..4 if !self.clients.is_empty() => {
+                let gone = self.random.below(self.clients.len());
+                let client = self.clients.swap_remove(gone);
+                self.world.disconnect(client.session);
+            }
+            _ => self.world.wait_ms(1000),
+        }
+    }
+
+    fn link_changes(&mut self) {
+        if self.world.linked && self.random.below(4) == 0 {
+            self.world.link_down();
+        }
+    }
+
+    fn client_stalls(&mut self) {
+        if self.clients.is_empty() {
+            return;
+        }
+        let session = self.clients[self.random.below(self.clients.len())].session;
+        match self.world.stalled.entry(session) {
+            Entry::Vacant(reads) => drop(reads.insert(0)),
+            Entry::Occupied(_) => self.world.unstall(session),
+        }
+    }
+
+    fn plan_fault(&mut self) {
+        let steps: [Applies; 9] = [
+            |op| matches!(op, Op::TapCreate { .. }),
+            |op| matches!(op, Op::TapCreate { tap, .. } if tap.0 % 2 == 0),
+            |op| matches!(op, Op::Spawn(_)),
+            |op| matches!(op, Op::Kill(_)),
+            |op| matches!(op, Op::Forget(_)),
+            |op| matches!(op, Op::ImageBegin { .. }),
+            |op| matches!(op, Op::ImageCommit(_)),
+            |op| matches!(op, Op::ImageRead { .. }),
+            |op| matches!(op, Op::Spawn(_)),
+        ];
+        let step = steps[self.random.below(steps.len())];
+        let fault = [Fault::Full, Fault::Os { errno: 5 }, Fault::InUse][self.random.below(3)];
+        self.world.host.faults.push((step, fault));
+    }
+
+    fn any_guest(&mut self) -> Option<InstanceId> {
+        let running = self.world.host.running();
+        (!running.is_empty()).then(|| running[self.random.below(running.len())])
+    }
+
+    fn guest_writes(&mut self) {
+        if let Some(instance) = self.any_guest() {
+            let bytes = vec![b'.'; self.random.below(9000)];
+            self.world.host.write(instance, &bytes);
+        }
+    }
+
+    fn guest_ends(&mut self) {
+        if let Some(instance) = self.any_guest() {
+            self.world.host.end(instance, ExitStatus::Code(self.random.byte()));
+        }
+    }
+
+    fn client_step(&mut self) {
+        if self.clients.len() < 2 || (self.clients.len() < 8 && self.random.below(20) == 0) {
+            let session = self.world.client();
+            self.clients.push(Client { session, next_id: 1, uploads: Vec::new() });
+            return;
+        }
+        let index = self.random.below(self.clients.len());
+        let session = self.clients[index].session;
+        // A driver reads no more from a client that does not.
+        if self.world.stalled.get(&session).is_some_and(|&queued| queued > SESSION_QUEUE_BYTES) {
+            return;
+        }
+        if !self.clients[index].uploads.is_empty() && self.random.below(3) > 0 {
+            return self.send_chunk(index);
+        }
+        let id = self.clients[index].next_id;
+        self.clients[index].next_id += 1;
+        let request = self.any_request(index, id);
+        let used = self.world.unanswered.keys().filter(|(of, _)| *of == session).count();
+        assert!(used <= REQUESTS_MAX);
+        self.world.send(session, id, request);
+    }
+
+    fn any_request(&mut self, index: usize, id: u32) -> Request {
+        let unikernel = format!("u{}", self.random.below(12));
+        match self.random.below(12) {
+            0..4 => {
+                let devices: &[&str] = if self.random.below(8) == 0 { &["net0"] } else { &["net1", "net0"] };
+                let image = match self.random.below(4) {
+                    0 => image::digest(&self.uploads[self.random.below(self.uploads.len())]),
+                    _ => self.stored,
+                };
+                create(networked(&unikernel, image, devices))
+            }
+            4..7 => destroy(&unikernel),
+            7 => info(&unikernel),
+            8 => console(&unikernel, self.random.below(2) == 0),
+            9 => Request::List,
+            10 => Request::Host,
+            _ => {
+                let image = self.uploads[self.random.below(self.uploads.len())].clone();
+                let lie = self.random.below(6) == 0;
+                let bytes = if lie { image.len() / 2 } else { image.len() };
+                let request = push(image::digest(&image), bytes);
+                self.clients[index].uploads.push((id, image));
+                request
+            }
+        }
+    }
+
+    /// Sends the next bytes of an upload that is wanted, or gives one up.
+    fn send_chunk(&mut self, index: usize) {
+        let at = self.random.below(self.clients[index].uploads.len());
+        let session = self.clients[index].session;
+        let (id, mut rest) = self.clients[index].uploads.swap_remove(at);
+        if !self.world.unanswered.contains_key(&(session, id)) {
+            return;
+        }
+        if self.random.below(20) == 0 {
+            return self.world.send(session, id, Request::Cancel);
+        }
+        let wanted = self.world.wanted.contains(&(session, id));
+        if wanted && !rest.is_empty() {
+            let tail = rest.split_off(rest.len().min(20_000));
+            self.world.send(session, id, Request::ImageChunk(Blob::try_from(rest).unwrap()));
+            rest = tail;
+        }
+        self.clients[index].uploads.push((id, rest));
+    }
+
+    /// The clients look at their answers.
+    fn read_all(&mut self) {
+        for inbox in self.world.inboxes.values_mut() {
+            for message in inbox.drain(..) {
+                self.met.insert(kind_of(&message.response));
+                if let Response::Refused(refusal) = &message.response {
+                    let own =
+                        matches!(refusal, Refusal::Malformed | Refusal::IdInUse | Refusal::HelloExpected);
+                    assert!(!own, "an honest client was refused: {refusal:?}");
+                }
+            }
+        }
+        for (session, queued) in &self.world.stalled {
+            assert!(*queued < 4 * SESSION_QUEUE_BYTES, "{session:?} has {queued} bytes queued");
+        }
+    }
+
+    /// All comes to rest: every request has its answer, and what is shown is what there is.
+    fn rest(&mut self, context: &str) {
+        self.world.host.faults.clear();
+        for session in self.world.stalled.keys().copied().collect::<Vec<_>>() {
+            self.world.unstall(session);
+        }
+        for client in std::mem::take(&mut self.clients) {
+            for (id, _) in client.uploads {
+                if self.world.unanswered.contains_key(&(client.session, id)) {
+                    self.world.send(client.session, id, Request::Cancel);
+                }
+            }
+            self.clients.push(Client { uploads: Vec::new(), ..client });
+        }
+        // What the shim could not end is ended when it is asked again.
+        if self.world.linked {
+            self.world.link_down();
+        }
+        self.world.link_up();
+        self.world.run();
+        self.read_all();
+        let following = |asked: &String| asked.contains("follow: true");
+        let left: Vec<_> = self.world.unanswered.values().filter(|asked| !following(asked)).collect();
+        assert!(left.is_empty(), "{context}: unanswered: {left:?}");
+        self.check(context);
+    }
+
+    fn check(&mut self, context: &str) {
+        let shown = self.world.list();
+        let names: BTreeSet<_> = shown.iter().map(|unikernel| unikernel.name.clone()).collect();
+        assert_eq!(names.len(), shown.len(), "{context}: a name twice");
+        let host = &self.world.host;
+        assert_eq!(shown.len(), host.ledger.monitors.len(), "{context}: {shown:?}");
+        let running = shown.iter().filter(|unikernel| unikernel.state == State::Running);
+        assert_eq!(running.clone().count(), host.running().len(), "{context}: {shown:?}");
+        let taps = 2 * running.clone().count();
+        assert_eq!((host.ledger.taps.len(), host.free_taps()), (taps, 0), "{context}");
+        assert!(host.ledger.uploads.is_empty(), "{context}: an upload is left");
+        let memory_mib: u64 = running.map(|unikernel| u64::from(unikernel.memory_mib)).sum();
+        let session = self.world.client();
+        let Response::Host(facts) = self.world.ask(session, 1, Request::Host) else { panic!() };
+        assert_eq!(facts.memory_used_mib, memory_mib, "{context}");
+        self.world.disconnect(session);
+        assert_eq!(self.world.resets, 0, "{context}: an honest shim was taken for nonsense");
+    }
+}
+
+/// The kind of an answer: `Created`, `Refused(Full(Taps))`, `Refused(NoMonitor)`.
+fn kind_of(response: &Response) -> String {
+    let text = match response {
+        Response::Refused(Refusal::Full(table)) => return format!("Refused(Full({table:?}))"),
+        Response::Refused(refusal) => format!("{refusal:?}"),
+        other => format!("{other:?}"),
+    };
+    let kind = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    if matches!(response, Response::Refused(_)) { format!("Refused({kind})") } else { kind.into() }
+}
+
+#[test]
+fn whatever_happens_what_is_shown_is_what_there_is() {
+    let mut met = BTreeSet::new();
+    for seed in 0..40 {
+        let mut walk = Walk::new(seed);
+        for step in 0..4000 {
+            walk.step();
+            if step % 500 == 499 {
+                walk.rest(&format!("seed {seed}, step {step}"));
+            }
+        }
+        met.append(&mut walk.met);
+    }
+    // The walks get everywhere.
+    let answers =
+        "Host ImageWanted ImageStored Created Listed Info Console ConsoleMissed Ended ConsoleEnd Destroyed";
+    let refusals = "NoSuchUnikernel NameTaken NoSuchImage UnexpectedChunk NotAnImage NoMonitor DeviceMissing \
+        Full(Taps) Full(Unikernels) ShimAway Shim";
+    let refusals = refusals.split_whitespace().map(|refusal| format!("Refused({refusal})"));
+    let all: BTreeSet<String> = answers.split_whitespace().map(String::from).chain(refusals).collect();
+    assert_eq!(all.difference(&met).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[test]
+fn the_same_inputs_give_the_same_outputs() {
+    let run = || {
+        let mut walk = Walk::new(7);
+        (0..3000).for_each(|_| walk.step());
+        (walk.world.log, walk.world.unanswered, walk.world.host.spawned.len())
+    };
+    assert!(run() == run());
+}

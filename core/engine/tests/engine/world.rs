@@ -1,0 +1,411 @@
+//! A driver: one engine, one host, any number of clients, and a clock that goes only when told to.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId};
+use petrel_wire::{
+    Blob, Digest, List, Name, frame,
+    limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
+    operator::{ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, Unikernel},
+    shim::InstanceId,
+};
+
+use crate::host::Host;
+
+pub struct World {
+    pub engine: Engine,
+    pub host: Host,
+    pub now: Now,
+    pub linked: bool,
+    /// On their way to the host.
+    pub requests: VecDeque<petrel_wire::shim::Request>,
+    /// What each client has got and not looked at yet.
+    pub inboxes: BTreeMap<SessionId, VecDeque<ServerMessage>>,
+    /// Clients that do not read, and the bytes queued towards each.
+    pub stalled: BTreeMap<SessionId, usize>,
+    /// Sessions that the engine has closed.
+    pub closed: BTreeSet<SessionId>,
+    /// The requests that have not got their last answer.
+    pub unanswered: BTreeMap<(SessionId, u32), String>,
+    /// The uploads whose bytes have been asked for.
+    pub wanted: BTreeSet<(SessionId, u32)>,
+    /// Clients ask by accident: answers to what the test has not noted are no failure.
+    pub lenient: bool,
+    pub log: Vec<(Level, String)>,
+    pub resets: usize,
+    next_session: u32,
+}
+
+impl World {
+    /// A world whose link is up and at rest.
+    pub fn new() -> Self {
+        let mut world = Self::unlinked();
+        world.link_up();
+        world.run();
+        world
+    }
+
+    /// A world whose host has all the memory that one can ask for.
+    pub fn with_endless_memory() -> Self {
+        let mut world = Self::unlinked();
+        world.host.facts.memory_mib = u64::MAX;
+        world.link_up();
+        world.run();
+        world
+    }
+
+    pub fn unlinked() -> Self {
+        Self {
+            engine: engine(),
+            host: Host::new(),
+            now: Now { monotonic_ns: 1_000_000_000, wall_ms: 1_700_000_000_000 },
+            linked: false,
+            requests: VecDeque::new(),
+            inboxes: BTreeMap::new(),
+            stalled: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            unanswered: BTreeMap::new(),
+            wanted: BTreeSet::new(),
+            lenient: false,
+            log: Vec::new(),
+            resets: 0,
+            next_session: 0,
+        }
+    }
+
+    // The link.
+
+    pub fn link_up(&mut self) {
+        self.linked = true;
+        self.input(Input::LinkOpened);
+    }
+
+    pub fn link_down(&mut self) {
+        self.linked = false;
+        self.requests.clear();
+        self.host.link_ended();
+        self.input(Input::LinkClosed);
+    }
+
+    /// The control plane dies and comes back with no memory.
+    pub fn restart(&mut self) {
+        self.engine = engine();
+        self.unanswered.clear();
+        self.inboxes.clear();
+        self.stalled.clear();
+        self.linked = false;
+        self.requests.clear();
+        self.host.link_ended();
+        self.now.wall_ms += 1000;
+        self.link_up();
+    }
+
+    /// The host takes in its next request.
+    pub fn step_host(&mut self) -> bool {
+        let Some(request) = self.requests.pop_front() else { return false };
+        self.host.handle(request);
+        true
+    }
+
+    /// The engine takes in what the host sent next.
+    pub fn step_link(&mut self) -> bool {
+        let Some(message) = self.host.sent.pop_front() else { return false };
+        let payload = encoded(&message);
+        self.input(Input::LinkFrame { payload: &payload });
+        true
+    }
+
+    /// One step of what is under way anywhere, if anything is.
+    pub fn step(&mut self) -> bool {
+        self.step_link() || self.step_host() || (self.host.reap() && self.linked)
+    }
+
+    /// All that is under way comes to rest.
+    pub fn run(&mut self) {
+        let mut steps = 0;
+        while self.step() {
+            steps += 1;
+            assert!(steps < 100_000, "it never comes to rest");
+        }
+    }
+
+    // Clients.
+
+    /// A client whose hello has been answered.
+    pub fn client(&mut self) -> SessionId {
+        let session = self.connect();
+        self.send(session, 0, hello());
+        self.expect(session, 0, |response| matches!(response, Response::Hello(_)));
+        session
+    }
+
+    /// A client that has said nothing yet.
+    pub fn connect(&mut self) -> SessionId {
+        self.next_session += 1;
+        let session = SessionId(self.next_session);
+        let peer = Peer { name: "alice".into(), chain: vec![vec![1, 2, 3]] };
+        self.inboxes.insert(session, VecDeque::new());
+        self.input(Input::SessionOpened { session, peer });
+        session
+    }
+
+    pub fn disconnect(&mut self, session: SessionId) {
+        self.unanswered.retain(|(of, _), _| *of != session);
+        self.inboxes.remove(&session);
+        self.stalled.remove(&session);
+        self.input(Input::SessionClosed { session });
+    }
+
+    /// A client asks something under a number that it does not use for anything else.
+    pub fn send(&mut self, session: SessionId, id: u32, request: Request) {
+        match &request {
+            Request::ImageChunk(_) => {}
+            Request::Cancel => drop(self.unanswered.remove(&(session, id))),
+            request => {
+                let earlier = self.unanswered.insert((session, id), format!("{request:?}"));
+                assert_eq!(earlier, None, "the test uses a number twice");
+            }
+        }
+        self.send_unchecked(session, id, request);
+    }
+
+    pub fn send_unchecked(&mut self, session: SessionId, id: u32, request: Request) {
+        let payload = encoded(&ClientMessage { id, request });
+        self.input(Input::SessionFrame { session, payload: &payload });
+    }
+
+    /// The next answer to a client, which must be this one's.
+    pub fn next(&mut self, session: SessionId, id: u32) -> Response {
+        let message = self.inboxes.get_mut(&session).and_then(VecDeque::pop_front);
+        let message = message.unwrap_or_else(|| panic!("no answer to {id}: {:?}", self.log));
+        assert_eq!(message.id, id, "{message:?}");
+        message.response
+    }
+
+    pub fn expect(&mut self, session: SessionId, id: u32, wanted: fn(&Response) -> bool) -> Response {
+        let response = self.next(session, id);
+        assert!(wanted(&response), "{response:?}");
+        response
+    }
+
+    pub fn nothing_for(&self, session: SessionId) -> bool {
+        self.inboxes.get(&session).is_none_or(VecDeque::is_empty)
+    }
+
+    /// Asks, lets everything come to rest, and takes the one answer.
+    pub fn ask(&mut self, session: SessionId, id: u32, request: Request) -> Response {
+        self.send(session, id, request);
+        self.run();
+        self.next(session, id)
+    }
+
+    pub fn refused(&mut self, session: SessionId, id: u32, request: Request) -> Refusal {
+        match self.ask(session, id, request) {
+            Response::Refused(refusal) => refusal,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// A client that did not read takes all that is queued, and from here on reads at once.
+    pub fn unstall(&mut self, session: SessionId) {
+        self.stalled.remove(&session);
+        self.input(Input::SessionDrained { session, queued: 0 });
+    }
+
+    // Whole conversations.
+
+    pub fn send_chunks(&mut self, session: SessionId, id: u32, image: &[u8]) {
+        for chunk in image.chunks(CHUNK_BYTES_MAX) {
+            self.send(session, id, Request::ImageChunk(Blob::try_from(chunk).unwrap()));
+        }
+    }
+
+    pub fn push(&mut self, session: SessionId, id: u32, image: &[u8]) -> Response {
+        let digest = crate::image::digest(image);
+        match self.ask(session, id, push(digest, image.len())) {
+            Response::ImageWanted => {
+                self.send_chunks(session, id, image);
+                self.run();
+                self.next(session, id)
+            }
+            other => other,
+        }
+    }
+
+    pub fn create(&mut self, session: SessionId, id: u32, create: Create) -> Unikernel {
+        match self.ask(session, id, Request::Create(create.into())) {
+            Response::Created(unikernel) => *unikernel,
+            other => panic!("not created: {other:?}"),
+        }
+    }
+
+    /// The listing, as a client sees it that has nothing else to do.
+    pub fn list(&mut self) -> Vec<Unikernel> {
+        let session = self.client();
+        self.send(session, 1, Request::List);
+        let mut all = Vec::new();
+        loop {
+            match self.next(session, 1) {
+                Response::Listed { page, more } => {
+                    all.extend(page.into_vec());
+                    if !more {
+                        break;
+                    }
+                }
+                other => panic!("not a listing: {other:?}"),
+            }
+        }
+        self.disconnect(session);
+        all
+    }
+
+    pub fn instance(&self, index: usize) -> InstanceId {
+        self.host.spawned[index].instance
+    }
+
+    // Inputs and outputs.
+
+    pub fn input(&mut self, input: Input<'_>) {
+        self.now.monotonic_ns += 1000;
+        self.engine.handle(self.now, input);
+        self.take_outputs();
+    }
+
+    pub fn wait_ms(&mut self, ms: u64) {
+        self.now.monotonic_ns += ms * 1_000_000;
+        self.now.wall_ms += ms;
+        if self.engine.poll_at().is_some_and(|at_ns| at_ns <= self.now.monotonic_ns) {
+            self.engine.handle_timeout(self.now);
+            self.take_outputs();
+        }
+    }
+
+    fn take_outputs(&mut self) {
+        let mut drained = BTreeSet::new();
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::ToSession { session, message } => {
+                    drained.insert(session);
+                    self.deliver(session, message);
+                }
+                Output::CloseSession { session } => {
+                    self.closed.insert(session);
+                    self.unanswered.retain(|(of, _), _| *of != session);
+                }
+                Output::ToShim(request) => {
+                    assert!(self.linked, "sent without a link: {request:?}");
+                    let payload = encoded(&request);
+                    self.requests.push_back(frame::decode(&payload).unwrap());
+                }
+                Output::ResetLink => {
+                    self.resets += 1;
+                    self.linked = false;
+                    self.requests.clear();
+                    self.host.link_ended();
+                }
+                Output::Log { level, line } => {
+                    assert!(!line.contains('\n'));
+                    self.log.push((level, line));
+                }
+            }
+        }
+        drained.retain(|session| !self.stalled.contains_key(session) && self.inboxes.contains_key(session));
+        for session in drained {
+            self.input(Input::SessionDrained { session, queued: 0 });
+        }
+    }
+
+    fn deliver(&mut self, session: SessionId, message: ServerMessage) {
+        assert!(!self.closed.contains(&session), "sent after it was closed: {message:?}");
+        let payload = encoded(&message);
+        if let Some(queued) = self.stalled.get_mut(&session) {
+            *queued += frame::HEADER_BYTES + payload.len();
+        }
+        if message.response == Response::ImageWanted {
+            self.wanted.insert((session, message.id));
+        }
+        if is_last(&message.response) {
+            self.wanted.remove(&(session, message.id));
+            let asked = self.unanswered.remove(&(session, message.id));
+            let stray = matches!(
+                message.response,
+                Response::Refused(
+                    Refusal::UnexpectedChunk | Refusal::Malformed | Refusal::FrameTooLong { .. }
+                )
+            );
+            assert!(asked.is_some() || stray || self.lenient, "a last answer to nothing: {message:?}");
+        } else {
+            let asked = self.unanswered.contains_key(&(session, message.id));
+            assert!(asked || self.lenient, "an answer to nothing: {message:?}");
+        }
+        self.inboxes.entry(session).or_default().push_back(message);
+    }
+}
+
+fn is_last(response: &Response) -> bool {
+    match response {
+        Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
+            false
+        }
+        Response::Listed { more, .. } => !more,
+        _ => true,
+    }
+}
+
+fn engine() -> Engine {
+    Engine::new(Config { host: "alpha".parse().unwrap(), release: [0, 1, 0] })
+}
+
+pub fn encoded<T: serde::Serialize>(message: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame::encode(message, &mut bytes).expect("every message fits a frame");
+    bytes.split_off(frame::HEADER_BYTES)
+}
+
+pub fn hello() -> Request {
+    Request::Hello(Hello { oldest: OPERATOR_VERSION, newest: OPERATOR_VERSION })
+}
+
+pub fn push(digest: Digest, bytes: usize) -> Request {
+    Request::ImagePush { digest, bytes: bytes as u64 }
+}
+
+pub fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// A unikernel without devices.
+pub fn plain(unikernel: &str, image: Digest) -> Create {
+    Create {
+        name: name(unikernel),
+        image,
+        memory_mib: 32,
+        cpus: List::new(),
+        nets: List::new(),
+        blocks: List::new(),
+        args: List::new(),
+    }
+}
+
+/// A unikernel with these network devices, all on bridge `service`.
+pub fn networked(unikernel: &str, image: Digest, devices: &[&str]) -> Create {
+    let net = |device: &&str| Net { device: device.parse().unwrap(), bridge: "service".parse().unwrap() };
+    let nets = devices.iter().map(net).collect::<Vec<_>>().try_into().unwrap();
+    Create { nets, ..plain(unikernel, image) }
+}
+
+pub fn create(create: Create) -> Request {
+    Request::Create(create.into())
+}
+
+pub fn info(unikernel: &str) -> Request {
+    Request::Info(name(unikernel))
+}
+
+pub fn destroy(unikernel: &str) -> Request {
+    Request::Destroy(name(unikernel))
+}
+
+pub fn console(unikernel: &str, follow: bool) -> Request {
+    Request::Console { name: name(unikernel), follow }
+}
