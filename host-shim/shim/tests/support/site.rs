@@ -1,0 +1,211 @@
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use petrel_wire::Digest;
+
+use super::{Keys, Peer};
+
+/// Set in the environment of a test that runs inside its namespace.
+const INSIDE: &str = "PETREL_TEST_NETNS";
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A monitor for these tests: it speaks the command line of solo5-hvt and runs its guest, a shell script.
+const MONITOR: &str = r#"#!/bin/sh
+[ "$1" = --version ] && { echo "ABI version 2" >&2; exit 0; }
+for option; do
+    shift
+    case $option in --) break ;; *) options="$options $option" ;; esac
+done
+OPTIONS=$options exec /bin/sh "$@"
+"#;
+
+/// The control plane's stand-in, as the test plays the control plane: it only lives.
+const CONTROL_PLANE: &str = "echo control plane $OPTIONS; exec sleep 1000";
+
+/// A guest for [`MONITOR`]: does what its argument says.
+pub const GUEST: &[u8] = b"eval \"$1\"";
+
+/// Runs `body` in a fresh network namespace, as its root. `test` is the name of the calling test.
+///
+/// A namespace is entered by a whole process, so this starts the test program again for that one test.
+pub fn inside(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    let myself = std::env::current_exe().unwrap();
+    let mut command = Command::new("unshare");
+    if rustix::process::geteuid().is_root() {
+        command.arg("--net");
+    } else {
+        command.args(["--user", "--map-root-user", "--net"]);
+    }
+    let output = command
+        .arg(myself)
+        .args(["--exact", test, "--nocapture", "--include-ignored"])
+        .env(INSIDE, "1")
+        .output();
+    let output = output.expect("unshare (util-linux) is installed");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stdout.contains("1 passed"), "{}\n{stdout}{stderr}", output.status);
+    print!("{stdout}");
+}
+
+/// A host directory, its bridge `service`, and its shim.
+pub struct Site {
+    pub folder: PathBuf,
+    pub keys: Keys,
+    shim: Option<Child>,
+    log: Receiver<String>,
+}
+
+impl Site {
+    /// Makes the bridge and the files, and starts the shim.
+    pub fn up() -> Self {
+        let folder = std::env::temp_dir().join(format!("petrel-shim-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        // Monitors are other users when the test is root.
+        fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+        run("ip", &["link", "set", "lo", "up"]);
+        run("ip", &["link", "add", "service", "type", "bridge"]);
+        run("ip", &["link", "add", "private", "type", "bridge"]);
+        let keys = Keys::new();
+        let file = |name: &str, bytes: &[u8], mode| {
+            fs::write(folder.join(name), bytes).unwrap();
+            fs::set_permissions(folder.join(name), Permissions::from_mode(mode)).unwrap();
+        };
+        file("shim-key.der", &keys.shim_private, 0o600);
+        file("control-plane-public.der", &keys.peer_public, 0o644);
+        file("monitor", MONITOR.as_bytes(), 0o755);
+        file("control-plane.sh", CONTROL_PLANE.as_bytes(), 0o644);
+        file("seal.img", &[0; 512], 0o600);
+        file("shim.toml", configuration().as_bytes(), 0o644);
+        let (_, log) = channel();
+        let mut site = Self { folder, keys, shim: None, log };
+        site.start_shim();
+        site
+    }
+
+    pub fn start_shim(&mut self) {
+        let mut shim = Command::new(env!("CARGO_BIN_EXE_petrel-shim"));
+        shim.arg("--config").arg(self.folder.join("shim.toml")).stderr(Stdio::piped());
+        let mut shim = shim.spawn().unwrap();
+        let lines = BufReader::new(shim.stderr.take().unwrap()).lines();
+        let (send, receive) = channel();
+        // The shim's log goes on being read when nobody waits for a line, as a service manager would.
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
+        (self.shim, self.log) = (Some(shim), receive);
+        self.wait_for_log("listening on");
+    }
+
+    /// Waits until the shim has logged a line with `text`.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(line) => seen.push(line),
+                Err(error) => panic!("no log line with {text:?} ({error}) but {seen:#?}"),
+            }
+        }
+    }
+
+    /// SIGKILL, as the kernel's memory killer would.
+    pub fn kill_shim(&mut self) {
+        let mut shim = self.shim.take().unwrap();
+        shim.kill().unwrap();
+        shim.wait().unwrap();
+    }
+
+    pub fn shim_pid(&self) -> u32 {
+        self.shim.as_ref().unwrap().id()
+    }
+
+    pub fn shim_status(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/status", self.shim_pid())).unwrap()
+    }
+
+    pub fn connect(&self) -> Peer {
+        let mut peer = Peer::connect(&self.keys).unwrap();
+        peer.greet();
+        peer
+    }
+
+    pub fn image_path(&self, digest: Digest) -> PathBuf {
+        self.folder.join("state/images").join(digest.to_string())
+    }
+
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.folder.join("state/volumes").join(name)
+    }
+
+    pub fn run_folder(&self) -> PathBuf {
+        self.folder.join("state/run")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if self.shim.is_some() {
+            self.kill_shim();
+        }
+        // What it started lives on by design.
+        for entry in fs::read_dir(self.run_folder()).unwrap().map_while(Result::ok) {
+            let pid =
+                fs::read_to_string(entry.path().join("pid")).ok().and_then(|pid| pid.trim().parse().ok());
+            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+fn configuration() -> String {
+    let uids = match rustix::process::geteuid().is_root() && is_root_of_many() {
+        true => "uids = { first = 300000, count = 2000 }",
+        false => "",
+    };
+    format!(
+        r#"
+state_dir = "state"
+listen = "169.254.25.1:1026"
+key = "shim-key.der"
+control_plane_public_key = "control-plane-public.der"
+bridges = ["service"]
+{uids}
+[control_plane]
+image = "control-plane.sh"
+seal = "seal.img"
+memory_mib = 32
+bridge = "service"
+link_ipv4 = "169.254.25.1/30"
+monitor = "script"
+[[monitors]]
+name = "script"
+path = "monitor"
+kind = "solo5-hvt"
+"#
+    )
+}
+
+fn is_root_of_many() -> bool {
+    fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) != Some("1")
+}
+
+fn run(program: &str, args: &[&str]) {
+    let output =
+        Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whether the network interface is there. (/sys shows the namespace that it was mounted in, /proc shows ours.)
+pub fn interface_exists(name: &str) -> bool {
+    let interfaces = fs::read_to_string("/proc/net/dev").unwrap();
+    interfaces.lines().any(|line| line.trim_start().split(':').next() == Some(name))
+}
