@@ -1,0 +1,96 @@
+//! petrel.hvt: the control plane on Solo5's devices.
+//!
+//! It ends with status 63 when asked for help, and with 64 when its arguments or its seal cannot be used: what
+//! will be no better when it is started again.
+#![cfg_attr(target_os = "solo5", no_std, no_main)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::format;
+use core::convert::Infallible;
+use core::fmt::Display;
+use core::time::Duration;
+
+use petrel_engine::Now;
+use petrel_unikernel::boot::{self, Machine, Overrides};
+use petrel_unikernel::log::Log;
+use petrel_unikernel::net::Nic;
+use petrel_unikernel::options::{self, COMMAND};
+use petrel_unikernel::plane::ControlPlane;
+use solo5::args::Usage;
+use solo5::{Block, Net, clock, entropy};
+
+solo5::manifest! { net "service", net "shim", block "seal" }
+solo5::main!(run);
+
+fn run() -> Result<Infallible, Usage> {
+    let options = COMMAND.parse()?;
+    let (overrides, threshold) = options::read(&options)?;
+    serve(control_plane(overrides, Log::new(threshold, solo5::console::write_line))?)
+}
+
+/// The control plane that the seal and the arguments describe.
+fn control_plane(overrides: Overrides, log: Log) -> Result<ControlPlane<Device>, Usage> {
+    let mut block = Block::acquire("seal").ok_or_else(|| missing("block device \"seal\""))?;
+    let seal =
+        boot::read_seal(block.capacity(), block.block_size(), |offset, bytes| block.read(offset, bytes));
+    let machine = Machine {
+        service: Device(Net::acquire("service").ok_or_else(|| missing("network device \"service\""))?),
+        shim: Device(Net::acquire("shim").ok_or_else(|| missing("network device \"shim\""))?),
+        clock: || Duration::from_nanos(clock::wall_ns()),
+        log,
+        seeds: [(); 3].map(|()| random()),
+        now_ns: clock::monotonic_ns(),
+    };
+    seal.and_then(|seal| boot::control_plane(seal, overrides, machine)).map_err(|error| failure(&error))
+}
+
+/// The loop: a turn, then sleep until a device has a frame or the next turn is due.
+fn serve(mut plane: ControlPlane<Device>) -> ! {
+    loop {
+        let due_ns = plane.turn(now());
+        solo5::yield_until(due_ns);
+    }
+}
+
+fn now() -> Now {
+    Now { monotonic_ns: clock::monotonic_ns(), wall_ms: clock::wall_ns() / 1_000_000 }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    entropy::fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
+}
+
+/// A device or a seal that cannot be used: as final as a wrong argument, though no help on arguments helps.
+fn failure(what: &dyn Display) -> Usage {
+    Usage::Error(format!("{}: {what}", COMMAND.name))
+}
+
+fn missing(what: &str) -> Usage {
+    failure(&format_args!("{what} is not attached"))
+}
+
+/// A network device of Solo5.
+struct Device(Net);
+
+impl Nic for Device {
+    fn mac(&self) -> [u8; 6] {
+        self.0.mac()
+    }
+
+    fn mtu(&self) -> usize {
+        self.0.mtu()
+    }
+
+    fn receive(&mut self, frame: &mut [u8]) -> Option<usize> {
+        // What the tender cannot read now may come later; TCP asks again for what is lost.
+        self.0.read(frame).ok().flatten()
+    }
+
+    fn transmit(&mut self, frame: &[u8]) {
+        let _ = self.0.write(frame);
+    }
+}
