@@ -1,0 +1,159 @@
+//! The commands.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use petrel_wire::operator::{Request, Response};
+use petrel_wire::{ExitStatus, Name};
+use serde_json::Value;
+
+use crate::args::{Cli, Command};
+use crate::console::Escaper;
+use crate::error::Error;
+use crate::failure::Failure;
+use crate::image::Image;
+use crate::profile::{self, Profile};
+use crate::sentence::About;
+use crate::session::Session;
+use crate::{create, init, json, show, units};
+
+/// Runs the program: arguments, environment and standard streams are the process's.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli) {
+        Ok(code) => code.into(),
+        Err(Failure::Unread) => ExitCode::SUCCESS,
+        Err(Failure::Told { exit, sentence }) => {
+            // Nowhere is left to complain when stderr itself is gone.
+            let _ = writeln!(io::stderr(), "petrel: {sentence}");
+            (exit as u8).into()
+        }
+    }
+}
+
+/// Help goes to stdout as clap makes it; complaints get the form of all our messages.
+fn usage(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() {
+        let text = error.render().to_string();
+        let _ = write!(io::stderr(), "petrel: {}", text.strip_prefix("error: ").unwrap_or(&text));
+        ExitCode::from(crate::Exit::Usage as u8)
+    } else {
+        let _ = error.print();
+        ExitCode::SUCCESS
+    }
+}
+
+fn run(cli: Cli) -> Result<u8, Failure> {
+    let profile = cli.profile;
+    match cli.command {
+        Command::Init(args) => init::run(&args, profile.as_deref()).and_then(|said| print(&said)),
+        Command::Host(form) => {
+            let Response::Host(host) = ask(profile, Request::Host)? else { return Err(stray()) };
+            print_data(form.json, || json::host(&host), || show::host(&host))
+        }
+        Command::Inspect { image, json: form } => {
+            let image = Image::read(&image)?;
+            print_data(form.json, || json::inspect(&image), || show::inspect(&image))
+        }
+        Command::Create(args) => create::run(&args, || open(profile)),
+        Command::Ps(form) => {
+            let all = open(profile)?.list()?;
+            let as_json = || all.iter().map(json::unikernel).collect();
+            print_data(form.json, as_json, || show::ps(&all, units::now_ms()))
+        }
+        Command::Info { name, json: form } => {
+            let answer = ask_about(profile, &name, Request::Info(name.clone()))?;
+            let Response::Info(info) = answer else { return Err(stray()) };
+            print_data(form.json, || json::info(&info), || show::info(&info, units::now_ms()))
+        }
+        Command::Console { name, follow } => {
+            console(&mut open(profile)?, &name, follow)?;
+            Ok(0)
+        }
+        Command::Destroy { name } => {
+            ask_about(profile, &name, Request::Destroy(name.clone()))?;
+            Ok(0)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "petrel", &mut script);
+            write_out(&script)?;
+            Ok(0)
+        }
+    }
+}
+
+/// Opens a session with the host of the profile that was asked for.
+fn open(asked: Option<OsString>) -> Result<Session, Failure> {
+    let environment = || std::env::var_os("PETREL_PROFILE").filter(|name| !name.is_empty());
+    let path = profile::locate(asked.or_else(environment).as_deref())?;
+    Ok(Session::connect(&Profile::load(&path)?)?)
+}
+
+fn ask(profile: Option<OsString>, request: Request) -> Result<Response, Failure> {
+    Ok(open(profile)?.request(request)?)
+}
+
+fn ask_about(profile: Option<OsString>, name: &Name, request: Request) -> Result<Response, Failure> {
+    let about = About { name: Some(name), image: None };
+    open(profile)?.request(request).map_err(|error| Failure::about(&error, &about))
+}
+
+/// An answer that does not fit its question.
+pub fn stray() -> Failure {
+    let address = "the host".into();
+    Error::Protocol { address, what: "an answer to another question".into() }.into()
+}
+
+/// Prints a unikernel's console until it is over; how the unikernel ended, if that was told.
+pub fn console(session: &mut Session, name: &Name, follow: bool) -> Result<Option<ExitStatus>, Failure> {
+    let about = |error: Error| Failure::about(&error, &About { name: Some(name), image: None });
+    if follow {
+        session.wait_forever()?;
+    }
+    let id = session.send(Request::Console { name: name.clone(), follow })?;
+    let mut escaper = io::stdout().is_terminal().then(Escaper::default);
+    let mut status = None;
+    loop {
+        match session.receive(id).map_err(about)? {
+            Response::Console(bytes) => match &mut escaper {
+                Some(escaper) => write_out(&escaper.push(&bytes))?,
+                None => write_out(&bytes)?,
+            },
+            Response::ConsoleMissed(bytes) => {
+                let _ = writeln!(io::stderr(), "petrel: {bytes} bytes of the console are no longer kept");
+            }
+            Response::Ended(how) => status = Some(how),
+            Response::ConsoleEnd => break,
+            _ => return Err(stray()),
+        }
+    }
+    if let Some(mut escaper) = escaper {
+        write_out(&escaper.finish())?;
+    }
+    Ok(status)
+}
+
+/// Prints as JSON or for people.
+pub fn print_data(
+    as_json: bool,
+    json: impl FnOnce() -> Value,
+    people: impl FnOnce() -> String,
+) -> Result<u8, Failure> {
+    if as_json { print(&format!("{:#}\n", json())) } else { print(&people()) }
+}
+
+fn print(text: &str) -> Result<u8, Failure> {
+    write_out(text.as_bytes()).map(|()| 0)
+}
+
+fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+    // Raw output may hold half a line: what came must be seen now.
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
+}

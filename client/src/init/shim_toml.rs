@@ -1,0 +1,61 @@
+//! The shim's configuration, with comments for who comes to change it.
+
+use std::path::Path;
+
+use super::{LINK_PREFIX, SHIM_IPV4, SHIM_PORT};
+use crate::args::Init;
+use crate::failure::Failure;
+
+/// The text of `shim.toml`.
+pub fn render(args: &Init, image: &Path, tender: &Path) -> Result<String, Failure> {
+    let bridges: Vec<String> = args.bridge.iter().map(|bridge| quoted(bridge)).collect();
+    let uids = match args.uids {
+        Some((first, count)) => format!("uids = {{ first = {first}, count = {count} }}"),
+        None => "# uids = { first = 200000, count = 65536 }".into(),
+    };
+    Ok(format!(
+        "\
+# What petrel-shim may do on this host. Relative paths are relative to this file.
+state_dir = \"state\"                    # images/, volumes/ and run/ are made below it
+listen = \"{SHIM_IPV4}:{SHIM_PORT}\"
+key = \"shim-key.der\"
+control_plane_public_key = \"control-plane-public.der\"
+bridges = [{bridges}]                # that unikernels may be plugged into
+# cpus = [0, 1]                        # that unikernels may run on; all that are online when absent
+# A user of its own for each monitor: required where the shim runs as root, impossible in a namespace of one user.
+{uids}
+
+[control_plane]
+image = {image}
+seal = \"seal.img\"
+memory_mib = 32
+bridge = {bridge}                     # where operators reach it
+link_ipv4 = \"{SHIM_IPV4}/{LINK_PREFIX}\"
+monitor = \"petrel-tender\"
+args = []
+
+[[monitors]]
+name = \"petrel-tender\"
+path = {tender}
+kind = \"petrel\"                        # or \"solo5-hvt\", \"solo5-spt\"
+",
+        bridges = bridges.join(", "),
+        bridge = bridges.first().map_or("\"service\"", String::as_str),
+        image = path(image)?,
+        tender = path(tender)?,
+    ))
+}
+
+fn path(path: &Path) -> Result<String, Failure> {
+    path.to_str().map(quoted).ok_or_else(|| {
+        Failure::local(
+            format!("the path {} is not UTF-8", path.display()),
+            "a path that can stand in a TOML file",
+            "move the file elsewhere",
+        )
+    })
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}

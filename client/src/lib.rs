@@ -1,0 +1,36 @@
+//! Petrel's client: everything behind the `petrel` command.
+//!
+//! A program that wants to talk to a control plane needs three of its modules: [`profile`] says where the host is
+//! and who is asking, [`session`] holds the connection, [`error`] tells what went wrong.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), petrel::Error> {
+//! use petrel_wire::operator::Request;
+//! let profile = petrel::Profile::load("/home/ada/.config/petrel/alpha".as_ref())?;
+//! let mut session = petrel::Session::connect(&profile)?;
+//! let answer = session.request(Request::Host)?;
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+mod args;
+pub mod cli;
+mod console;
+mod create;
+pub mod error;
+mod failure;
+pub mod image;
+mod init;
+mod json;
+mod limits;
+pub mod profile;
+mod progress;
+pub mod sentence;
+pub mod session;
+mod show;
+mod units;
+
+pub use error::{Error, Exit};
+pub use image::Image;
+pub use profile::Profile;
+pub use session::Session;

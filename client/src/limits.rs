@@ -1,0 +1,20 @@
+//! The client's own bounds; those of the protocol are in [`petrel_wire::limits`].
+
+use std::time::Duration;
+
+/// How long a TCP connection may take to come about.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the host may keep silent before it has greeted.
+pub const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the host may keep silent while an answer is awaited, or take to accept what is sent.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a followed console may be quiet before TCP asks whether the host is still there.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+/// How long TCP waits between such questions.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How many such questions stay unanswered before the connection counts as lost.
+pub const KEEPALIVE_TRIES: u32 = 3;
+/// Answers to requests that nobody has asked for yet, in messages.
+pub const BACKLOG_MAX: usize = 4096;
+/// The files of a profile, each, in bytes.
+pub const PROFILE_FILE_BYTES_MAX: u64 = 64 * 1024;

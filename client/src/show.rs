@@ -1,0 +1,212 @@
+//! Tables and lists for people.
+
+use petrel_wire::operator::{HostInfo, State, Unikernel, UnikernelInfo};
+
+use crate::image::Image;
+use crate::{json, units};
+
+/// The hexadecimal digits of a digest that a table shows.
+const DIGEST_DIGITS: usize = 12;
+
+/// Lines of `label  value`, the values aligned.
+#[derive(Default)]
+struct Lines(Vec<(&'static str, String)>);
+
+impl Lines {
+    fn add(&mut self, label: &'static str, value: impl Into<String>) {
+        self.0.push((label, value.into()));
+    }
+
+    /// One line for each value, only the first with the label.
+    fn add_all(&mut self, label: &'static str, values: impl IntoIterator<Item = String>) {
+        let mut label = label;
+        for value in values {
+            self.add(label, value);
+            label = "";
+        }
+    }
+
+    fn render(self) -> String {
+        let width = self.0.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
+        self.0.into_iter().map(|(label, value)| format!("{label:width$}  {value}\n")).collect()
+    }
+}
+
+/// Rows under a heading, the columns aligned.
+fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([heading[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let cells = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(line(heading.to_vec())).chain(rows).collect()
+}
+
+/// What a host is and has.
+pub fn host(host: &HostInfo) -> String {
+    let mut lines = Lines::default();
+    lines.add("host", &*host.host);
+    lines.add(
+        "release",
+        format!("control plane {}, shim {}", json::release(host.control_plane), json::release(host.shim)),
+    );
+    lines.add("up", units::span(host.uptime_ms));
+    lines.add("cpus", cpus(&host.cpus));
+    lines.add(
+        "memory",
+        format!("{} MiB, {} MiB of it given to unikernels", host.memory_mib, host.memory_used_mib),
+    );
+    lines.add("unikernels", host.unikernels.to_string());
+    lines.add("bridges", host.bridges.iter().map(|bridge| &**bridge).collect::<Vec<_>>().join(", "));
+    lines.add_all(
+        "monitors",
+        host.monitors.iter().map(|monitor| {
+            let (target, backend) = (json::target(monitor.target), json::backend(monitor.backend));
+            format!("{} ({target}, ABI version {}, {backend})", monitor.name, monitor.version)
+        }),
+    );
+    lines.render()
+}
+
+/// A local image.
+pub fn inspect(image: &Image) -> String {
+    let mut lines = Lines::default();
+    lines.add("file", image.path.to_string_lossy());
+    lines.add("digest", format!("{:?}", image.digest()));
+    lines.add("size", format!("{} ({} bytes)", units::size(image.bytes.len() as u64), image.bytes.len()));
+    lines.add("target", format!("{}, ABI version {}", image.abi.target.name(), image.abi.version));
+    lines.add("entry", format!("{:#x}", image.layout.entry));
+    let devices = image.devices.iter();
+    let devices = devices.map(|(_, device)| format!("{} {}", json::device_kind(device.kind), device.name()));
+    let devices: Vec<_> = devices.collect();
+    lines.add_all("devices", if devices.is_empty() { vec!["none".into()] } else { devices });
+    lines.add_all(
+        "segments",
+        image.layout.segments().iter().map(|segment| {
+            let flag = |set, letter| if set { letter } else { '-' };
+            let may = segment.permissions;
+            let (read, write, execute) = (flag(may.read, 'r'), flag(may.write, 'w'), flag(may.execute, 'x'));
+            let bytes = units::size(segment.end - segment.start);
+            format!("{:#010x}..{:#010x}  {read}{write}{execute}  {bytes}", segment.start, segment.end)
+        }),
+    );
+    lines.render()
+}
+
+/// A unikernel that was just created.
+pub fn created(unikernel: &Unikernel) -> String {
+    format!("{} {}\n", unikernel.name, state(unikernel.state))
+}
+
+/// All unikernels. `now_ms` is this machine's clock.
+pub fn ps(unikernels: &[Unikernel], now_ms: u64) -> String {
+    let rows = unikernels.iter().map(|unikernel| {
+        vec![
+            unikernel.name.to_string(),
+            state(unikernel.state),
+            format!("{} MiB", unikernel.memory_mib),
+            unikernel.image.to_string()[..DIGEST_DIGITS].into(),
+            units::age(unikernel.created_ms, now_ms),
+            unikernel.ended_ms.map_or("-".into(), |ended_ms| units::age(ended_ms, now_ms)),
+        ]
+    });
+    table(&["NAME", "STATE", "MEMORY", "IMAGE", "AGE", "ENDED"], &rows.collect::<Vec<_>>())
+}
+
+/// One unikernel. `now_ms` is this machine's clock.
+pub fn info(info: &UnikernelInfo, now_ms: u64) -> String {
+    let unikernel = &info.unikernel;
+    let mut lines = Lines::default();
+    lines.add("name", &*unikernel.name);
+    lines.add("state", state(unikernel.state));
+    lines.add("image", format!("{:?}", unikernel.image));
+    lines.add("memory", format!("{} MiB", unikernel.memory_mib));
+    lines.add("cpus", if info.cpus.is_empty() { "any".into() } else { cpus(&info.cpus) });
+    lines.add_all(
+        "nets",
+        info.nets.iter().map(|(net, mac)| format!("{} on bridge {}, {mac}", net.device, net.bridge)),
+    );
+    lines.add_all(
+        "blocks",
+        info.blocks.iter().map(|block| format!("{} on volume {}", block.device, block.volume)),
+    );
+    // Somebody else's bytes: quoted, so that none of them drives the terminal.
+    lines.add_all("args", info.args.iter().map(|arg| format!("{:?}", String::from_utf8_lossy(arg))));
+    lines.add("monitor", &*info.monitor);
+    if info.pid != 0 {
+        lines.add("pid", info.pid.to_string());
+    }
+    lines.add("created", format!("{} ago", units::age(unikernel.created_ms, now_ms)));
+    if let Some(ended_ms) = unikernel.ended_ms {
+        lines.add("ended", format!("{} ago", units::age(ended_ms, now_ms)));
+    }
+    lines.render()
+}
+
+fn state(state: State) -> String {
+    match state {
+        State::Starting => "starting".into(),
+        State::Running => "running".into(),
+        State::Stopping => "stopping".into(),
+        State::Ended(status) => status.to_string(),
+    }
+}
+
+/// Numbers of CPUs, runs of them shortened: `0-3, 8`.
+fn cpus(cpus: &[u16]) -> String {
+    let mut sorted = cpus.to_vec();
+    sorted.sort_unstable();
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for cpu in sorted {
+        match runs.last_mut() {
+            Some((_, last)) if *last == cpu || last.checked_add(1) == Some(cpu) => *last = cpu,
+            _ => runs.push((cpu, cpu)),
+        }
+    }
+    let runs = runs.iter().map(|(first, last)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    });
+    runs.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use petrel_wire::{Digest, ExitStatus};
+
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let unikernel = |name: &str, state, ended_ms| Unikernel {
+            name: name.parse().unwrap(),
+            state,
+            image: Digest([0xab; 32]),
+            memory_mib: 32,
+            created_ms: 0,
+            ended_ms,
+        };
+        let all = [
+            unikernel("a-long-name", State::Running, None),
+            unikernel("b", State::Ended(ExitStatus::Code(255)), Some(120_000)),
+        ];
+        let expected = "\
+NAME         STATE     MEMORY  IMAGE         AGE  ENDED
+a-long-name  running   32 MiB  abababababab  3m   -
+b            exit 255  32 MiB  abababababab  3m   1m
+";
+        assert_eq!(ps(&all, 180_000), expected);
+    }
+
+    #[test]
+    fn runs_of_cpus_are_shortened() {
+        assert_eq!(cpus(&[3, 0, 1, 2, 8]), "0-3, 8");
+        assert_eq!(cpus(&[u16::MAX]), "65535");
+        assert_eq!(cpus(&[]), "");
+    }
+}

@@ -1,0 +1,60 @@
+//! Sizes and times for people.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+
+/// A size with one decimal and a binary unit: `4.2 MiB`.
+pub fn size(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    // Whole tenths of the unit, so that rounding never makes 1024.0 of a unit. The first shift leaves KiB.
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10 * 1024 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// A span of time by its largest unit: `42s`, `3m`, `5h`, `12d`.
+pub fn span(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
+/// How long ago `then_ms` was; clocks that differ make it no less than nothing.
+pub fn age(then_ms: u64, now_ms: u64) -> String {
+    span(now_ms.saturating_sub(then_ms))
+}
+
+/// Milliseconds since 1970 by this machine's clock.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_in_the_unit_that_fits() {
+        let told = [0, 1023, 1024, 4_404_019, 1 << 30, u64::MAX].map(size);
+        assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "4.1 MiB", "1.0 GiB", "16777215.9 TiB"]);
+    }
+
+    #[test]
+    fn ages_are_told_in_the_unit_that_fits() {
+        let told = [0, 59_999, 60_000, 3_599_999, 86_400_000].map(|ms| age(1000, 1000 + ms));
+        assert_eq!(told, ["0s", "59s", "1m", "59m", "1d"]);
+        assert_eq!(age(2000, 1000), "0s");
+    }
+}

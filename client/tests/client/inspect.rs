@@ -1,0 +1,82 @@
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::site::{failure, petrel, stdout};
+use crate::solo5;
+
+/// A file with these bytes, gone when dropped, and the command that inspects it.
+fn inspected(bytes: &[u8], more: &[&str]) -> (tempfile::TempPath, Command) {
+    let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    std::fs::write(&path, bytes).unwrap();
+    let mut command = petrel();
+    command.arg("inspect").arg(&path).args(more);
+    (path, command)
+}
+
+#[test]
+fn an_image_is_shown_with_its_devices_and_segments() {
+    let image = solo5::image(&[("service", solo5::NET), ("storage", solo5::BLOCK)], 0);
+    let (_file, mut command) = inspected(&image, &[]);
+    let people = stdout(&command.output().unwrap());
+    for expected in ["target    hvt, ABI version 2", "net service", "block storage", "r-x", "12.0 KiB"] {
+        assert!(people.contains(expected), "{expected:?} is missing in {people}");
+    }
+    let (_file, mut command) = inspected(&image, &["--json"]);
+    let output = command.output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        told["devices"],
+        json!([{"name": "service", "kind": "net"}, {"name": "storage", "kind": "block"}])
+    );
+    assert_eq!(
+        (&told["target"], &told["abi_version"], &told["bytes"]),
+        (&json!("hvt"), &json!(2), &json!(12288))
+    );
+    let digest = ring::digest::digest(&ring::digest::SHA256, &image);
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(told["digest"], json!(digest));
+}
+
+#[test]
+fn an_image_for_another_target_is_shown_as_such() {
+    let (_file, mut command) = inspected(&solo5::image_for(2, &[], 0), &[]);
+    let output = command.output().unwrap();
+    assert!(stdout(&output).contains("target    spt, ABI version 2"), "{}", stdout(&output));
+}
+
+#[test]
+fn what_is_no_image_is_refused_with_the_reason() {
+    let good = solo5::image(&[("service", solo5::NET)], 0);
+    let mut no_abi = good.clone();
+    no_abi[64 + 3 * 56 + 8] = b'X';
+    let mut bad_name = good.clone();
+    let name_at = good.windows(7).position(|window| window == b"service").unwrap();
+    bad_name[name_at] = b'/';
+    let mut writable_code = good.clone();
+    writable_code[64 + 2 * 56 + 4] = 7;
+    let cases: [(&[u8], &str); 7] = [
+        (b"", "is empty or too large"),
+        (b"#!/bin/sh\n", "is not an executable for x86_64"),
+        (&good[..100], "is a damaged or unsuitable executable"),
+        (&good[..8192], "is a damaged or unsuitable executable"),
+        (&no_abi, "says nowhere which Solo5 target it is for"),
+        (&bad_name, "has no valid Solo5 manifest"),
+        (&writable_code, "WRITE and EXEC"),
+    ];
+    for (bytes, expected) in cases {
+        let (_file, mut command) = inspected(bytes, &[]);
+        let (code, said) = failure(&mut command);
+        assert_eq!(code, 4, "{said}");
+        assert!(said.contains(expected), "{expected:?} is missing in {said}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, said) = failure(petrel().arg("inspect").arg(folder.path()));
+    assert!(code == 4 && said.contains("is not a regular file"), "{said}");
+    let (code, said) = failure(petrel().arg("inspect").arg(folder.path().join("none")));
+    assert!(code == 4 && said.contains("there is no file"), "{said}");
+}
