@@ -1,0 +1,54 @@
+# The front door. `make help` lists what it opens.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+OUT := out
+HOST_PROGRAMS := petrel petrel-shim petrel-tender
+GUESTS := petrel hello web crash
+GUEST_TARGET := x86_64-solo5-hvt
+
+# Recipes call cargo through these, so that the toolchain is chosen in one place.
+HOST_CARGO := tools/toolchain host
+GUEST_CARGO := tools/toolchain guest
+GUEST_FLAGS := --target target-specs/$(GUEST_TARGET).json -Zbuild-std=core,alloc \
+	-Zbuild-std-features=compiler-builtins-mem -Zjson-target-spec
+
+.PHONY: help setup build host guests run test check bench clean
+
+help: ## list what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what building and testing need (idempotent; root or sudo for what is missing)
+	@tools/setup
+
+build: host guests ## build everything into out/
+
+host:
+	$(HOST_CARGO) build --release --locked $(HOST_PROGRAMS:%=-p %)
+	@mkdir -p $(OUT)
+	@install -C $(HOST_PROGRAMS:%=target/release/%) $(OUT)
+
+guests:
+	$(GUEST_CARGO) build --release --locked -p petrel-unikernel -p hello -p web -p crash $(GUEST_FLAGS) --target-dir target/guests
+	@mkdir -p $(OUT)
+	@for guest in $(GUESTS); do \
+		install -C -m 644 target/guests/$(GUEST_TARGET)/release/$$guest $(OUT)/$$guest.hvt; done
+
+run: setup build ## bring a whole host up, run two unikernels on it, fetch a page
+	@tools/demo
+
+test: setup build ## run all tests: units, conformance, a whole host from outside
+	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash
+
+check: setup ## formatting, lints, licences and duplicate dependencies
+	$(HOST_CARGO) fmt --all --check
+	$(HOST_CARGO) clippy --locked --all-targets -- -D warnings
+	tools/check-deny
+
+bench: setup build ## measure what the README claims, with the floor beside it
+	@tools/bench
+
+clean: ## remove everything that was built
+	rm -rf target $(OUT)
