@@ -47,6 +47,7 @@ pub fn run(args: &args::Create, open: impl FnOnce() -> Result<Session, Failure>)
     };
     if let Source::Here(image) = &image {
         image.check_devices(&args.net, &args.block)?;
+        image.check_memory(args.mem)?;
     }
     let mut create = wanted(args)?;
     // The handshake is under way while the image is hashed.

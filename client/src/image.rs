@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use hvt_abi::elf::{Abi, Devices, ElfError, Header, Layout, Notes};
-use petrel_wire::limits::IMAGE_BYTES_MAX;
+use petrel_wire::limits::{IMAGE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN};
 use petrel_wire::operator::{Block, DeviceKind, ImageFault, Net, Refusal};
 use petrel_wire::{DeviceName, Digest};
 
@@ -75,6 +75,20 @@ impl Image {
             }
         }
         Ok(())
+    }
+
+    /// Whether it fits into so much memory.
+    ///
+    /// # Errors
+    /// [`Error::Image`] with what the control plane would say.
+    pub fn check_memory(&self, asked_mib: u32) -> Result<(), Error> {
+        let min_mib = self.layout.memory_min_mib().max(MEMORY_MIB_MIN);
+        if asked_mib >= min_mib {
+            return Ok(());
+        }
+        let refusal = Refusal::Memory { asked_mib, min_mib, max_mib: MEMORY_MIB_MAX };
+        let detail = format!("its segments end at {:#x}", self.layout.end());
+        Err(Error::Image { path: self.path.clone(), fault: ImageProblem::Refused { refusal, detail } })
     }
 
     /// The declared devices in words, for messages.

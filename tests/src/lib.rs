@@ -3,7 +3,10 @@
 //! [`Devhost`] is a real host in a network namespace of its own: the real shim, tender and control plane, a real
 //! bridge and real taps. Nothing here knows the protocol; the programs in `out/` are all there is.
 
-#![allow(clippy::missing_panics_doc, reason = "this is a test harness: what goes wrong is to be seen at once")]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "this is a test harness: what goes wrong is to be seen at once"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

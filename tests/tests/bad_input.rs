@@ -58,6 +58,11 @@ fn hello_with(marker: &[u8], offset: usize, byte: u8) -> Vec<u8> {
     bytes
 }
 
+/// An image that no host has.
+fn unknown_image() -> String {
+    format!("sha256:{}", "0".repeat(64))
+}
+
 #[test]
 fn images_that_are_none() {
     let given = given_a_host();
@@ -70,8 +75,7 @@ fn images_that_are_none() {
     let cut = given.file("cut", &fs::read(image("hello.hvt")).unwrap()[..3000]);
     given.refuses(&["create", "x", &cut], LOCAL, &[]);
     given.refuses(&["create", "x", "/no/such/file"], LOCAL, &["/no/such/file"]);
-    let unknown = format!("sha256:{}", "0".repeat(64));
-    given.refuses(&["create", "x", &unknown], REFUSED, &["image"]);
+    given.refuses(&["create", "x", &unknown_image()], REFUSED, &["image"]);
 }
 
 #[test]
@@ -89,8 +93,10 @@ fn devices_that_do_not_match_the_manifest() {
 fn memory_and_cpus_that_the_host_cannot_give() {
     let given = given_a_host();
     let hello = image("hello.hvt");
-    given.refuses(&["create", "x", &hello, "--mem", "0"], REFUSED, &["0 MiB"]);
-    given.refuses(&["create", "x", &hello, "--mem", "1"], REFUSED, &["1 MiB"]);
+    given.refuses(&["create", "x", &hello, "--mem", "0"], LOCAL, &["0 MiB"]);
+    given.refuses(&["create", "x", &hello, "--mem", "1"], LOCAL, &["1 MiB"]);
+    // The control plane does not rely on its clients for that.
+    given.refuses(&["create", "x", &unknown_image(), "--mem", "0"], REFUSED, &["0 MiB"]);
     given.refuses(&["create", "x", &hello, "--mem", "4000000"], REFUSED, &["4000000 MiB"]);
     given.refuses(&["create", "x", &hello, "--mem", "much"], USAGE, &["much"]);
     given.refuses(&["create", "x", &hello, "--cpu", "999"], REFUSED, &["999"]);
@@ -101,7 +107,7 @@ fn names_that_are_none_or_taken() {
     let given = given_a_host();
     let hello = image("hello.hvt");
     for bad in ["a/b", "..", "../x", "", "a b", "a:..:b", "-x"] {
-        given.refuses(&["create", "--", bad, &hello], USAGE, &["name"]);
+        given.refuses(&["create", "--", bad, &hello], USAGE, &["NAME"]);
     }
     for verb in ["info", "console", "destroy"] {
         given.refuses(&[verb, "nobody"], REFUSED, &["nobody"]);
@@ -126,14 +132,17 @@ fn an_upload_cut_in_the_middle() {
         // An upload is a nameless file among the shim's descriptors until it is whole.
         fs::read_dir(format!("/proc/{shim}/fd")).unwrap().find_map(|fd| {
             let target = fs::read_link(fd.ok()?.path()).ok()?;
-            (target.to_string_lossy().contains("images") && target.to_string_lossy().contains("deleted")).then_some(())
+            (target.to_string_lossy().contains("images") && target.to_string_lossy().contains("deleted"))
+                .then_some(())
         })
     });
     client.kill().unwrap();
     client.wait().unwrap();
     given.host.eventually("the shim lets the upload go", || {
         let shim = given.host.shim_pid();
-        let mut open = fs::read_dir(format!("/proc/{shim}/fd")).unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+        let mut open = fs::read_dir(format!("/proc/{shim}/fd"))
+            .unwrap()
+            .filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
         (!open.any(|target| target.to_string_lossy().contains("deleted"))).then_some(())
     });
     given.nothing_is_left();
@@ -173,13 +182,15 @@ fn garbage_costs_only_its_own_connection() {
     let given = given_a_host();
     let send = |bytes: &str| {
         // What the control plane answers goes to standard output; it must close the connection by itself.
-        let script = format!("exec 3<>/dev/tcp/10.99.0.2/1025; printf '{bytes}' >&3; timeout 30 cat <&3 | wc -c");
+        let script =
+            format!("exec 3<>/dev/tcp/10.99.0.2/1025; printf '{bytes}' >&3; timeout 30 cat <&3 | wc -c");
         given.host.run(&["bash", "-c", &script]).ok()
     };
     let _ = send("GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n");
     let _ = send("\\x16\\x03\\x01\\xff\\xff garbage");
     // The shim's listener is reached from the host itself: it wants the one key that it knows.
-    let script = "exec 3<>/dev/tcp/169.254.25.1/1026; printf 'garbage garbage' >&3; timeout 30 cat <&3 | wc -c";
+    let script =
+        "exec 3<>/dev/tcp/169.254.25.1/1026; printf 'garbage garbage' >&3; timeout 30 cat <&3 | wc -c";
     let _ = given.host.run(&["bash", "-c", script]).ok();
     given.nothing_is_left();
     let _ = given.host.petrel(&["create", "x", &image("hello.hvt"), "--wait"]).ok();

@@ -57,7 +57,10 @@ fn a_unikernel_is_created_seen_read_and_destroyed() {
     let _ = host.petrel(&["destroy", "acme:hello"]).ok();
     assert_eq!(host.json(&["ps"]), serde_json::json!([]));
     let left = host.leavings();
-    assert!(left.iter().all(|what| what.starts_with("images/") || what == "monitor 0" || what == "run/0"), "{left:?}");
+    assert!(
+        left.iter().all(|what| what.starts_with("images/") || what == "monitor 0" || what == "run/0"),
+        "{left:?}"
+    );
 }
 
 #[test]
@@ -107,7 +110,8 @@ fn a_console_is_followed_until_its_unikernel_ends() {
     let mut follower = host.petrel_in_background(&["console", "crash", "-f"]);
     let mut second = host.petrel_in_background(&["console", "crash", "-f"]);
     for follower in [&mut follower, &mut second] {
-        let lines: Vec<_> = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok).collect();
+        let lines: Vec<_> =
+            BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok).collect();
         assert!(lines.iter().any(|line| line.contains("ABORT")), "{lines:?}");
     }
     let start = Instant::now();

@@ -59,7 +59,7 @@ impl Engine {
             match (unikernel.run, exited) {
                 (Run::Starting | Run::Running { .. }, Some(status)) => self.ended_unseen(instance, status),
                 (Run::Starting | Run::Running { .. }, None) => {
-                    self.state.apply(Record::Started { instance, pid });
+                    self.apply(Record::Started { instance, pid });
                 }
                 (Run::Ended { .. }, _) => {}
             }
@@ -88,20 +88,20 @@ impl Engine {
             // has been killed, and that the control plane went down before it could forget it.
             let ended = unikernel.ended();
             self.log(Level::Warning, format!("instance {}: superseded by {}", older.0, instance.0));
-            self.state.apply(Record::Removed(older));
+            self.apply(Record::Removed(older));
             self.console_removed(older, ended);
             self.reap(older, ended.is_some());
         }
         self.log(Level::Info, format!("{}: adopted as instance {}", spec.name, instance.0));
-        self.state.apply(Record::Creating { instance, spec: Box::new(spec), taps });
-        self.state.apply(Record::Started { instance, pid });
+        self.apply(Record::Creating { instance, spec: Box::new(spec), taps });
+        self.apply(Record::Started { instance, pid });
         if let Some(status) = exited {
             self.ended_unseen(instance, status);
         }
     }
 
     fn ended_unseen(&mut self, instance: InstanceId, status: ExitStatus) {
-        self.state.apply(Record::Ended { instance, status, at_ms: None });
+        self.apply(Record::Ended { instance, status, at_ms: None });
         self.console_changed(instance);
     }
 
@@ -110,7 +110,7 @@ impl Engine {
         for instance in core::mem::take(&mut self.shim.unlisted) {
             let ended = self.state.by_id(instance).and_then(|unikernel| unikernel.ended());
             if self.unsure.remove(&instance) {
-                self.state.apply(Record::Removed(instance));
+                self.apply(Record::Removed(instance));
                 self.console_removed(instance, ended);
             } else if ended.is_none() {
                 self.log(Level::Warning, format!("instance {}: ended unseen", instance.0));

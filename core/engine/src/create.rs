@@ -52,17 +52,15 @@ pub(crate) struct Creation {
 
 impl Engine {
     pub(crate) fn create(&mut self, asker: Asker, grant: Grant, create: Box<Create>) {
-        if !self.shim.is_ready() {
-            return self.refuse(asker, Refusal::ShimAway);
+        let digest = create.image;
+        if let Some(image) = self.images.known(digest).cloned() {
+            return self.admit(Wanted { asker, grant, create }, &image);
         }
-        if let Err(refusal) = check_arguments(&create).and_then(|()| check_name(&create, &self.state)) {
+        if let Err(refusal) = self.check_fits(&create, MEMORY_MIB_MIN) {
             return self.refuse(asker, refusal);
         }
-        let digest = create.image;
         let wanted = Wanted { asker, grant, create };
-        if let Some(image) = self.images.known(digest).cloned() {
-            self.admit(wanted, &image);
-        } else if self.images.creates_waiting >= CREATES_WAITING_MAX || !self.shim.has_room(1) {
+        if self.images.creates_waiting >= CREATES_WAITING_MAX || !self.shim.has_room(1) {
             self.refuse(asker, Refusal::Full(Table::ShimRequests));
         } else {
             self.learn(digest, None, Learner::Create(wanted));
@@ -78,15 +76,22 @@ impl Engine {
         }
     }
 
-    /// Checks a create against the image, the host and what there is.
-    fn plan(&self, create: Create, image: &Image) -> Result<(Spec, Tag), Refusal> {
+    /// Checks a create against the host and what there is; it needs at least `min_mib` of memory. This comes before
+    /// the image is asked for: a client uploads one only when nothing else is wrong, and so leaves none behind.
+    fn check_fits(&self, create: &Create, min_mib: u32) -> Result<(), Refusal> {
         let host = self.shim.host_if_ready().ok_or(Refusal::ShimAway)?;
-        check_name(&create, &self.state)?;
+        check_arguments(create)?;
+        check_name(create, &self.state)?;
+        check_memory(create, min_mib, host, &self.state)?;
+        check_places(create, host, &self.state)?;
+        self.check_bounds(create.nets.len())
+    }
+
+    /// Checks a create against all there is.
+    fn plan(&self, create: Create, image: &Image) -> Result<(Spec, Tag), Refusal> {
+        self.check_fits(&create, image.memory_min_mib.max(MEMORY_MIB_MIN))?;
         let monitor = self.shim.monitor_for(image)?;
         check_devices(&create, image)?;
-        check_memory(&create, image, host, &self.state)?;
-        check_places(&create, host, &self.state)?;
-        self.check_bounds(create.nets.len())?;
         let Create { name, image, memory_mib, cpus, nets, blocks, args } = create;
         let mac = |net: Net| (net.clone(), mac_address(&net.device, &name));
         let nets = nets.into_vec().into_iter().map(mac).collect::<Vec<_>>();
@@ -128,7 +133,7 @@ impl Engine {
         let taps: Vec<TapId> = spec.nets.iter().map(|_| self.new_tap()).collect();
         self.log(Level::Info, format!("{}: created as instance {}", spec.name, instance.0));
         let spec = Box::new(spec);
-        self.state.apply(Record::Creating { instance, spec: spec.clone(), taps: taps.clone() });
+        self.apply(Record::Creating { instance, spec: spec.clone(), taps: taps.clone() });
         for (&tap, (net, _)) in taps.iter().zip(&spec.nets) {
             let op = Op::TapCreate { tap, bridge: net.bridge.clone() };
             self.ask(&grant, op, Waiting::TapCreate(instance, tap));
@@ -252,7 +257,7 @@ impl Engine {
     }
 
     fn created(&mut self, instance: InstanceId, asker: Asker, pid: u32) {
-        self.state.apply(Record::Started { instance, pid });
+        self.apply(Record::Started { instance, pid });
         if let Some(unikernel) = self.state.by_id(instance) {
             let brief = unikernel.brief();
             self.answer(asker, Response::Created(Box::new(brief)));
@@ -276,7 +281,7 @@ impl Engine {
         for (instance, creation) in core::mem::take(&mut self.creations) {
             self.doomed.insert(instance);
             self.refuse(creation.asker, creation.failure.unwrap_or(Refusal::ShimAway));
-            self.state.apply(Record::Removed(instance));
+            self.apply(Record::Removed(instance));
             self.console_removed(instance, None::<ExitStatus>);
         }
     }
@@ -319,10 +324,9 @@ fn check_devices(create: &Create, image: &Image) -> Result<(), Refusal> {
     }
 }
 
-fn check_memory(create: &Create, image: &Image, host: &Host, state: &State) -> Result<(), Refusal> {
+fn check_memory(create: &Create, min_mib: u32, host: &Host, state: &State) -> Result<(), Refusal> {
     let left_mib = host.memory_mib.saturating_sub(state.memory_given_mib());
     let max_mib = u32::try_from(left_mib).unwrap_or(u32::MAX).min(MEMORY_MIB_MAX);
-    let min_mib = image.memory_min_mib.max(MEMORY_MIB_MIN);
     let asked_mib = create.memory_mib;
     if asked_mib < min_mib || asked_mib > max_mib {
         return Err(Refusal::Memory { asked_mib, min_mib, max_mib });

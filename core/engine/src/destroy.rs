@@ -57,7 +57,7 @@ impl Engine {
             return stop.askers.push(asker);
         }
         self.log(Level::Info, format!("{name}: to be destroyed"));
-        self.state.apply(Record::Destroying(instance));
+        self.apply(Record::Destroying(instance));
         self.stops.insert(instance, Stop { grant, askers: alloc::vec![asker], phase });
         self.stop_go_on(instance, phase);
     }
@@ -107,7 +107,7 @@ impl Engine {
         {
             self.log(Level::Info, format!("{}: ended: {status}", unikernel.spec.name));
             let at_ms = Some(self.now.wall_ms);
-            self.state.apply(Record::Ended { instance, status, at_ms });
+            self.apply(Record::Ended { instance, status, at_ms });
             self.console_changed(instance);
         }
         if self.stops.get(&instance).is_some_and(|stop| stop.phase == Phase::Killing) {
@@ -131,7 +131,7 @@ impl Engine {
             return;
         }
         self.log(Level::Error, format!("instance {}: could not be ended: {fault:?}", instance.0));
-        self.state.apply(Record::Kept(instance));
+        self.apply(Record::Kept(instance));
         if self.state.by_id(instance).is_none() {
             // Nobody's: tried again when the link has been opened anew.
             self.doomed.insert(instance);
@@ -144,7 +144,7 @@ impl Engine {
     /// Nothing of the unikernel is left on the host.
     pub(crate) fn gone(&mut self, instance: InstanceId) {
         let ended = self.state.by_id(instance).and_then(|unikernel| unikernel.ended());
-        self.state.apply(Record::Removed(instance));
+        self.apply(Record::Removed(instance));
         self.console_removed(instance, ended);
         for asker in self.stops.remove(&instance).map(|stop| stop.askers).unwrap_or_default() {
             self.answer(asker, Response::Destroyed);
@@ -167,7 +167,7 @@ impl Engine {
             if self.state.by_id(instance).is_none() {
                 self.doomed.insert(instance);
             } else {
-                self.state.apply(Record::Kept(instance));
+                self.apply(Record::Kept(instance));
                 if stop.phase == Phase::Forgetting {
                     self.unsure.insert(instance);
                 }

@@ -13,6 +13,7 @@ use crate::{
     create::Creations,
     destroy::Stops,
     images::Images,
+    record::Record,
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
@@ -109,6 +110,11 @@ impl Engine {
     pub fn uploading(&self, session: SessionId) -> bool {
         let requests = self.sessions.get(&session).map(|session| session.requests.values());
         requests.is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_))))
+    }
+
+    /// Makes a change to the state: the only way there is.
+    pub(crate) fn apply(&mut self, record: Record) {
+        self.state.apply(record);
     }
 
     pub(crate) fn log(&mut self, level: Level, line: String) {

@@ -60,8 +60,7 @@ impl Image {
             target: notes.abi.target.raw(),
             version: notes.abi.version,
             devices: notes.devices.iter().map(device).collect::<Result<_, _>>()?,
-            // Memory must reach beyond the last segment: there is no stack otherwise.
-            memory_min_mib: u32::try_from(layout.end() / (1024 * 1024) + 1).unwrap_or(u32::MAX),
+            memory_min_mib: layout.memory_min_mib(),
         })
     }
 

@@ -141,7 +141,9 @@ fn open_connection(profile: &Profile) {
     let mut session = Session::connect(profile).expect("a session");
     let mut ask = |request: Request| session.request(request).expect("it is done");
     heading("on one open connection");
-    measure("host (a round trip to the control plane alone)", ROUNDS, "", |_| timed(|| drop(ask(Request::Host))));
+    measure("host (a round trip to the control plane alone)", ROUNDS, "", |_| {
+        timed(|| drop(ask(Request::Host)))
+    });
     let name = "stays".parse::<petrel_wire::Name>().expect("a name");
     measure("info", ROUNDS, "", |_| timed(|| drop(ask(Request::Info(name.clone())))));
     let (mut creates, mut destroys) = (Vec::new(), Vec::new());
@@ -153,12 +155,14 @@ fn open_connection(profile: &Profile) {
     measure("destroy", ROUNDS, "", |round| destroys[round]);
 
     for lanes in [1, 4] {
-        let time = timed(|| std::thread::scope(|scope| {
-            for lane in 0..lanes {
-                let (profile, crash) = (profile, &crash);
-                scope.spawn(move || pairs(profile, crash, &format!("lane{lane}"), PAIRS / lanes));
-            }
-        }));
+        let time = timed(|| {
+            std::thread::scope(|scope| {
+                for lane in 0..lanes {
+                    let (profile, crash) = (profile, &crash);
+                    scope.spawn(move || pairs(profile, crash, &format!("lane{lane}"), PAIRS / lanes));
+                }
+            })
+        });
         let rate = PAIRS as f64 / time.as_secs_f64();
         println!("create+destroy, {lanes} connection(s){:>39.0}/s{:>22}   > 500/s", rate, "");
     }
@@ -207,7 +211,8 @@ fn uploads(folder: &Path, profile: &Profile) {
 
 fn through_cat(bytes: &mut [u8]) {
     use std::io::Write;
-    let mut cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat starts");
+    let mut cat =
+        Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat starts");
     let (mut stdin, mut stdout) = (cat.stdin.take().expect("piped"), cat.stdout.take().expect("piped"));
     let sent = bytes.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&sent).expect("cat reads"));
@@ -234,7 +239,9 @@ fn sizes(folder: &Path) {
     println!("\n{:<52} {:>10} {:>10}", "memory after all of the above", "resident", "share");
     let control_plane = read_pid(&folder.join("site/host/state/run/0/pid"));
     let mut total = 0;
-    for (what, pid) in [("petrel-shim", read_pid(&folder.join("shim.pid"))), ("petrel.hvt and its tender", control_plane)] {
+    for (what, pid) in
+        [("petrel-shim", read_pid(&folder.join("shim.pid"))), ("petrel.hvt and its tender", control_plane)]
+    {
         let (rss, pss) = memory_kib(pid);
         total += rss;
         println!("{what:<52} {:>7.1} MB {:>7.1} MB", mb(rss), mb(pss));

@@ -134,7 +134,9 @@ fn a_create_that_cannot_be_is_refused_with_the_reason() {
         (plain("a", digest(b"nowhere")), Refusal::NoSuchImage),
         (plain("a", script), Refusal::NotAnImage(ImageFault::NotElf)),
         (plain("a", spt), Refusal::NoMonitor { target: image::SPT, version: 1 }),
-        (with_memory(nothing, 0), memory(0, 3)),
+        // Found before the image is asked for, so that it is not uploaded in vain.
+        (with_memory(digest(b"nowhere"), 0), memory(0, 2)),
+        (with_memory(nothing, 0), memory(0, 2)),
         (with_memory(nothing, 2), memory(2, 3)),
         (with_memory(large, 32), memory(32, 33)),
         (with_memory(nothing, 2049), memory(2049, 3)),
@@ -205,7 +207,7 @@ fn no_unikernel_gets_more_memory_than_a_guest_can_address() {
     let digest = world.host.store(image::build(&NOTHING));
     let session = world.client();
     let asked_mib = MEMORY_MIB_MAX + 1;
-    let refusal = Refusal::Memory { asked_mib, min_mib: 3, max_mib: MEMORY_MIB_MAX };
+    let refusal = Refusal::Memory { asked_mib, min_mib: 2, max_mib: MEMORY_MIB_MAX };
     let wanted = Create { memory_mib: asked_mib, ..plain("a", digest) };
     assert_eq!(world.refused(session, 1, create(wanted)), refusal);
 }

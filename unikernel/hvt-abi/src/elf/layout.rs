@@ -93,6 +93,12 @@ impl Layout {
     pub fn end(&self) -> u64 {
         self.segments().last().map_or(GUEST_MIN_BASE, |segment| segment.end)
     }
+
+    /// The least memory that such a guest can be given, in MiB. It reaches beyond the last segment: there would be no
+    /// stack otherwise.
+    pub fn memory_min_mib(&self) -> u32 {
+        u32::try_from(self.end() / (1024 * 1024) + 1).unwrap_or(u32::MAX)
+    }
 }
 
 impl Header {
