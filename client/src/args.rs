@@ -5,8 +5,16 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use petrel_wire::limits::WINDOW_S_MAX;
 use petrel_wire::operator::{Block, Net};
-use petrel_wire::{BridgeName, Digest, Label, Name};
+use petrel_wire::{BridgeName, Digest, Label, Name, Probe};
+
+/// The memory of a unikernel for which none is given, in MiB.
+pub const MEMORY_MIB: u32 = 32;
+/// How often a liveness probe is tried for which nothing else is given, in seconds.
+pub const ALIVE_EVERY_S: u16 = 10;
+/// How many failures in a row are too many where nothing else is given.
+pub const ALIVE_FAILURES: u8 = 3;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -79,6 +87,56 @@ pub enum Command {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Start a unikernel that is stopped, has ended or waits to be started again
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Start(Named),
+    /// Stop a unikernel and keep it
+    ///
+    /// A Solo5 guest cannot be told to end, so it is killed.
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Stop(Named),
+    /// Stop a unikernel and start it anew, with other arguments, memory, CPUs or another image if given
+    ///
+    /// What is changed makes a new generation. If that cannot be started, the unikernel is what it was.
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Restart(Restart),
+    /// Make a new generation of a unikernel, and go back to the present one unless it does well
+    ///
+    /// It does well if it gets ready within the window or, without --ready, runs through it. Network devices and
+    /// volumes belong to one instance, so the present one is stopped before the new one is started.
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Update(Update),
+    /// Go back to an earlier generation of a unikernel
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Rollback {
+        /// The unikernel
+        #[arg(value_parser = name)]
+        name: Name,
+        /// The generation; the latest earlier one that was not given up when absent
+        generation: Option<u32>,
+        /// How to print it
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show the generations of a unikernel
+    #[command(after_help = crate::json::HISTORY_FIELDS)]
+    History(Named),
+    /// Make the host's unikernels what a manifest says
+    ///
+    /// Shows what differs, then creates, replaces and starts until nothing does. Unikernels that the manifest does not
+    /// name are left alone.
+    #[command(after_help = MANIFEST)]
+    Apply {
+        /// The manifest and how to treat it
+        #[command(flatten)]
+        manifest: Manifest,
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show how the host's unikernels differ from a manifest
+    #[command(after_help = MANIFEST)]
+    Diff(Manifest),
     /// Stop a unikernel and forget it
     Destroy {
         /// The unikernel
@@ -90,6 +148,145 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+const MANIFEST: &str = "\
+A manifest is TOML, a table for each unikernel, its fields those of `petrel create`:
+  [unikernel.web]
+  image = \"web.hvt\"                  # a path, from the manifest's folder, or \"sha256:HEX\"
+  mem = 32
+  net = [\"service=service\"]
+  arg = [\"--ipv4=10.0.0.10/24\"]
+  restart = \"on-failure\"
+  ready = \"http:10.0.0.10:80/\"
+Further fields: cpu [N], block [DEVICE=VOLUME], exit-code [N], after [NAME], alive, alive-every, alive-failures.
+
+Prints with --json an object with the fields
+  changes [{name, action: create|replace|start|destroy, differences [{field, is, shall_be}]}], unchanged (how many)";
+
+/// One unikernel.
+#[derive(Debug, Args)]
+pub struct Named {
+    /// The unikernel
+    #[arg(value_parser = name)]
+    pub name: Name,
+    /// How to print it
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// What `restart` takes.
+#[derive(Debug, Args)]
+pub struct Restart {
+    /// The unikernel
+    #[arg(value_parser = name)]
+    pub name: Name,
+    /// Another image: its file, or sha256:HEX of one that the host has
+    #[arg(long, value_parser = image)]
+    pub image: Option<ImageArg>,
+    /// What else is new
+    #[command(flatten)]
+    pub change: Change,
+    /// How to print it
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// What `update` takes.
+#[derive(Debug, Args)]
+pub struct Update {
+    /// The unikernel
+    #[arg(value_parser = name)]
+    pub name: Name,
+    /// Another image: its file, or sha256:HEX of one that the host has
+    #[arg(value_parser = image)]
+    pub image: Option<ImageArg>,
+    /// What else is new
+    #[command(flatten)]
+    pub change: Change,
+    /// How long it has to do well
+    #[arg(long, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(WINDOW_S_MAX)))]
+    pub window: u32,
+    /// How to print it
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// What may be changed besides the image. What is not given stays.
+#[derive(Debug, Args)]
+pub struct Change {
+    /// Its memory, in MiB
+    #[arg(long, value_name = "MIB")]
+    pub mem: Option<u32>,
+    /// A CPU of the host that it may run on, in place of those that there were (repeatable)
+    #[arg(long, value_name = "N")]
+    pub cpu: Vec<u16>,
+    /// Let it run on any CPU
+    #[arg(long, conflicts_with = "cpu")]
+    pub any_cpu: bool,
+    /// An argument for the unikernel, in place of those that there were (repeatable)
+    #[arg(long, value_name = "A", allow_hyphen_values = true)]
+    pub arg: Vec<OsString>,
+    /// Give it no arguments
+    #[arg(long, conflicts_with = "arg")]
+    pub no_args: bool,
+}
+
+/// A manifest.
+#[derive(Debug, Args)]
+pub struct Manifest {
+    /// The manifest's file
+    pub file: PathBuf,
+    /// Destroy the unikernels that the manifest does not name
+    #[arg(long)]
+    pub prune: bool,
+    /// How to print it
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// How a unikernel is watched over.
+#[derive(Debug, Args)]
+pub struct Supervision {
+    /// Whether it is started again when it ends by itself: on 1 and 60 to 64, which say that it was started wrongly,
+    /// only if --exit-code lists them
+    #[arg(long, value_name = "WHEN", default_value = "never")]
+    pub restart: When,
+    /// The same as --restart on-failure
+    #[arg(long, conflicts_with = "restart")]
+    pub restart_on_fail: bool,
+    /// With --restart on-failure, start it again on this exit code and those that are listed so only (repeatable)
+    #[arg(long, value_name = "N")]
+    pub exit_code: Vec<u8>,
+    /// Start it when this unikernel is ready, or runs if that has no --ready (repeatable)
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub after: Vec<Name>,
+    /// It is ready when it writes TEXT to its console, takes a TCP connection, or answers an HTTP GET with 200 to 399
+    #[arg(long, value_name = "console:TEXT|tcp:ADDRESS:PORT|http:ADDRESS:PORT/PATH", value_parser = probe)]
+    pub ready: Option<Probe>,
+    /// End it, and do as --restart says, when this fails too often
+    #[arg(long, value_name = "PROBE", value_parser = probe)]
+    pub alive: Option<Probe>,
+    /// How often --alive is tried
+    #[arg(long, value_name = "SECONDS", default_value_t = ALIVE_EVERY_S, value_parser = clap::value_parser!(u16).range(1..))]
+    pub alive_every: u16,
+    /// How many failures of --alive in a row are too many
+    #[arg(long, value_name = "N", default_value_t = ALIVE_FAILURES, value_parser = clap::value_parser!(u8).range(1..))]
+    pub alive_failures: u8,
+}
+
+/// When a unikernel is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum When {
+    /// It stays as it has ended
+    #[default]
+    Never,
+    /// Unless it exited with 0
+    OnFailure,
+    /// However it ended
+    Always,
 }
 
 /// How to print.
@@ -110,7 +307,7 @@ pub struct Create {
     #[arg(value_parser = image)]
     pub image: ImageArg,
     /// Its memory, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 32)]
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB)]
     pub mem: u32,
     /// A CPU of the host that it may run on (repeatable; any when absent)
     #[arg(long, value_name = "N")]
@@ -124,6 +321,12 @@ pub struct Create {
     /// An argument for the unikernel (repeatable)
     #[arg(long, value_name = "A", allow_hyphen_values = true)]
     pub arg: Vec<OsString>,
+    /// How it is watched over
+    #[command(flatten)]
+    pub supervision: Supervision,
+    /// If there is one of this name, put this in its place
+    #[arg(short, long)]
+    pub force: bool,
     /// Stay, print its console, and end with its exit code when it ends
     #[arg(long, conflicts_with = "json")]
     pub wait: bool,
@@ -175,6 +378,10 @@ pub enum ImageArg {
     Digest(Digest),
 }
 
+fn probe(text: &str) -> Result<Probe, String> {
+    text.parse().map_err(|error: petrel_wire::ProbeError| error.to_string())
+}
+
 fn name(text: &str) -> Result<Name, String> {
     text.parse().map_err(|error: petrel_wire::NameError| error.to_string())
 }
@@ -187,14 +394,14 @@ fn bridge(text: &str) -> Result<BridgeName, String> {
     text.parse().map_err(|error: petrel_wire::NameError| error.to_string())
 }
 
-fn image(text: &str) -> Result<ImageArg, String> {
+pub(crate) fn image(text: &str) -> Result<ImageArg, String> {
     match text.strip_prefix("sha256:") {
         Some(hex) => hex.parse().map(ImageArg::Digest).map_err(|error| format!("{error}")),
         None => Ok(ImageArg::File(text.into())),
     }
 }
 
-fn net(text: &str) -> Result<Net, String> {
+pub(crate) fn net(text: &str) -> Result<Net, String> {
     let (device, bridge) = text.split_once('=').ok_or("expected DEVICE=BRIDGE, as service=br0")?;
     Ok(Net {
         device: device.parse().map_err(|error| format!("the device's name: {}", device_words(error)))?,
@@ -202,7 +409,7 @@ fn net(text: &str) -> Result<Net, String> {
     })
 }
 
-fn block(text: &str) -> Result<Block, String> {
+pub(crate) fn block(text: &str) -> Result<Block, String> {
     let (device, volume) = text.split_once('=').ok_or("expected DEVICE=VOLUME, as storage=data")?;
     Ok(Block {
         device: device.parse().map_err(|error| format!("the device's name: {}", device_words(error)))?,

@@ -5,18 +5,20 @@ use alloc::{
     string::String,
 };
 
-use petrel_wire::shim::{InstanceId, TapId};
+use petrel_wire::{
+    Name,
+    shim::{InstanceId, TapId},
+};
 
 use crate::{
     Config, Input, Level, Now, Output, SessionId,
     console::Console,
-    create::Creations,
-    destroy::Stops,
     images::Images,
     record::Record,
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
+    supervise::{Watches, launch::Launches, probes::Probes, reap::Reaps},
     upload::Uploads,
 };
 
@@ -35,11 +37,19 @@ pub struct Engine {
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
     pub(crate) state: State,
+    /// Nothing was known at the start: what the shim's ledger holds is taken over.
+    pub(crate) fresh: bool,
+    pub(crate) watches: Watches,
+    /// When something is due about which unikernel, in monotonic nanoseconds.
+    pub(crate) timers: BTreeSet<(u64, Name)>,
+    /// The unikernels that wait until others are ready.
+    pub(crate) waiting: BTreeSet<Name>,
+    pub(crate) probes: Probes,
     pub(crate) consoles: BTreeMap<InstanceId, Console>,
     pub(crate) images: Images,
     pub(crate) uploads: Uploads,
-    pub(crate) creations: Creations,
-    pub(crate) stops: Stops,
+    pub(crate) launches: Launches,
+    pub(crate) reaps: Reaps,
     /// Nobody was promised these, and the shim may have them: ended when it lists them.
     pub(crate) doomed: BTreeSet<InstanceId>,
     /// The shim may have forgotten these: gone unless it lists them.
@@ -62,17 +72,27 @@ impl Engine {
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
+            fresh: true,
+            watches: Watches::new(),
+            timers: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            probes: Probes::new(),
             consoles: BTreeMap::new(),
             images: Images::default(),
             uploads: Uploads::new(),
-            creations: Creations::new(),
-            stops: Stops::new(),
+            launches: Launches::new(),
+            reaps: Reaps::new(),
             doomed: BTreeSet::new(),
             unsure: BTreeSet::new(),
             foreign_taps: BTreeSet::new(),
             next_instance: 1,
             next_tap: 1,
         }
+    }
+
+    /// Says that there is a memory of what was promised: what only the shim's ledger knows is nobody's.
+    pub fn has_memory(&mut self) {
+        self.fresh = false;
     }
 
     /// Takes in what happened. Take the outputs before the next input.
@@ -87,6 +107,7 @@ impl Engine {
             Input::LinkOpened => self.link_opened(),
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
+            Input::Probed { id, passed } => self.probed(id, passed),
         }
     }
 
@@ -97,13 +118,14 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        self.shim.deadline()
+        self.shim.deadline().into_iter().chain(self.watch_deadline()).min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
         self.shim_deadline();
+        self.watches_due();
     }
 
     /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.

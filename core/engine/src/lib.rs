@@ -14,7 +14,9 @@
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
 //! | `upload`, `images` | images on their way to the host, and what is known of those there |
-//! | `create`, `destroy` | the two flows |
+//! | `create` | what is checked before a unikernel, or a new generation of one, is taken in |
+//! | `unikernel` | one unikernel: what it shall be, was, and is at the shim |
+//! | `supervise` | keeps each at what it is wished to be |
 //! | `console` | what is kept of a guest's output |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -24,7 +26,6 @@ extern crate alloc;
 mod adopt;
 mod console;
 mod create;
-mod destroy;
 mod engine;
 mod images;
 mod io;
@@ -35,7 +36,9 @@ mod session;
 mod shim_client;
 mod state;
 mod stream;
+mod supervise;
+mod unikernel;
 mod upload;
 
 pub use engine::Engine;
-pub use io::{Config, Input, Level, Now, Output, Peer, SessionId};
+pub use io::{Config, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId};

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId};
+use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId};
 use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
-    operator::{ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, Unikernel},
+    operator::{
+        ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, Supervision, Unikernel,
+    },
     shim::InstanceId,
 };
 
@@ -33,6 +35,8 @@ pub struct World {
     pub lenient: bool,
     pub log: Vec<(Level, String)>,
     pub resets: usize,
+    /// The probes that nothing has answered yet.
+    pub probes: VecDeque<(ProbeId, ProbeKind, String)>,
     next_session: u32,
 }
 
@@ -69,6 +73,7 @@ impl World {
             lenient: false,
             log: Vec::new(),
             resets: 0,
+            probes: VecDeque::new(),
             next_session: 0,
         }
     }
@@ -303,6 +308,9 @@ impl World {
                     self.requests.clear();
                     self.host.link_ended();
                 }
+                Output::Probe { id, kind, address, port, .. } => {
+                    self.probes.push_back((id, kind, format!("{address}:{port}")));
+                }
                 Output::Log { level, line } => {
                     assert!(!line.contains('\n'));
                     self.log.push((level, line));
@@ -347,7 +355,7 @@ fn is_last(response: &Response) -> bool {
         Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
             false
         }
-        Response::Listed { more, .. } => !more,
+        Response::Listed { more, .. } | Response::Generation { more, .. } => !more,
         _ => true,
     }
 }
@@ -384,6 +392,8 @@ pub fn plain(unikernel: &str, image: Digest) -> Create {
         nets: List::new(),
         blocks: List::new(),
         args: List::new(),
+        supervision: Supervision::default(),
+        force: false,
     }
 }
 
