@@ -37,7 +37,7 @@ use crate::{
     shim_client::Waiting,
     unikernel::{Run, Unikernel},
 };
-use order::Order;
+use order::{Goal, Order};
 use probes::Probing;
 
 /// What of each unikernel is known only as long as the control plane lives.
@@ -119,10 +119,11 @@ pub(crate) fn next_step(unikernel: &Unikernel, watch: &Watch, others_ready: bool
 impl Engine {
     /// Does what is to be done next about a unikernel.
     pub(crate) fn reconcile(&mut self, name: &Name) {
+        self.probe_if_due(name);
         if self.shim.is_ready() {
             match self.next_step(name) {
                 Step::Rest | Step::WaitUntil(_) => {}
-                Step::WaitForOthers => drop(self.waiting.insert(name.clone())),
+                Step::WaitForOthers => self.wait_for_others(name),
                 Step::Start => self.launch(name, None),
                 Step::Kill => self.kill(name),
                 Step::Forget => self.forget(name),
@@ -130,6 +131,19 @@ impl Engine {
             }
         }
         self.set_timer(name);
+    }
+
+    /// Goes on when others are ready. Nobody is kept waiting for others than those that were asked for.
+    fn wait_for_others(&mut self, name: &Name) {
+        self.waiting.insert(name.clone());
+        match self.goal(name) {
+            Some(Goal::Run | Goal::Try) => {
+                self.drop_trial(name);
+                self.order_done(name);
+            }
+            Some(Goal::Return(_)) => self.order_returned(name),
+            Some(Goal::Stop | Goal::Destroy) | None => {}
+        }
     }
 
     pub(crate) fn reconcile_all(&mut self) {
@@ -238,7 +252,6 @@ impl Engine {
                 self.fail_trial(name, Setback::NotReady);
             }
         }
-        self.probe_if_due(name);
         self.reconcile(name);
     }
 

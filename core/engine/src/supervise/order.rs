@@ -15,7 +15,6 @@ use crate::{
     policy::Grant,
     record::{Generation, Record, Spec, Trial},
     session::Asker,
-    supervise::Step,
     unikernel::Run,
 };
 
@@ -101,7 +100,6 @@ impl Engine {
         self.watch(name).replace = replace;
         self.wish(name, Wish::Running);
         self.reconcile(name);
-        self.answer_if_waiting(name);
     }
 
     pub(crate) fn stop(&mut self, who: Who, name: &Name) {
@@ -130,6 +128,7 @@ impl Engine {
             return;
         }
         self.log(Level::Info, format!("{name}: to be destroyed"));
+        self.drop_trial(name);
         self.start_over(name);
         self.wish(name, Wish::Destroyed);
         self.reconcile(name);
@@ -192,7 +191,6 @@ impl Engine {
         self.apply(record(Some(Trial { from, window_s })));
         self.wish(name, Wish::Running);
         self.reconcile(name);
-        self.answer_if_waiting(name);
     }
 
     /// Refuses what cannot be asked of a unikernel now.
@@ -247,17 +245,9 @@ impl Engine {
     }
 
     /// Whoever asks for something else about a generation on trial has accepted it.
-    fn drop_trial(&mut self, name: &Name) {
+    pub(super) fn drop_trial(&mut self, name: &Name) {
         if self.state.get(name).is_some_and(|unikernel| unikernel.trial.is_some()) {
             self.apply(Record::Accepted(name.clone()));
-        }
-    }
-
-    /// Nobody is kept waiting for others than those that were asked for.
-    fn answer_if_waiting(&mut self, name: &Name) {
-        if self.next_step(name) == Step::WaitForOthers {
-            self.drop_trial(name);
-            self.order_done(name);
         }
     }
 

@@ -7,7 +7,8 @@ use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
     operator::{
-        ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, Supervision, Unikernel,
+        ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, State, Supervision,
+        Unikernel, UnikernelInfo,
     },
     shim::InstanceId,
 };
@@ -101,7 +102,19 @@ impl World {
         self.linked = false;
         self.requests.clear();
         self.host.link_ended();
+        self.probes.clear();
         self.now.wall_ms += 1000;
+        self.link_up();
+    }
+
+    /// The control plane dies and comes back with a memory in which nothing was promised.
+    pub fn restart_with_memory(&mut self) {
+        self.link_down();
+        self.restart();
+        self.engine = engine();
+        self.engine.has_memory();
+        self.requests.clear();
+        self.host.link_ended();
         self.link_up();
     }
 
@@ -283,6 +296,52 @@ impl World {
             self.engine.handle_timeout(self.now);
             self.take_outputs();
         }
+    }
+
+    /// Time passes until something is due, at most so long; what follows from it comes to rest.
+    pub fn sleep_ms(&mut self, ms: u64) {
+        let end_ns = self.now.monotonic_ns + ms * 1_000_000;
+        self.run();
+        while let Some(at_ns) = self.engine.poll_at().filter(|at_ns| *at_ns <= end_ns) {
+            let passes_ms = at_ns.saturating_sub(self.now.monotonic_ns).div_ceil(1_000_000);
+            self.wait_ms(passes_ms);
+            self.run();
+        }
+        self.wait_ms(end_ns.saturating_sub(self.now.monotonic_ns) / 1_000_000);
+    }
+
+    /// The next probe comes to its end. Returns what it tried.
+    pub fn probed(&mut self, passed: bool) -> String {
+        let (id, kind, to) = self.probes.pop_front().expect("a probe is under way");
+        self.input(Input::Probed { id, passed });
+        self.run();
+        match kind {
+            ProbeKind::Tcp => format!("tcp:{to}"),
+            ProbeKind::Http { path } => format!("http:{to}{}", &*path),
+        }
+    }
+
+    /// What is shown of a unikernel.
+    pub fn info(&mut self, unikernel: &str) -> UnikernelInfo {
+        let session = self.client();
+        let Response::Info(info) = self.ask(session, 1, info(unikernel)) else {
+            panic!("there is no {unikernel}")
+        };
+        self.disconnect(session);
+        *info
+    }
+
+    pub fn state(&mut self, unikernel: &str) -> State {
+        self.info(unikernel).unikernel.state
+    }
+
+    /// The instance that runs as this unikernel.
+    pub fn running(&self, unikernel: &str) -> InstanceId {
+        let tagged = |instance: &InstanceId| {
+            let spawned = self.host.spawned.iter().find(|spawn| spawn.instance == *instance);
+            spawned.is_some_and(|spawn| spawn.tag.windows(unikernel.len()).any(|w| w == unikernel.as_bytes()))
+        };
+        *self.host.running().iter().find(|instance| tagged(instance)).expect("it runs")
     }
 
     fn take_outputs(&mut self) {
