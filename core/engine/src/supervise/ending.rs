@@ -8,7 +8,7 @@ use alloc::format;
 
 use petrel_wire::{
     ExitStatus, Name,
-    operator::{Refusal, Response, Setback},
+    operator::{Refusal, Response, Setback, Wish},
     shim::{Fault, InstanceId, Op, Reply},
 };
 
@@ -84,6 +84,9 @@ impl Engine {
             watch.quick_ends = watch.quick_ends.saturating_add(1);
             watch.not_before_ns = now_ns.saturating_add(pace::delay_ns(&name, watch.quick_ends));
         }
+        if core::mem::take(&mut self.watch(&name).replace) {
+            self.clear_way(&name);
+        }
         if self.goal(&name) == Some(&Goal::Stop) {
             self.order_done(&name);
         }
@@ -91,6 +94,16 @@ impl Engine {
         // Only now is it known whether its console goes on.
         let instance = self.state.get(&name).map_or(instance, |unikernel| unikernel.instance);
         self.console_changed(instance);
+    }
+
+    /// An instance that has ended is forgotten, whatever the policy says of its end: another one takes its place.
+    pub(crate) fn clear_way(&mut self, name: &Name) {
+        let Some(unikernel) = self.state.get(name) else { return };
+        if unikernel.wish == Wish::Running && unikernel.ended().is_some() {
+            let instance = unikernel.instance;
+            self.apply(Record::Absent(instance));
+            self.reap(instance, true);
+        }
     }
 
     pub(crate) fn forgotten(&mut self, instance: InstanceId, result: Result<Reply, Fault>) -> Handled {

@@ -48,7 +48,7 @@ pub(crate) type Watches = BTreeMap<Name, Watch>;
 pub(crate) struct Watch {
     /// What the shim was asked to do to its monitor, and has not done yet.
     pub asked: Option<Asked>,
-    /// Its instance is to make way for another one, though it is of the right generation.
+    /// Its monitor is to make way for another one, though it is of the right generation.
     pub replace: bool,
     /// Its liveness probe has failed too often.
     pub unhealthy: bool,
@@ -108,7 +108,7 @@ pub(crate) fn next_step(unikernel: &Unikernel, watch: &Watch, others_ready: bool
         (Wish::Destroyed | Wish::Stopped, _) => Step::Kill,
         (Wish::Running, Run::Running { .. }) if make_way => Step::Kill,
         (Wish::Running, Run::Running { .. } | Run::Starting) => Step::Rest,
-        (Wish::Running, _) if !watch.replace && !unikernel.starts_again() => Step::Rest,
+        (Wish::Running, _) if !unikernel.starts_again() => Step::Rest,
         (Wish::Running, _) if !others_ready => Step::WaitForOthers,
         (Wish::Running, _) => Step::Start,
     };

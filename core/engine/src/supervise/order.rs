@@ -74,15 +74,14 @@ impl Engine {
         if unikernel.wish == Wish::Running && (runs || tried) {
             return self.answer_brief(who.asker, name, Response::Started);
         }
-        let replace = killing || unikernel.ended().is_some();
-        self.run_anew(who, name, replace);
+        self.run_anew(who, name, killing);
     }
 
     /// Ends its monitor, if there is one, and starts another.
     pub(crate) fn restart(&mut self, who: Who, name: &Name) {
         let Some(who) = self.may_be_changed(who, name) else { return };
         let Some(unikernel) = self.state.get(name) else { return };
-        let replace = unikernel.run != Run::Absent;
+        let replace = unikernel.is_up();
         self.run_anew(who, name, replace);
     }
 
@@ -99,6 +98,7 @@ impl Engine {
         self.start_over(name);
         self.watch(name).replace = replace;
         self.wish(name, Wish::Running);
+        self.clear_way(name);
         self.reconcile(name);
     }
 
@@ -207,7 +207,13 @@ impl Engine {
 
     /// Puts an order in the place of the present one. False if it is the same again: then it is waited for by more.
     fn place(&mut self, who: Who, name: &Name, goal: Goal, answer: Answer) -> bool {
-        let before = self.state.get(name).map_or(Wish::Running, |unikernel| unikernel.wish);
+        let starts = matches!(goal, Goal::Run | Goal::Try);
+        let before = match self.state.get(name) {
+            // It is not to be started by a request that is refused.
+            Some(unikernel) if starts && unikernel.is_at_rest() => Wish::Stopped,
+            Some(unikernel) => unikernel.wish,
+            None => Wish::Running,
+        };
         let Who { asker, grant } = who;
         if let Some(mut order) = self.take_order(name) {
             if order.goal == goal && matches!(goal, Goal::Stop | Goal::Destroy) {

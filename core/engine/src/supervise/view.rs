@@ -78,9 +78,7 @@ impl Engine {
             }
             (Wish::Running, Run::Running { .. }) if watch.probing.ready => Shown::Ready,
             (Wish::Running, Run::Running { .. }) => Shown::Running,
-            (Wish::Running, Run::Ended { status, .. }) if !unikernel.starts_again() && !watch.replace => {
-                Shown::Ended(status)
-            }
+            (Wish::Running, Run::Ended { status, .. }) if !unikernel.starts_again() => Shown::Ended(status),
             (Wish::Running, Run::Absent | Run::Ended { .. }) => self.shown_idle(unikernel, watch),
         }
     }

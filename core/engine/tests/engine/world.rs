@@ -310,11 +310,16 @@ impl World {
         self.wait_ms(end_ns.saturating_sub(self.now.monotonic_ns) / 1_000_000);
     }
 
-    /// The next probe comes to its end. Returns what it tried.
+    /// The next probe comes to its end, and what follows from it to rest. Returns what it tried.
     pub fn probed(&mut self, passed: bool) -> String {
+        let tried = self.answer_probe(passed);
+        self.run();
+        tried
+    }
+
+    pub fn answer_probe(&mut self, passed: bool) -> String {
         let (id, kind, to) = self.probes.pop_front().expect("a probe is under way");
         self.input(Input::Probed { id, passed });
-        self.run();
         match kind {
             ProbeKind::Tcp => format!("tcp:{to}"),
             ProbeKind::Http { path } => format!("http:{to}{}", &*path),
