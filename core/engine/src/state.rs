@@ -7,7 +7,7 @@ use alloc::{
 use core::ops::Bound;
 
 use petrel_wire::{
-    Name, VolumeName,
+    Digest, Name, VolumeName,
     shim::{InstanceId, TapId},
 };
 
@@ -183,6 +183,13 @@ impl State {
         self.unikernels.range((from, Bound::Unbounded))
     }
 
+    /// Whether a unikernel is, was or may be again of this image.
+    pub fn uses_image(&self, digest: Digest) -> bool {
+        self.unikernels
+            .values()
+            .any(|unikernel| unikernel.generations().any(|kept| kept.spec.image == digest))
+    }
+
     /// What a unikernel holds of the host.
     pub fn held(&self, name: &Name) -> Option<&Needs> {
         self.held.get(name)
@@ -214,7 +221,7 @@ mod tests {
     use alloc::{format, vec};
 
     use petrel_wire::{
-        Digest, ExitStatus, List,
+        ExitStatus, List,
         operator::{Block, RestartWhen, Wish},
     };
 

@@ -139,9 +139,14 @@ impl Unikernel {
         }
     }
 
+    /// All that are kept, the current one first.
+    pub fn generations(&self) -> impl Iterator<Item = &Generation> {
+        core::iter::once(&self.current).chain(&self.others)
+    }
+
     /// The generation with this number.
     pub fn generation(&self, number: u32) -> Option<&Generation> {
-        core::iter::once(&self.current).chain(&self.others).find(|generation| generation.number == number)
+        self.generations().find(|generation| generation.number == number)
     }
 
     /// The number that the next one gets.
@@ -208,7 +213,7 @@ impl Unikernel {
     /// Records that make it what it is.
     pub fn records(&self) -> Vec<Record> {
         let name = self.name();
-        let mut all: Vec<_> = core::iter::once(&self.current).chain(&self.others).cloned().collect();
+        let mut all: Vec<_> = self.generations().cloned().collect();
         all.sort_unstable_by_key(|generation| generation.number);
         let mut all = all.into_iter();
         let mut records = Vec::new();
