@@ -179,7 +179,11 @@ impl Engine {
 
     /// What it is to be started after must be there, and must not wait for it in turn.
     pub(crate) fn check_after(&self, name: &Name, supervision: &Supervision) -> Result<(), Refusal> {
-        if let Some(unknown) = supervision.after.iter().find(|after| self.state.get(after).is_none()) {
+        let before = self.state.get(name).map(|unikernel| &unikernel.spec().supervision.after);
+        // What it was started after already may have gone, and come back.
+        let known =
+            |after: &&Name| self.state.get(after).is_some() || before.is_some_and(|all| all.contains(after));
+        if let Some(unknown) = supervision.after.iter().find(|after| !known(after)) {
             let itself = unknown == name;
             let unknown = unknown.clone();
             return Err(if itself { Refusal::AfterCycle(unknown) } else { Refusal::AfterUnknown(unknown) });

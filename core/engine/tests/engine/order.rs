@@ -2,7 +2,7 @@
 
 use petrel_wire::{
     Digest, ExitStatus,
-    operator::{Create, Refusal, Request, Response, RestartWhen, State, Supervision},
+    operator::{Change, Create, Refusal, Request, Response, RestartWhen, State, Supervision},
 };
 
 use crate::{
@@ -50,8 +50,7 @@ fn what_waits_can_be_stopped_started_and_destroyed() {
     assert_eq!(stopped.state, State::Stopped);
     let Response::Started(started) = world.ask(session, 5, start("web")) else { panic!() };
     assert_eq!(started.state, State::Waiting);
-    let changed =
-        restart("web", petrel_wire::operator::Change { memory_mib: Some(64), ..Default::default() });
+    let changed = restart("web", Change { memory_mib: Some(64), ..Change::default() });
     let Response::Started(started) = world.ask(session, 6, changed) else { panic!() };
     assert_eq!((started.state, started.memory_mib), (State::Waiting, 64));
     assert!(matches!(world.ask(session, 7, start("db")), Response::Started(_)));
@@ -97,6 +96,8 @@ fn what_others_are_started_after_may_go_and_come_back() {
         panic!()
     };
     assert_eq!(started.state, State::Waiting);
+    let change = Change { memory_mib: Some(64), ..Change::default() };
+    assert!(matches!(world.ask(session, 6, restart("web", change)), Response::Started(_)));
     world.create(session, 5, plain("db", digest));
     assert_eq!(world.state("web"), State::Running);
 }
