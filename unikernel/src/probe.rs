@@ -122,6 +122,116 @@ fn is_well(status: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::{CableEnd, cable};
+
+    const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const THEIRS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// What a unikernel does with a connection to its port 80.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Does {
+        Refuse,
+        Accept,
+        Answer(&'static [u8]),
+        Close,
+    }
+
+    /// A control plane's network and that of a unikernel.
+    struct World {
+        ours: Stack<CableEnd>,
+        theirs: Stack<CableEnd>,
+        probes: Probes,
+        now_ns: u64,
+        heard: Vec<u8>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (ours, theirs) = cable();
+            Self {
+                ours: Stack::new(ours, (OURS, 24), None, 1, 0),
+                theirs: Stack::new(theirs, (THEIRS, 24), None, 2, 0),
+                probes: Probes::new(7),
+                now_ns: SECOND_NS,
+                heard: Vec::new(),
+            }
+        }
+
+        /// One probe of a unikernel that does this, to its end.
+        fn probe(&mut self, kind: ProbeKind, does: Does) -> (bool, u64) {
+            let socket = self.theirs.add_socket(4096);
+            if does != Does::Refuse {
+                self.theirs.socket(socket).listen(80).unwrap();
+            }
+            let begin_ns = self.now_ns;
+            self.probes.start(&mut self.ours, ProbeId(1), kind, (THEIRS, 80), begin_ns + 2 * SECOND_NS);
+            loop {
+                if let Some((id, passed)) = self.probes.advance(&mut self.ours, self.now_ns) {
+                    assert_eq!((id, self.probes.deadline()), (ProbeId(1), None));
+                    self.theirs.remove_socket(socket);
+                    return (passed, (self.now_ns - begin_ns) / SECOND_NS);
+                }
+                for stack in [&mut self.ours, &mut self.theirs] {
+                    stack.egress(self.now_ns);
+                    while stack.ingress(self.now_ns, 1) {}
+                }
+                self.serve(socket, does);
+                self.now_ns += 10_000_000;
+            }
+        }
+
+        fn serve(&mut self, socket: SocketHandle, does: Does) {
+            let socket = self.theirs.socket(socket);
+            let _ = socket.recv(|bytes| (bytes.len(), self.heard.extend_from_slice(bytes)));
+            match does {
+                Does::Answer(bytes) if socket.may_send() && !self.heard.is_empty() => {
+                    socket.send_slice(bytes).unwrap();
+                    socket.close();
+                }
+                Does::Close if socket.may_send() => socket.close(),
+                _ => {}
+            }
+        }
+    }
+
+    fn get() -> ProbeKind {
+        ProbeKind::Http { path: "/health?a=1".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_port_that_is_listened_at_answers_a_tcp_probe() {
+        assert_eq!(World::new().probe(ProbeKind::Tcp, Does::Accept), (true, 0));
+        assert_eq!(World::new().probe(ProbeKind::Tcp, Does::Refuse), (false, 0));
+    }
+
+    #[test]
+    fn a_status_answers_an_http_probe_and_nothing_else_does() {
+        for (does, passed) in [
+            (Does::Answer(b"HTTP/1.1 204 No Content\r\n\r\n"), true),
+            (Does::Answer(b"HTTP/1.1 503 Busy\r\n\r\nHTTP/1.1 200"), false),
+            (Does::Answer(b"HTTP/1.1"), false),
+            (Does::Close, false),
+            (Does::Refuse, false),
+        ] {
+            let mut world = World::new();
+            assert_eq!(world.probe(get(), does), (passed, 0));
+            if let Does::Answer(_) = does {
+                let heard = core::str::from_utf8(&world.heard).unwrap();
+                assert!(heard.starts_with("GET /health?a=1 HTTP/1.1\r\nHost: 10.0.0.9:80\r\n"), "{heard}");
+                assert!(heard.ends_with("\r\n\r\n"), "{heard}");
+            }
+        }
+    }
+
+    #[test]
+    fn silence_is_an_answer_when_the_time_is_over() {
+        assert_eq!(World::new().probe(get(), Does::Accept), (false, 2));
+        let mut world = World::new();
+        // Nobody has this address.
+        world.theirs = Stack::new(cable().0, (THEIRS, 24), None, 2, 0);
+        assert_eq!(world.probe(ProbeKind::Tcp, Does::Accept), (false, 2));
+    }
 
     #[test]
     fn a_status_is_read_from_its_line() {

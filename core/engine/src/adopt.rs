@@ -75,7 +75,7 @@ impl Engine {
         let run = self.state.by_id(instance).map(|unikernel| unikernel.run);
         self.apply(Record::Started { instance, pid });
         if !known || run == Some(Run::Starting) {
-            self.monitor_runs(name);
+            self.launched(name, None);
             self.presume_ready(name);
         }
     }

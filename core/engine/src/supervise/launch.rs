@@ -219,7 +219,7 @@ impl Engine {
     }
 
     /// Its monitor runs.
-    fn launched(&mut self, name: &Name, creator: Option<Asker>) {
+    pub(crate) fn launched(&mut self, name: &Name, creator: Option<Asker>) {
         self.monitor_runs(name);
         if let (Some(asker), Some(brief)) = (creator, self.brief(name)) {
             self.answer(asker, Response::Created(Box::new(brief)));
@@ -236,7 +236,7 @@ impl Engine {
     }
 
     /// Its monitor runs, as far as is known since now.
-    pub(crate) fn monitor_runs(&mut self, name: &Name) {
+    fn monitor_runs(&mut self, name: &Name) {
         let now_ns = self.now.monotonic_ns;
         let supervision = self.state.get(name).map(|unikernel| unikernel.spec().supervision.clone());
         let watch = self.watch(name);

@@ -70,9 +70,14 @@ impl Engine {
         let Some(unikernel) = self.state.get(name) else { return };
         let killing = self.watches.get(name).is_some_and(|watch| watch.asked.is_some());
         let runs = matches!(unikernel.run, Run::Running { .. }) && !killing;
-        let tried = matches!(self.goal(name), Some(Goal::Try | Goal::Return(_)));
-        if unikernel.wish == Wish::Running && (runs || tried) {
-            return self.answer_brief(who.asker, name, Response::Started);
+        let wanted = unikernel.wish == Wish::Running;
+        match self.goal(name) {
+            Some(Goal::Run) if wanted => return self.join(who, name),
+            Some(Goal::Try | Goal::Return(_)) => {
+                return self.answer_brief(who.asker, name, Response::Started);
+            }
+            _ if wanted && runs => return self.answer_brief(who.asker, name, Response::Started),
+            _ => {}
         }
         self.run_anew(who, name, killing);
     }
@@ -214,15 +219,12 @@ impl Engine {
             Some(unikernel) => unikernel.wish,
             None => Wish::Running,
         };
+        if matches!(goal, Goal::Stop | Goal::Destroy) && self.goal(name) == Some(&goal) {
+            self.join(who, name);
+            return false;
+        }
         let Who { asker, grant } = who;
-        if let Some(mut order) = self.take_order(name) {
-            if order.goal == goal && matches!(goal, Goal::Stop | Goal::Destroy) {
-                // Those who are gone do not pile up.
-                order.askers.retain(|asker| self.waits(*asker));
-                order.askers.push(asker);
-                self.watch(name).order = Some(order);
-                return false;
-            }
+        if let Some(order) = self.take_order(name) {
             let refusal = match order.goal {
                 Goal::Return(refusal) => refusal,
                 _ => Refusal::Superseded,
@@ -233,6 +235,16 @@ impl Engine {
         }
         self.watch(name).order = Some(Order { goal, askers: alloc::vec![asker], grant, answer, before });
         true
+    }
+
+    /// One more waits for the present order.
+    fn join(&mut self, who: Who, name: &Name) {
+        if let Some(mut order) = self.take_order(name) {
+            // Those who are gone do not pile up.
+            order.askers.retain(|asker| self.waits(*asker));
+            order.askers.push(who.asker);
+            self.watch(name).order = Some(order);
+        }
     }
 
     fn wish(&mut self, name: &Name, wish: Wish) {

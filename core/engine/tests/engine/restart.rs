@@ -317,6 +317,16 @@ fn a_later_order_takes_the_place_of_an_earlier_one() {
     assert_eq!(world.next(session, 3), Response::Refused(Refusal::Superseded));
     let Response::Started(started) = world.next(session, 4) else { panic!() };
     assert_eq!((started.state, world.host.running().len()), (State::Running, 1));
+    world.ask(session, 8, stop("a"));
+    for id in [9, 10] {
+        world.send(session, id, start("a"));
+    }
+    world.run();
+    let both = [9, 10].map(|id| matches!(world.next(session, id), Response::Started(_)));
+    assert!(
+        both == [true, true] && world.host.running().len() == 1,
+        "who asks for the same waits for the same"
+    );
     world.send(session, 5, restart("a", Change::default()));
     world.send(session, 6, destroy("a"));
     world.send(session, 7, start("a"));
