@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::mem::offset_of;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hvt_abi::GuestAddr;
 use hvt_abi::hypercall::{
     BlockRead, BlockWrite, HALT_COOKIE_MAX, Halt, Hypercall, NetRead, NetWrite, Poll, Puts, Walltime, ret,
 };
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
+use crate::confine::{Rule, arg};
 use crate::console;
 use crate::devices::{Attached, Waited};
 use crate::memory::{BadAccess, GuestMemory};
@@ -31,7 +32,7 @@ pub enum Fault {
     /// It used an I/O port that means nothing, or in a way that means nothing.
     Port(u16),
     /// It broke the protection of its own segments.
-    TranslationFault {
+    Translation {
         /// Where.
         rip: u64,
     },
@@ -67,7 +68,7 @@ impl fmt::Display for Fault {
                 write!(f, "Invalid guest access: gpa=0x{:x}, sz={}", bad.addr.raw(), bad.len)
             }
             Self::Port(port) => write!(f, "Invalid guest port access: port=0x{port:x}"),
-            Self::TranslationFault { rip } => write!(f, "host/guest translation fault: rip=0x{rip:x}"),
+            Self::Translation { rip } => write!(f, "host/guest translation fault: rip=0x{rip:x}"),
             Self::Read(error) => write!(f, "Fatal error when reading: {error}"),
             Self::Write(error) => write!(f, "Fatal error when writing: {error}"),
             Self::Short { what, done, wanted } => {
@@ -77,6 +78,25 @@ impl fmt::Display for Fault {
             Self::Backend(text) => f.write_str(text),
         }
     }
+}
+
+/// The system calls that hypercalls take, the most frequent first.
+pub fn rules(devices: &Attached) -> Vec<Rule> {
+    let rule = |call, when, why| Rule { call, when, why };
+    let mut rules: Vec<Rule> = devices.transfers().collect();
+    rules.extend([
+        devices.waiting(),
+        rule(libc::SYS_write, vec![arg(0).eq(1)], "writes to the console"),
+        rule(
+            libc::SYS_clock_gettime,
+            vec![arg(0).eq(libc::CLOCK_REALTIME)],
+            "tells the time where the clock is not one that the vDSO can read",
+        ),
+        rule(libc::SYS_restart_syscall, vec![], "goes on waiting after SIGSTOP and SIGCONT"),
+        rule(libc::SYS_write, vec![arg(0).eq(2)], "says why the guest ends"),
+        rule(libc::SYS_exit_group, vec![], "ends"),
+    ]);
+    rules
 }
 
 /// A guest as the hypercalls see it.
@@ -117,9 +137,9 @@ impl Vm {
     }
 
     fn walltime(&mut self, argument: GuestAddr) -> Result<(), Fault> {
-        let now = clock_gettime(ClockId::Realtime);
-        let nsecs = now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000);
-        let nsecs = nsecs.wrapping_add(now.tv_nsec.cast_unsigned());
+        // Before 1970, a guest's clock says 1970.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let nsecs = now.as_secs().wrapping_mul(1_000_000_000).wrapping_add(now.subsec_nanos().into());
         Ok(self.memory.write(argument, Walltime { nsecs })?)
     }
 

@@ -192,14 +192,11 @@ impl GuestMemory {
     fn check(&self, addr: GuestAddr, len: u64, access: Access) -> Result<*mut u8, BadAccess> {
         let start = addr.raw();
         match start.checked_add(len) {
-            Some(end) if end <= self.size => {
-                if start >= self.free_from || self.may(start..end, access) {
-                    return Ok(self.pointer(start));
-                }
+            Some(end) if end <= self.size && (start >= self.free_from || self.may(start..end, access)) => {
+                Ok(self.pointer(start))
             }
-            _ => {}
+            _ => Err(BadAccess { addr, len }),
         }
-        Err(BadAccess { addr, len })
     }
 
     /// The slow path: something below the end of the image.
@@ -232,7 +229,7 @@ fn map(at: usize, len: u64, flags: MapFlags) -> Result<usize, String> {
 
 /// Guest addresses and lengths fit a host pointer: this crate is for x86_64 only.
 #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits")]
-pub fn usize_from(value: u64) -> usize {
+pub const fn usize_from(value: u64) -> usize {
     const { assert!(size_of::<usize>() == size_of::<u64>()) };
     value as usize
 }

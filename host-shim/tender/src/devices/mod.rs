@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use block::Block;
 use net::Net;
 
-use crate::seccomp::{Rule, arg};
+use crate::confine::{Rule, arg};
 
 /// A device that has something behind it.
 #[derive(Debug)]
@@ -170,19 +170,22 @@ impl Attached {
         self.attached.iter().flatten().map(fd).collect()
     }
 
-    /// The system calls that the devices need, the most frequent first.
-    pub fn rules(&self) -> Vec<Rule> {
-        let devices = self.attached.iter().flatten().flat_map(|device| match device {
+    /// The system calls that move data, whoever makes them.
+    pub fn transfers(&self) -> impl Iterator<Item = Rule> {
+        self.attached.iter().flatten().flat_map(|device| match device {
             Device::Net(net) => net.rules(),
             Device::Block(block) => block.rules(),
-        });
-        let wait = Rule {
+        })
+    }
+
+    /// The system call of [`Attached::wait`] and [`crate::console::write`].
+    pub fn waiting(&self) -> Rule {
+        Rule {
             call: libc::SYS_ppoll,
             // One also where there is no net device: the console may have to be waited for.
             when: vec![arg(1).le(self.readable.len().max(1) as u64), arg(3).eq(0u64)],
             why: "waits for net devices, or for room in the console",
-        };
-        devices.chain([wait]).collect()
+        }
     }
 
     fn slot(&mut self, name: &str, kind: DeviceKind) -> Result<&mut Option<Device>, String> {

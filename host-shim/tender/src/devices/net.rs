@@ -8,8 +8,8 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, read, write};
 
 use super::{inherited, tap};
+use crate::confine::{Rule, arg};
 use crate::hypercalls::Fault;
-use crate::seccomp::{Rule, arg};
 
 /// Largest frame in bytes, either way: more than any Ethernet has, with what a tap may aggregate.
 const FRAME_MAX: usize = 65_536;

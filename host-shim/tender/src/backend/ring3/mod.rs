@@ -20,12 +20,12 @@ use std::os::fd::RawFd;
 use hvt_abi::boot::BOOT_INFO_BASE;
 use hvt_abi::elf::Layout;
 use rustix::mm::MprotectFlags;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::{Backend, Start};
-use crate::hypercalls::{Fault, Vm};
+use crate::confine::{Rule, arg};
+use crate::devices::Attached;
+use crate::hypercalls::{self, Fault, Vm};
 use crate::memory::GuestMemory;
-use crate::seccomp::{Rule, arg};
 
 /// `arch_prctl`'s code to set the FS base.
 const ARCH_SET_FS: u64 = 0x1002;
@@ -78,8 +78,6 @@ impl Backend for Ring3 {
             memory.protect_host(stubs_end..low::CONTEXT, MprotectFlags::READ)?;
         }
         self.start = Some(*start);
-        // The first call looks for the vDSO, which takes system calls that the filter does not allow.
-        let _ = clock_gettime(ClockId::Realtime);
         traps::install_handlers()
     }
 
@@ -87,12 +85,13 @@ impl Backend for Ring3 {
         Vec::new()
     }
 
-    fn rules(&self) -> Vec<Rule> {
-        let mut rules = vec![Rule {
+    fn rules(&self, devices: &Attached) -> Vec<Rule> {
+        let mut rules = hypercalls::rules(devices);
+        rules.push(Rule {
             call: libc::SYS_rt_sigreturn,
             when: vec![],
             why: "goes back to the guest after a trap",
-        }];
+        });
         if !self.fsgsbase {
             rules.push(Rule {
                 call: libc::SYS_arch_prctl,

@@ -12,6 +12,7 @@ use super::decode::{Privileged, RAX, RCX, RDX, RSP, Registers, decode};
 use super::low::context;
 use crate::hypercalls::{Fault, Outcome, Vm};
 use crate::report::warn;
+use crate::sys;
 
 /// The MSR with the FS base: the only one that guests write.
 const MSR_FS_BASE: u64 = 0xc000_0100;
@@ -55,12 +56,11 @@ fn finish(result: Result<Outcome, Fault>) {
         Ok(Outcome::Continue) => return,
         Ok(Outcome::Halt(status)) => status,
         Err(fault) => {
-            warn(&fault.to_string());
+            warn(&fault);
             1
         }
     };
-    // SAFETY: only ends the process. Nothing is buffered, and nobody waits for destructors.
-    unsafe { libc::_exit(status & 0xff) }
+    sys::exit(status)
 }
 
 /// Takes over the signals that the guest's instructions raise.
@@ -166,7 +166,7 @@ fn handle(guest: &mut Guest, state: &mut Saved) -> Result<Outcome, Fault> {
         }
         // The guest's page tables allow everything there: it is the host that does not.
         PAGE_FAULT if (GUEST_MIN_BASE..own.end).contains(&address) => {
-            return Err(Fault::TranslationFault { rip });
+            return Err(Fault::Translation { rip });
         }
         PAGE_FAULT => {
             guest.cpu.cr2 = address;
