@@ -1,7 +1,11 @@
 //! What a guest can ask for, the same on every backend.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::mem::offset_of;
+use std::os::fd::BorrowedFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hvt_abi::GuestAddr;
@@ -106,6 +110,8 @@ pub struct Vm {
     pub memory: GuestMemory,
     /// Its devices.
     pub devices: Attached,
+    /// Where its text goes.
+    pub console: BorrowedFd<'static>,
 }
 
 impl Vm {
@@ -145,7 +151,7 @@ impl Vm {
 
     fn puts(&mut self, argument: GuestAddr) -> Result<(), Fault> {
         let puts: Puts = self.memory.read(argument)?;
-        console::write(self.memory.bytes(puts.data, puts.len)?).map_err(Fault::Write)
+        console::write(self.console, self.memory.bytes(puts.data, puts.len)?).map_err(Fault::Write)
     }
 
     fn poll(&mut self, argument: GuestAddr) -> Result<(), Fault> {

@@ -29,6 +29,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::stdio::stdout;
+
 use backend::{Backend, Start, kvm, ring3};
 use boot::Told;
 use cli::{Choice, Command, Invocation, Settings};
@@ -83,7 +85,7 @@ fn probe() -> Result<i32, Failure> {
         Ok(()) => format!("backend=kvm tsc_khz={tsc_khz}\n"),
         Err(reason) => format!("backend=ring3 tsc_khz={tsc_khz} reason={reason}\n"),
     };
-    console::write(verdict.as_bytes()).map_err(|error| format!("Could not write: {error}"))?;
+    console::write(stdout(), verdict.as_bytes()).map_err(|error| format!("Could not write: {error}"))?;
     Ok(0)
 }
 
@@ -149,6 +151,6 @@ impl Guest {
         drop(image);
         last_look(&mut rules);
         confine::confine(descriptors, &rules)?;
-        backend.run(Vm { memory, devices }).map_err(|fault| fault.to_string().into())
+        backend.run(Vm { memory, devices, console: stdout() }).map_err(|fault| fault.to_string().into())
     }
 }

@@ -64,6 +64,13 @@ impl Attached {
         Ok(())
     }
 
+    /// Attaches a socket in place of a tap.
+    #[cfg(test)]
+    pub fn attach_socket(&mut self, name: &str, socket: std::os::fd::OwnedFd) {
+        let slot = self.free_slot(name, DeviceKind::Net).unwrap();
+        *slot = Some(Device::Net(Net::over(socket)));
+    }
+
     /// Gives an attached net its hardware address, in place of a random one.
     pub fn set_mac(&mut self, name: &str, mac: [u8; 6]) -> Result<(), String> {
         match self.slot(name, DeviceKind::Net)? {

@@ -44,6 +44,12 @@ impl Net {
         Ok(Self { fd: Box::leak(Box::new(fd)), mac: None, mtu })
     }
 
+    /// A device over anything that sends and receives frames, and does not block.
+    #[cfg(test)]
+    pub(super) fn over(fd: OwnedFd) -> Self {
+        Self { fd: Box::leak(Box::new(fd)), mac: None, mtu: DEFAULT_MTU }
+    }
+
     pub(super) fn complete(&mut self) -> Result<(), String> {
         if self.mac.is_none() {
             self.mac =

@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub mod image;
 pub mod netns;
 pub mod ping;
 pub mod run;
