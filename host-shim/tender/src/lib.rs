@@ -25,7 +25,7 @@ mod signals;
 #[allow(unsafe_code)]
 mod sys;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,9 +37,11 @@ use cli::{Choice, Command, Invocation, Settings};
 use devices::Attached;
 use hypercalls::Vm;
 use loader::Image;
-use report::{Failure, warn};
+use memory::GuestMemory;
+use report::warn;
 
 pub use confine::{Condition, Rule};
+pub use report::Failure;
 
 /// How long KVM may take to prove itself.
 const PROBE_LIMIT: Duration = Duration::from_millis(100);
@@ -71,6 +73,16 @@ pub fn main(
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Takes an image as far as it gets before it would run: what fuzzers feed with anything.
+pub fn load(image: &OsStr, memory_bytes: u64) -> Result<(), Failure> {
+    let image = Image::open(image)?;
+    let mut memory = GuestMemory::anywhere(memory_bytes)?;
+    image.load(&mut memory)?;
+    ring3::patch(&mut memory, &image.code());
+    image.protect(&mut memory, true)?;
+    Ok(())
 }
 
 /// The part of a guest's exit status that the host sees.

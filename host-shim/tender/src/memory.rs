@@ -9,7 +9,7 @@ use hvt_abi::boot::{BOOT_INFO_BASE, BootInfo, GUEST_MIN_BASE};
 use hvt_abi::elf::Permissions;
 use hvt_abi::hypercall::{BlockRead, BlockWrite, Halt, NetRead, NetWrite, Poll, Puts, Walltime};
 use hvt_abi::manifest::{Entry, ManifestHeader};
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 /// Plain data that may be copied into and out of guest memory.
 ///
@@ -60,7 +60,7 @@ enum Access {
     Write,
 }
 
-/// The memory of one guest, mapped for as long as the process lives.
+/// The memory of one guest.
 #[derive(Debug)]
 pub struct GuestMemory {
     /// Host address of guest-physical address 0 (which itself need not be mapped).
@@ -215,6 +215,14 @@ impl GuestMemory {
                         Access::Write => permissions.write,
                     }
             })
+    }
+}
+
+impl Drop for GuestMemory {
+    fn drop(&mut self) {
+        let start = self.pointer(self.mapped_from).cast::<c_void>();
+        // SAFETY: exactly what was mapped, of which no reference outlives `self`.
+        let _ = unsafe { munmap(start, usize_from(self.size - self.mapped_from)) };
     }
 }
 

@@ -21,6 +21,8 @@ use hvt_abi::boot::BOOT_INFO_BASE;
 use hvt_abi::elf::Layout;
 use rustix::mm::MprotectFlags;
 
+pub use patch::patch;
+
 use super::{Backend, Start};
 use crate::confine::{Rule, arg};
 use crate::devices::Attached;
@@ -52,7 +54,7 @@ impl Backend for Ring3 {
 
     fn speed_up(&mut self, memory: &mut GuestMemory, code: &[Range<u64>]) -> Result<(), String> {
         if vectors_fit() {
-            self.stubs_end = patch::patch(memory, code);
+            self.stubs_end = patch(memory, code);
         }
         Ok(())
     }

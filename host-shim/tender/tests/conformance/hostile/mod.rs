@@ -6,9 +6,11 @@
 mod code;
 mod console;
 mod devices;
+mod images;
 mod memory;
 mod system_calls;
 
+use std::path::Path;
 use std::process::Command;
 
 use hvt_abi::note::Target;
@@ -35,9 +37,17 @@ fn started(image: &Image, options: &[&str]) -> Running {
 fn with_command<T>(image: &Image, options: &[&str], start: impl FnOnce(Command) -> T) -> T {
     let scratch = Scratch::new(&format!("hostile-{}", std::thread::current().name().unwrap_or("")));
     let file = scratch.file("guest.hvt", &image.bytes());
+    start(command(&file, options))
+}
+
+fn end_of_file(image: &Path, options: &[&str]) -> Outcome {
+    run(command(image, options))
+}
+
+fn command(image: &Path, options: &[&str]) -> Command {
     let mut command = tender(&["--mem=2"]);
-    command.args(options).arg("--").arg(file);
-    start(command)
+    command.args(options).arg("--").arg(image);
+    command
 }
 
 fn guest(code: &[u8]) -> Image {
