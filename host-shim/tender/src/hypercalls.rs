@@ -55,8 +55,57 @@ pub enum Fault {
     },
     /// Waiting for devices failed.
     Poll(Errno),
-    /// Anything that only a backend knows.
-    Backend(String),
+    /// In ring 3: an exception for which the guest has no handler.
+    Exception {
+        /// Its vector.
+        vector: u8,
+        /// Its error code.
+        code: u64,
+        /// The address of the last page fault.
+        address: u64,
+        /// Where.
+        rip: u64,
+    },
+    /// In ring 3: it wrote a model-specific register that cannot be had there.
+    Msr {
+        /// Its number.
+        msr: u64,
+        /// What was to be written.
+        value: u64,
+        /// The instruction after.
+        rip: u64,
+    },
+    /// In ring 3: it stopped its CPU for good.
+    Stopped {
+        /// The instruction after.
+        rip: u64,
+    },
+    /// In ring 3: the tender's own code faulted, on ground that the guest has taken away.
+    Tender {
+        /// Where.
+        rip: u64,
+    },
+    /// On KVM: the CPU refused to run it.
+    Entry {
+        /// The CPU's reason.
+        reason: u64,
+    },
+    /// On KVM: KVM could not go on.
+    Internal {
+        /// KVM's reason.
+        suberror: u32,
+        /// Where.
+        rip: u64,
+    },
+    /// On KVM: it left its machine in a way that no guest should.
+    Exit {
+        /// KVM's number for it.
+        reason: u32,
+        /// Where.
+        rip: u64,
+    },
+    /// On KVM: KVM itself failed.
+    Kvm(Errno),
 }
 
 impl From<BadAccess> for Fault {
@@ -79,7 +128,29 @@ impl fmt::Display for Fault {
                 write!(f, "Fatal error: {what} only {done} out of {wanted} bytes")
             }
             Self::Poll(error) => write!(f, "Fatal error when waiting for devices: {error}"),
-            Self::Backend(text) => f.write_str(text),
+            Self::Exception { vector, code, address, rip } => write!(
+                f,
+                "guest exception {vector} (error code 0x{code:x}, address 0x{address:x}) at rip=0x{rip:x}, \
+                 and no handler for it"
+            ),
+            Self::Msr { msr, value, rip } => write!(
+                f,
+                "guest wrote 0x{value:x} to MSR 0x{msr:x} before rip=0x{rip:x}, which ring 3 cannot do"
+            ),
+            Self::Stopped { rip } => write!(f, "guest stopped its CPU (hlt) before rip=0x{rip:x}"),
+            Self::Tender { rip } => {
+                write!(f, "internal error: the tender itself faulted at 0x{rip:x}")
+            }
+            Self::Entry { reason } => {
+                write!(f, "KVM: entry failure: hw_entry_failure_reason=0x{reason:x}")
+            }
+            Self::Internal { suberror, rip } => {
+                write!(f, "KVM: internal error exit: suberror=0x{suberror:x}, rip=0x{rip:x}")
+            }
+            Self::Exit { reason, rip } => {
+                write!(f, "KVM: unhandled exit: exit_reason=0x{reason:x}, rip=0x{rip:x}")
+            }
+            Self::Kvm(error) => write!(f, "KVM: KVM_RUN: {error}"),
         }
     }
 }
@@ -96,7 +167,6 @@ pub fn rules(devices: &Attached) -> Vec<Rule> {
             vec![arg(0).eq(libc::CLOCK_REALTIME)],
             "tells the time where the clock is not one that the vDSO can read",
         ),
-        rule(libc::SYS_restart_syscall, vec![], "goes on waiting after SIGSTOP and SIGCONT"),
         rule(libc::SYS_write, vec![arg(0).eq(2)], "says why the guest ends"),
         rule(libc::SYS_exit_group, vec![], "ends"),
     ]);

@@ -25,6 +25,7 @@ mod signals;
 #[allow(unsafe_code)]
 mod sys;
 
+use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -61,13 +62,13 @@ pub fn main(
         Command::Help => Err(Failure::with_usage("")),
         Command::Version => {
             report::print(cli::version());
-            Ok(0)
+            Ok(())
         }
         Command::Probe => probe(),
-        Command::Run(invocation) => run(&invocation, last_look),
+        Command::Run(invocation) => run(&invocation, last_look).map(|never| match never {}),
     });
     match outcome {
-        Ok(status) => exit_code(status),
+        Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
             ExitCode::from(FAILED)
@@ -85,23 +86,17 @@ pub fn load(image: &OsStr, memory_bytes: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The part of a guest's exit status that the host sees.
-fn exit_code(status: i32) -> ExitCode {
-    let [low, ..] = status.to_le_bytes();
-    ExitCode::from(low)
-}
-
-fn probe() -> Result<i32, Failure> {
+fn probe() -> Result<(), Failure> {
     let tsc_khz = clock::tsc_khz()?;
     let verdict = match kvm::probe(PROBE_LIMIT) {
         Ok(()) => format!("backend=kvm tsc_khz={tsc_khz}\n"),
         Err(reason) => format!("backend=ring3 tsc_khz={tsc_khz} reason={reason}\n"),
     };
     console::write(stdout(), verdict.as_bytes()).map_err(|error| format!("Could not write: {error}"))?;
-    Ok(0)
+    Ok(())
 }
 
-fn run(invocation: &Invocation, last_look: impl FnOnce(&mut Vec<Rule>)) -> Result<i32, Failure> {
+fn run(invocation: &Invocation, last_look: impl FnOnce(&mut Vec<Rule>)) -> Result<Infallible, Failure> {
     let image = Image::open(&invocation.image)?;
     let mut devices = Attached::new(image.devices);
     let settings = invocation.settings(&mut devices)?;
@@ -139,7 +134,7 @@ struct Guest {
 }
 
 impl Guest {
-    fn run_on<B: Backend>(self, last_look: impl FnOnce(&mut Vec<Rule>)) -> Result<i32, Failure> {
+    fn run_on<B: Backend>(self, last_look: impl FnOnce(&mut Vec<Rule>)) -> Result<Infallible, Failure> {
         let Self { image, devices, settings, command_line } = self;
         let (mut backend, mut memory) = B::create(settings.memory_bytes)?;
         image.load(&mut memory)?;
@@ -163,6 +158,6 @@ impl Guest {
         drop(image);
         last_look(&mut rules);
         confine::confine(descriptors, &rules)?;
-        backend.run(Vm { memory, devices, console: stdout() }).map_err(|fault| fault.to_string().into())
+        backend.run(Vm { memory, devices, console: stdout() }, &start)
     }
 }

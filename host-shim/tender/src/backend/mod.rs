@@ -12,7 +12,7 @@ use hvt_abi::elf::Layout;
 use crate::boot::{self, Told};
 use crate::confine::Rule;
 use crate::devices::Attached;
-use crate::hypercalls::{Fault, Vm};
+use crate::hypercalls::Vm;
 use crate::memory::GuestMemory;
 
 /// The state in which a guest starts.
@@ -53,6 +53,6 @@ pub trait Backend: Sized {
     /// The system calls that a guest with these devices needs, the most frequent first.
     fn rules(&self, devices: &Attached) -> Vec<Rule>;
 
-    /// Runs the guest to its end and returns its exit status. The tender is confined already.
-    fn run(self, vm: Vm) -> Result<i32, Fault>;
+    /// Runs the guest to its end, which is the process's own. The tender is confined already.
+    fn run(self, vm: Vm, start: &Start) -> !;
 }

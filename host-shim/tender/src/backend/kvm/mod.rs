@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use hvt_abi::{GuestAddr, elf::Layout};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vmm_sys_util::errno::Error as Errno;
+use rustix::io::Errno;
 
 pub use probe::probe;
 
@@ -76,7 +76,7 @@ impl Backend for Kvm {
         rules
     }
 
-    fn run(mut self, mut vm: Vm) -> Result<i32, Fault> {
+    fn run(mut self, mut vm: Vm, _: &Start) -> ! {
         let status = self.run_to_end(&mut vm).unwrap_or_else(|fault| {
             warn(&fault);
             1
@@ -130,7 +130,7 @@ impl Kvm {
                 Ok(_) => return Err(self.unexpected_exit()),
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) if error.errno() == libc::EFAULT => return Err(self.translation_fault()),
-                Err(error) => return Err(Fault::Backend(failed("KVM_RUN", error))),
+                Err(error) => return Err(Fault::Kvm(Errno::from_raw_os_error(error.errno()))),
             }
         }
     }
@@ -143,19 +143,19 @@ impl Kvm {
     fn unexpected_exit(&mut self) -> Fault {
         let rip = self.rip();
         let run = self.vcpu.get_kvm_run();
-        Fault::Backend(match run.exit_reason {
+        match run.exit_reason {
             kvm_bindings::KVM_EXIT_FAIL_ENTRY => {
                 // SAFETY: the exit reason says that this is the member of the union that KVM filled in.
                 let reason = unsafe { run.__bindgen_anon_1.fail_entry.hardware_entry_failure_reason };
-                format!("KVM: entry failure: hw_entry_failure_reason={reason:#x}")
+                Fault::Entry { reason }
             }
             kvm_bindings::KVM_EXIT_INTERNAL_ERROR => {
                 // SAFETY: as above.
                 let suberror = unsafe { run.__bindgen_anon_1.internal.suberror };
-                format!("KVM: internal error exit: suberror={suberror:#x}, rip={rip:#x}")
+                Fault::Internal { suberror, rip }
             }
-            reason => format!("KVM: unhandled exit: exit_reason={reason:#x}, rip={rip:#x}"),
-        })
+            reason => Fault::Exit { reason, rip },
+        }
     }
 
     /// Where the guest stands; 0 when KVM does not even tell that.
@@ -164,6 +164,6 @@ impl Kvm {
     }
 }
 
-fn failed(what: &str, error: Errno) -> String {
+fn failed(what: &str, error: vmm_sys_util::errno::Error) -> String {
     format!("KVM: {what}: {error}")
 }

@@ -26,7 +26,7 @@ pub use patch::patch;
 use super::{Backend, Start};
 use crate::confine::{Rule, arg};
 use crate::devices::Attached;
-use crate::hypercalls::{self, Fault, Vm};
+use crate::hypercalls::{self, Vm};
 use crate::memory::GuestMemory;
 
 /// `arch_prctl`'s code to set the FS base.
@@ -38,7 +38,6 @@ pub struct Ring3 {
     /// Whether the kernel lets user code set the FS base.
     fsgsbase: bool,
     stubs_end: u64,
-    start: Option<Start>,
 }
 
 impl Backend for Ring3 {
@@ -49,7 +48,7 @@ impl Backend for Ring3 {
         const HWCAP2_FSGSBASE: usize = 1 << 1;
         let fsgsbase = rustix::param::linux_hwcap().1 & HWCAP2_FSGSBASE != 0;
         let memory = GuestMemory::identity(memory_bytes)?;
-        Ok((Self { fsgsbase, stubs_end: low::STUBS, start: None }, memory))
+        Ok((Self { fsgsbase, stubs_end: low::STUBS }, memory))
     }
 
     fn speed_up(&mut self, memory: &mut GuestMemory, code: &[Range<u64>]) -> Result<(), String> {
@@ -59,7 +58,7 @@ impl Backend for Ring3 {
         Ok(())
     }
 
-    fn prepare(&mut self, memory: &mut GuestMemory, _: &Layout, start: &Start) -> Result<(), String> {
+    fn prepare(&mut self, memory: &mut GuestMemory, _: &Layout, _: &Start) -> Result<(), String> {
         let context = low::Context {
             guest_rsp: 0,
             guest_rip: 0,
@@ -79,7 +78,6 @@ impl Backend for Ring3 {
         if stubs_end < low::CONTEXT {
             memory.protect_host(stubs_end..low::CONTEXT, MprotectFlags::READ)?;
         }
-        self.start = Some(*start);
         traps::install_handlers()
     }
 
@@ -104,9 +102,10 @@ impl Backend for Ring3 {
         rules
     }
 
-    fn run(self, vm: Vm) -> Result<i32, Fault> {
-        let start = self.start.ok_or_else(|| Fault::Backend("the guest was not prepared".into()))?;
-        traps::Guest::install(vm);
+    fn run(self, vm: Vm, start: &Start) -> ! {
+        let mut guest = traps::Guest::new(vm);
+        // SAFETY: this function does not return, so the guest stays in its place; it is not named again below.
+        unsafe { guest.install() };
         // SAFETY: `prepare` filled in the context and installed the handlers; the loader checked entry and stack to
         // be in the guest's memory. The guest ends the process, so nothing of ours is needed after this.
         unsafe { switch::enter_guest(start.entry, start.boot_info.raw(), start.stack) }

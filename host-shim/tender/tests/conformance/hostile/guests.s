@@ -65,6 +65,13 @@ guest sleeps
     halt 0
 endguest sleeps
 
+# Sleeps for 0.2 s.
+guest naps
+    mov qword ptr [SCRATCH], 200000000
+    hypercall 3
+    halt 0
+endguest naps
+
 # Each exception is handled by an instruction that raises it again, on the same stack.
 guest faults_forever
     # Gate 14: present, 64-bit, to `2:` below, on stack 1 of the TSS.

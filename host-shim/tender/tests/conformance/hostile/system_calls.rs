@@ -12,9 +12,9 @@ const NUMBERS: std::ops::Range<u64> = 0..512;
 /// Bit that makes a number one of the x32 interface's.
 const X32: u64 = 1 << 30;
 
-/// What the tender needs to make for a guest without devices, with any arguments: going back from a signal handler, going
-/// on after being stopped, and ending.
-const ALWAYS_ALLOWED: [i64; 3] = [libc::SYS_rt_sigreturn, libc::SYS_restart_syscall, libc::SYS_exit_group];
+/// What the tender needs to make for a guest without devices, with any arguments: going back from a signal handler, and
+/// ending.
+const ALWAYS_ALLOWED: [i64; 2] = [libc::SYS_rt_sigreturn, libc::SYS_exit_group];
 
 /// `uretprobe` and `uprobe`: newer kernels let them by without asking any filter, as only their own trampolines can make
 /// them. Anybody else gets an error or a signal.

@@ -122,6 +122,31 @@ impl Running {
         }
     }
 
+    /// Waits until the kernel says that it is in this state: `S` when it sleeps, `T` when it was stopped.
+    pub fn until(&self, state: char) -> &Running {
+        let deadline = Instant::now() + limit();
+        while !self.is(state) {
+            assert!(Instant::now() < deadline, "it is not in state {state}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        self
+    }
+
+    /// Whether it is at its end, but was not waited for.
+    pub fn has_ended(&self) -> bool {
+        self.is('Z')
+    }
+
+    fn is(&self, state: char) -> bool {
+        let line = format!("\nState:\t{state}");
+        std::fs::read_to_string(self.proc("status")).is_ok_and(|text| text.contains(&line))
+    }
+
+    /// Kills it, if it has not ended.
+    pub fn kill(&self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: rustix::process::Signal) -> &Running {
         let pid = rustix::process::Pid::from_child(&self.child);
