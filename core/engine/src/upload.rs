@@ -297,7 +297,9 @@ impl Engine {
 
     /// The link is gone, and with it all that the shim held of uploads.
     pub(crate) fn uploads_lost(&mut self) {
-        for upload in core::mem::take(&mut self.uploads).into_values() {
+        for (digest, upload) in core::mem::take(&mut self.uploads) {
+            // A create may have looked into it before it was removed.
+            self.images.forget(digest);
             let refusal = match upload.verdict {
                 Some(Verdict::Upload(refusal) | Verdict::Image(refusal)) => refusal,
                 Some(Verdict::Abandoned) | None => Refusal::ShimAway,

@@ -361,10 +361,11 @@ fn an_image_that_is_there_and_runs_nowhere_is_not_said_to_be_stored() {
     assert_eq!(world.refused(session, 2, push(digest, image.len())), refusal);
 }
 
-/// An upload is given up while its last answers are under way, and a create looks into the image in between.
+/// An upload is given up while its last answers are under way, and a create looks into the image in between. The link
+/// may break over it.
 #[test]
 fn an_image_that_is_about_to_be_removed_is_not_said_to_be_stored() {
-    for steps in 0..12 {
+    for (steps, breaks) in (0..12).flat_map(|steps| [(steps, false), (steps, true)]) {
         let mut world = World::new();
         let [owner, creates, offers] = [world.client(), world.client(), world.client()];
         let image = image::build(&Recipe::default());
@@ -374,6 +375,11 @@ fn an_image_that_is_about_to_be_removed_is_not_said_to_be_stored() {
         world.send(owner, 1, Request::Cancel);
         for _ in 0..steps {
             world.step();
+        }
+        if breaks {
+            world.link_down();
+            world.link_up();
+            world.run();
         }
         let answer = world.push(offers, 1, &image);
         assert_eq!(answer, Response::ImageStored(digest(&image)), "after {steps} steps");
