@@ -122,6 +122,10 @@ impl Engine {
     /// The whole ledger has been read: what it does not hold is no more.
     fn ledger_read(&mut self) {
         for instance in core::mem::take(&mut self.shim.unlisted) {
+            // What was listed and could not be ended is doomed again, and stays so.
+            if self.doomed.remove(&instance) {
+                continue;
+            }
             let Some(unikernel) = self.state.by_id(instance) else { continue };
             let (name, run) = (unikernel.name().clone(), unikernel.run);
             match run {
@@ -134,7 +138,6 @@ impl Engine {
                 Run::Starting | Run::Running { .. } => self.apply(Record::Absent(instance)),
             }
         }
-        self.doomed.clear();
         let state = &self.state;
         self.consoles.retain(|&instance, _| state.by_id(instance).is_some());
         self.shim_ready();
