@@ -176,16 +176,16 @@ impl Engine {
     /// A unikernel has written to its console: that may be what a probe waits for.
     pub(crate) fn console_heard(&mut self, instance: InstanceId, data: &[u8]) {
         let Some(unikernel) = self.state.by_id(instance) else { return };
+        let name = unikernel.name().clone();
+        let Some(watch) = self.watches.get_mut(&name) else { return };
         let supervision = &unikernel.spec().supervision;
-        let ready = console_text(supervision.ready.as_ref());
+        let ready = console_text(supervision.ready.as_ref()).filter(|_| !watch.probing.ready);
         let alive = console_text(supervision.alive.as_ref().map(|alive| &alive.probe));
         let longest = ready.map_or(0, str::len).max(alive.map_or(0, str::len));
         if longest == 0 {
             return;
         }
-        let name = unikernel.name().clone();
-        let Some(watch) = self.watches.get_mut(&name) else { return };
-        let is_ready = !watch.probing.ready && ready.is_some_and(|text| watch.probing.hears(data, text));
+        let is_ready = ready.is_some_and(|text| watch.probing.hears(data, text));
         let is_alive = alive.is_some_and(|text| watch.probing.hears(data, text));
         watch.probing.heard |= is_alive;
         watch.probing.remember(data, longest);
