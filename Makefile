@@ -8,6 +8,7 @@ OUT := out
 HOST_PROGRAMS := petrel petrel-shim petrel-tender
 GUESTS := petrel hello web crash
 GUEST_TARGET := x86_64-solo5-hvt
+FUZZ_SECONDS := 60
 
 # Recipes call cargo through these, so that the toolchain is chosen in one place.
 HOST_CARGO := tools/toolchain host
@@ -19,7 +20,7 @@ GUEST_FLAGS := --target target-specs/$(GUEST_TARGET).json -Zbuild-std=core,alloc
 SEEDS := 1000
 STEPS := 10000
 
-.PHONY: help setup build host guests run test sim check bench clean
+.PHONY: help setup build host guests run test sim check fuzz bench clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +47,7 @@ run: setup build ## bring a whole host up, run two unikernels on it, fetch a pag
 test: setup build ## run all tests: units, conformance, a whole host from outside
 	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash
 	@$(MAKE) sim
-	$(HOST_CARGO) test --profile sim --locked -p petrel-sim --features planted
+	$(HOST_CARGO) test --profile sim --locked -p petrel-sim --features planted --test planted
 
 sim: setup ## simulate: SEEDS=n STEPS=n [FIRST=n], or one world: SEED=n [WITHOUT=event,...]; see docs/simulator.md
 	$(HOST_CARGO) run --profile sim --locked -p petrel-sim -- --seeds $(SEEDS) --steps $(STEPS) \
@@ -57,6 +58,11 @@ check: setup ## formatting, lints, licences and duplicate dependencies
 	$(HOST_CARGO) fmt --all --check
 	$(HOST_CARGO) clippy --locked --all-targets -- -D warnings
 	tools/check-deny
+
+fuzz: guests ## feed the tender's loader with anything, for FUZZ_SECONDS=60 (needs nightly Rust and cargo-fuzz)
+	@mkdir -p fuzz/corpus/image
+	@cp $(OUT)/hello.hvt fuzz/corpus/image/
+	cargo +nightly fuzz run image -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536
 
 bench: setup build ## measure what the README claims, with the floor beside it
 	@tools/bench

@@ -165,9 +165,11 @@ impl Devhost {
         read_pid(&self.folder.join("shim.pid")).expect("the shim's pid")
     }
 
-    /// Starts the shim again, as an init system would.
+    /// Starts the shim again, as an init system would: once the old one has ended.
     #[track_caller]
     pub fn restart_shim(&self) {
+        let old = self.shim_pid();
+        self.eventually("the old shim has ended", || (!is_alive(old)).then_some(()));
         let _ = devhost("shim", &self.name).ok();
     }
 
