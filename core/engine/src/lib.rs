@@ -10,7 +10,8 @@
 //! | `session` | operators' sessions: hello, requests, answers |
 //! | `stream` | answers in pieces, within each session's credit |
 //! | `policy` | who may do what; the only maker of a `Grant`, without which nothing leaves for the shim |
-//! | `record`, `state` | what can change, and what there is; the seam for the journal |
+//! | `record`, `state` | what can change, and what there is |
+//! | `journal` | what is kept of it through any crash; no output leaves before its records |
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
 //! | `upload`, `images` | images on their way to the host, and what is known of those there |
@@ -28,6 +29,7 @@ mod destroy;
 mod engine;
 mod images;
 mod io;
+mod journal;
 mod limits;
 mod policy;
 mod record;
@@ -38,4 +40,4 @@ mod stream;
 mod upload;
 
 pub use engine::Engine;
-pub use io::{Config, Input, Level, Now, Output, Peer, SessionId};
+pub use io::{Config, Input, Level, Now, Output, Peer, SessionId, StateDevice};
