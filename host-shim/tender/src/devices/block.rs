@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags, SeekFrom, fcntl_getfl, open, seek};
 use rustix::io::{Errno, pread, pwrite};
 
 use super::inherited;
-use crate::seccomp::{Rule, arg};
+use crate::confine::{Rule, arg};
 
 /// Block size in bytes where the user gives none.
 const DEFAULT_BLOCK_SIZE: u16 = 512;
