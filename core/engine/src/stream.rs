@@ -13,8 +13,8 @@ use petrel_wire::{
 use crate::{
     Engine, SessionId,
     console::{Console, Piece},
-    planted::{self, Planted},
     journal::Export,
+    planted::{self, Planted},
     session::{Asker, Kind},
 };
 
