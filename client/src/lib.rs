@@ -30,6 +30,7 @@ mod progress;
 pub mod sentence;
 pub mod session;
 mod show;
+mod state;
 mod supervise;
 mod units;
 

@@ -1,8 +1,8 @@
 //! After the link has opened: what the shim's ledger holds is made one with what the control plane knows.
 //!
 //! * What both know goes on; if it ended meanwhile, it has ended.
-//! * What only the ledger knows: if the control plane began without any memory, it was started by an earlier one, and
-//!   its tag tells all that is needed to take it over. Otherwise nobody was promised it, and it is ended. A tag that is
+//! * What only the ledger knows: if the control plane began without any memory, or with a part of it, it was started by an
+//!   earlier one, and its tag tells all that is needed to take it over. Otherwise nobody was promised it, and it is ended. A tag that is
 //!   not ours is left alone.
 //! * What no operator was promised (its create was refused when the link broke) is ended.
 //! * What only the control plane knows has ended unseen. But when it has just begun with a memory, the host may have
@@ -95,8 +95,10 @@ impl Engine {
             return;
         };
         let name = generation.spec.name.clone();
-        if !self.fresh || self.shim.ever_ready() {
-            self.log(Level::Warning, format!("instance {}: an orphan of {name}: ended", instance.0));
+        if self.knows_all() || self.shim.ever_ready() {
+            self.log(Level::Warning, format!("instance {}: nobody's: ended", instance.0));
+            let room = TAPS_MAX.saturating_sub(self.foreign_taps.len());
+            self.foreign_taps.extend(taps.into_iter().take(room));
             return self.reap(instance, exited.is_some());
         }
         if let Some(older) = self.state.get(&name) {
@@ -104,19 +106,24 @@ impl Engine {
             // before it could have it forgotten.
             let (older, ended) = (older.instance, older.ended());
             self.log(Level::Warning, format!("instance {}: superseded by {}", older.0, instance.0));
-            self.apply(Record::Removed(name.clone()));
+            self.note(Record::Removed(name.clone()));
             self.unwatch(&name);
             self.console_removed(older, ended);
             self.reap(older, ended.is_some());
         }
         self.log(Level::Info, format!("{name}: adopted as instance {}", instance.0));
-        self.apply(Record::Created { instance, generation });
+        self.note(Record::Created { instance, generation });
         self.watch(&name);
-        self.apply(Record::Starting { name: name.clone(), instance, taps });
+        self.note(Record::Starting { name: name.clone(), instance, taps });
         match exited {
             None => self.adopt_running(&name, instance, pid),
             Some(status) => self.ended(instance, status, None),
         }
+    }
+
+    /// Whether what is ours and runs is in the state. It is not when nothing is remembered, or only a part.
+    fn knows_all(&self) -> bool {
+        self.state.is_complete() && self.journal.read_only().is_none()
     }
 
     /// The whole ledger has been read: what it does not hold is no more.
@@ -127,9 +134,13 @@ impl Engine {
                 continue;
             }
             let Some(unikernel) = self.state.by_id(instance) else { continue };
-            let (name, run) = (unikernel.name().clone(), unikernel.run);
+            let (name, run, ended) = (unikernel.name().clone(), unikernel.run, unikernel.ended());
             match run {
-                _ if self.unsure.remove(&instance) => self.remove(&name),
+                _ if self.unsure.remove(&instance) => {
+                    self.note(Record::Removed(name.clone()));
+                    self.console_removed(instance, ended);
+                    self.unwatch(&name);
+                }
                 Run::Absent | Run::Ended { .. } => {}
                 Run::Running { .. } if self.shim.ever_ready() => {
                     self.log(Level::Warning, format!("{name}: ended unseen"));
@@ -137,6 +148,9 @@ impl Engine {
                 }
                 Run::Starting | Run::Running { .. } => self.apply(Record::Absent(instance)),
             }
+        }
+        if self.journal.is_sound() && !self.state.is_complete() {
+            self.note(Record::Complete);
         }
         let state = &self.state;
         self.consoles.retain(|&instance, _| state.by_id(instance).is_some());

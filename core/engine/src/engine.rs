@@ -14,7 +14,7 @@ use crate::{
     Config, Input, Level, Now, Output, SessionId,
     console::Console,
     images::Images,
-    record::Record,
+    journal::{Journal, Transfer},
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
@@ -37,14 +37,15 @@ pub struct Engine {
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
     pub(crate) state: State,
-    /// Nothing was known at the start: what the shim's ledger holds is taken over.
-    pub(crate) fresh: bool,
     pub(crate) watches: Watches,
     /// When something is due about which unikernel, in monotonic nanoseconds.
     pub(crate) timers: BTreeSet<(u64, Name)>,
     /// The unikernels that wait until others are ready.
     pub(crate) waiting: BTreeSet<Name>,
     pub(crate) probes: Probes,
+    pub(crate) journal: Journal,
+    /// A state file that is on its way in.
+    pub(crate) transfer: Option<Transfer>,
     pub(crate) consoles: BTreeMap<InstanceId, Console>,
     pub(crate) images: Images,
     pub(crate) uploads: Uploads,
@@ -61,8 +62,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that knows nothing yet of the host it runs on.
+    /// An engine that knows nothing yet of the host it runs on, and keeps what it learns in memory only.
     pub fn new(config: Config) -> Self {
+        let mut engine = Self::with_journal(config, Journal::in_memory());
+        engine.log(Level::Info, "state: no block device \"state\": kept in memory only".into());
+        engine
+    }
+
+    pub(crate) fn with_journal(config: Config, journal: Journal) -> Self {
         Self {
             config,
             now: Now::default(),
@@ -72,11 +79,12 @@ impl Engine {
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
-            fresh: true,
             watches: Watches::new(),
             timers: BTreeSet::new(),
             waiting: BTreeSet::new(),
             probes: Probes::new(),
+            journal,
+            transfer: None,
             consoles: BTreeMap::new(),
             images: Images::default(),
             uploads: Uploads::new(),
@@ -90,14 +98,13 @@ impl Engine {
         }
     }
 
-    /// Says that there is a memory of what was promised: what only the shim's ledger knows is nobody's.
-    pub fn has_memory(&mut self) {
-        self.fresh = false;
-    }
-
     /// Takes in what happened. Take the outputs before the next input.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         self.set_now(now);
+        if matches!(input, Input::StateFailed) {
+            return self.state_failed();
+        }
+        let mark = self.begin();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
             Input::SessionFrame { session, payload } => self.session_frame(session, payload),
@@ -108,7 +115,9 @@ impl Engine {
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
             Input::Probed { id, passed } => self.probed(id, passed),
+            Input::StateFailed => {}
         }
+        self.commit(mark);
     }
 
     /// The next thing to be done, until there is nothing left to do.
@@ -118,25 +127,23 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        self.shim.deadline().into_iter().chain(self.watch_deadline()).min()
+        [self.shim.deadline(), self.watch_deadline(), self.journal.deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
+        let mark = self.begin();
         self.shim_deadline();
         self.watches_due();
+        self.watches_due();
+        self.commit(mark);
     }
 
     /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.
     pub fn uploading(&self, session: SessionId) -> bool {
         let requests = self.sessions.get(&session).map(|session| session.requests.values());
         requests.is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_))))
-    }
-
-    /// Makes a change to the state: the only way there is.
-    pub(crate) fn apply(&mut self, record: Record) {
-        self.state.apply(record);
     }
 
     pub(crate) fn log(&mut self, level: Level, line: String) {

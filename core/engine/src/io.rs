@@ -15,6 +15,17 @@ pub struct Config {
     pub release: [u16; 3],
 }
 
+/// The block device "state", on which the engine keeps what it knows.
+#[derive(Clone, Copy, Debug)]
+pub struct StateDevice {
+    /// Its size.
+    pub bytes: u64,
+    /// What is read and written at once, or a multiple of it.
+    pub block_bytes: usize,
+    /// A random number that is new at each start.
+    pub seed: u64,
+}
+
 /// The time, as the driver tells it with each input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -105,9 +116,11 @@ pub enum Input<'a> {
         /// Whether it succeeded.
         passed: bool,
     },
+    /// The last [`Output::Persist`] could not be carried out. To be told before any later output is taken.
+    StateFailed,
 }
 
-/// Something to be done outside. In order, per connection.
+/// Something to be done outside. In order, per connection; and nothing before an earlier [`Output::Persist`] is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Send this to an operator's client.
@@ -140,6 +153,14 @@ pub enum Output {
         port: u16,
         /// How long it may take, in milliseconds.
         timeout_ms: u32,
+    },
+    /// Write this to the block device "state". It is done when it is on the disk: with any part of it there, a power
+    /// cut does no harm, but only then may the outputs behind it leave.
+    Persist {
+        /// Where, in bytes from the device's beginning; a multiple of its block size.
+        offset: u64,
+        /// What: whole blocks.
+        data: Vec<u8>,
     },
     /// Something for the log.
     Log {

@@ -1,7 +1,7 @@
-//! What can change in the [`State`](crate::state::State): the seam for the journal.
+//! What can change in the [`State`](crate::state::State): what the journal is made of.
 //!
-//! A record is applied before the effect that it explains is put out, so a journal that makes records durable
-//! before it lets the outputs go is all that write-ahead needs.
+//! A record is applied before the effect that it explains is put out, and the journal makes it durable before it
+//! lets that output go. Variants are only ever added at the end: their numbers are in the journals of all hosts.
 
 use alloc::{boxed::Box, vec::Vec};
 
@@ -41,6 +41,37 @@ pub(crate) enum Record {
     Past { name: Name, restarts: u32, last: Option<(ExitStatus, Option<u64>)> },
     /// Nothing of it is left, or what is left is nobody's.
     Removed(Name),
+    /// All that is ours on the host is in the state. What the shim has besides, with a tag of ours, is nobody's.
+    Complete,
+}
+
+/// When a record has to be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Never: the shim tells it again.
+    Never,
+    /// Some day: it is history, or learned from what lasts, and goes with the next batch.
+    Later,
+    /// Before anything that follows from it leaves. One that `grows` the state is refused when there is little room
+    /// left, and the rest is for those that free it.
+    Before { grows: bool },
+}
+
+impl Record {
+    /// When it has to be on the disk.
+    pub fn durability(&self) -> Durability {
+        match self {
+            Self::Started { .. } => Durability::Never,
+            Self::Ended { .. } | Self::Absent(_) | Self::Past { .. } | Self::Complete => Durability::Later,
+            Self::Created { .. } | Self::Updated { .. } => Durability::Before { grows: true },
+            Self::Switched { .. }
+            | Self::Accepted(_)
+            | Self::RolledBack { .. }
+            | Self::Wished { .. }
+            | Self::Starting { .. }
+            | Self::Removed(_) => Durability::Before { grows: false },
+        }
+    }
 }
 
 /// All of a unikernel that a change makes anew.

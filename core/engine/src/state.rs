@@ -1,6 +1,7 @@
 //! What there is: the unikernels of the host. Changes only through [`State::apply`].
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
@@ -12,6 +13,7 @@ use petrel_wire::{
 };
 
 use crate::{
+    planted::{self, Planted},
     record::Record,
     unikernel::{Needs, Run, Unikernel},
 };
@@ -28,6 +30,14 @@ pub(crate) struct State {
     taps: BTreeSet<TapId>,
     nets: usize,
     memory_given_mib: u64,
+    complete: bool,
+}
+
+/// What a unikernel was before a record: nothing, if there was none.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub name: Name,
+    unikernel: Option<Box<Unikernel>>,
 }
 
 impl State {
@@ -71,13 +81,48 @@ impl State {
                 unikernel.last = last;
             }),
             Record::Removed(name) => self.remove(&name),
+            Record::Complete => self.complete = true,
         }
     }
 
-    /// Records that, applied to an empty state, give this one.
-    #[cfg_attr(not(test), expect(dead_code, reason = "it is what the journal's snapshot is made of"))]
+    /// Records that make this state again, but for what is learned anew: the journal's snapshot.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        self.unikernels.values().flat_map(Unikernel::records)
+        let unikernels = self.unikernels.values().flat_map(Unikernel::records);
+        unikernels.chain(self.complete.then_some(Record::Complete))
+    }
+
+    /// What takes `record` back, if nothing may be left of it when it could not be made durable. Ask before it is
+    /// applied.
+    pub fn before(&self, record: &Record) -> Option<Before> {
+        let name = match record {
+            Record::Created { generation, .. } => &generation.spec.name,
+            Record::Updated { name, .. }
+            | Record::Switched { name, .. }
+            | Record::Accepted(name)
+            | Record::RolledBack { name, .. }
+            | Record::Wished { name, .. }
+            | Record::Starting { name, .. } => name,
+            // What has happened on the host has happened.
+            Record::Started { .. }
+            | Record::Ended { .. }
+            | Record::Absent(_)
+            | Record::Past { .. }
+            | Record::Removed(_)
+            | Record::Complete => return None,
+        };
+        Some(Before { name: name.clone(), unikernel: self.unikernels.get(name).cloned().map(Box::new) })
+    }
+
+    /// Makes a unikernel what it was.
+    pub fn restore(&mut self, before: Before) {
+        let Before { name, unikernel } = before;
+        self.remove(&name);
+        if let Some(unikernel) = unikernel {
+            self.instances.insert(unikernel.instance, name.clone());
+            self.taps.extend(&unikernel.taps);
+            self.unikernels.insert(name.clone(), *unikernel);
+            self.count(&name);
+        }
     }
 
     fn change(&mut self, name: &Name, change: impl FnOnce(&mut Unikernel)) {
@@ -127,7 +172,9 @@ impl State {
             return;
         }
         if let Some(before) = self.held.remove(name) {
-            self.memory_given_mib -= u64::from(before.memory_mib);
+            if !planted::is(Planted::KeepMemory) {
+                self.memory_given_mib -= u64::from(before.memory_mib);
+            }
             self.nets -= before.nets;
             for volume in before.volumes {
                 // Adopted unikernels may have been given one volume by different control planes.
@@ -144,6 +191,11 @@ impl State {
             }
             self.held.insert(name.clone(), needs);
         }
+    }
+
+    /// Whether all that is ours on the host is here.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The unikernel whose latest instance this is.
@@ -213,6 +265,36 @@ impl State {
     /// The memory of all unikernels that run or are to run, in MiB.
     pub fn memory_given_mib(&self) -> u64 {
         self.memory_given_mib
+    }
+}
+
+#[cfg(feature = "inspect")]
+impl State {
+    /// How many taps are taken.
+    pub fn taps_len(&self) -> usize {
+        self.taps.len()
+    }
+
+    /// Counts everything anew.
+    ///
+    /// # Errors
+    /// What is out of step.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        use crate::inspect::ensure;
+        let needs: Vec<Needs> = self.unikernels.values().map(Unikernel::needs).collect();
+        let memory_mib: u64 = needs.iter().map(|needs| u64::from(needs.memory_mib)).sum();
+        ensure(memory_mib == self.memory_given_mib, "memory is taken that nobody has")?;
+        ensure(needs.iter().map(|needs| needs.nets).sum::<usize>() == self.nets, "nets are out of step")?;
+        let taps: usize = self.unikernels.values().map(|unikernel| unikernel.taps.len()).sum();
+        ensure(taps == self.taps.len(), "taps are taken that nobody has")?;
+        let known = self.instances.iter().all(|(id, name)| self.get(name).is_some_and(|u| u.instance == *id));
+        ensure(known && self.instances.len() == self.unikernels.len(), "instances are out of step")?;
+        let named = self.unikernels.iter().all(|(name, unikernel)| unikernel.name() == name);
+        ensure(named && self.held.len() == self.unikernels.len(), "names and unikernels are out of step")?;
+        let held = |(volume, name): (&VolumeName, &Name)| {
+            self.held(name).is_some_and(|needs| needs.volumes.contains(volume))
+        };
+        ensure(self.volumes.iter().all(held), "a volume is taken that nobody has")
     }
 }
 
@@ -304,7 +386,7 @@ mod tests {
                 let bytes = postcard::to_allocvec(&record).unwrap();
                 again.apply(petrel_wire::frame::decode(&bytes).unwrap());
             });
-            assert!(again == state, "after {next} records, the last of them {record:?}");
+            assert!(again.records().eq(state.records()), "after {next} records, the last of them {record:?}");
         }
     }
 

@@ -210,6 +210,17 @@ impl Unikernel {
         self.others.insert(index, generation);
     }
 
+    /// Whether its past follows from how its latest instance ended, if it has.
+    fn has_plain_past(&self) -> bool {
+        let told = match self.run {
+            Run::Ended { status, at_ms } => Some((status, at_ms)),
+            Run::Absent | Run::Starting | Run::Running { .. } => None,
+        };
+        let may_count =
+            self.generations().any(|kept| kept.spec.supervision.restart.when != RestartWhen::Never);
+        self.restarts == 0 && self.last == told && !(may_count && told.is_some())
+    }
+
     /// Records that make it what it is.
     pub fn records(&self) -> Vec<Record> {
         let name = self.name();
@@ -223,20 +234,28 @@ impl Unikernel {
         records.extend(all.map(|generation| Record::Updated { name: name.clone(), generation, trial: None }));
         let switched = |number, trial| Record::Switched { name: name.clone(), number, trial };
         if let Some(started) = self.started {
-            records.push(switched(started, None));
+            if !self.others.is_empty() {
+                records.push(switched(started, None));
+            }
             let (instance, taps) = (self.instance, self.taps.clone());
             records.push(Record::Starting { name: name.clone(), instance, taps });
         }
         let instance = self.instance;
         match self.run {
             Run::Absent if self.started.is_some() => records.push(Record::Absent(instance)),
-            Run::Absent | Run::Starting => {}
-            Run::Running { pid } => records.push(Record::Started { instance, pid }),
+            // That it runs, and as which process, the shim tells.
+            Run::Absent | Run::Starting | Run::Running { .. } => {}
             Run::Ended { status, at_ms } => records.push(Record::Ended { instance, status, at_ms }),
         }
-        records.push(switched(self.current.number, self.trial));
-        records.push(Record::Wished { name: name.clone(), wish: self.wish });
-        records.push(Record::Past { name: name.clone(), restarts: self.restarts, last: self.last });
+        if !self.others.is_empty() || self.trial.is_some() {
+            records.push(switched(self.current.number, self.trial));
+        }
+        if self.wish != Wish::Running {
+            records.push(Record::Wished { name: name.clone(), wish: self.wish });
+        }
+        if !self.has_plain_past() {
+            records.push(Record::Past { name: name.clone(), restarts: self.restarts, last: self.last });
+        }
         records
     }
 }

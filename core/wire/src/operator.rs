@@ -21,19 +21,22 @@
 //! | `Update` | `Updated` when the new generation is ready, or has run through the window; else the earlier one is back |
 //! | `Rollback` | `Updated` when the monitor's process of the earlier generation runs |
 //! | `History` | one or more `Generation`, the last with `more: false` |
+//! | `StateExport` | `StateData`…, then `StateExported` |
+//! | `StateImport` | `StateWanted`, then after the last `StateChunk` (same `id`) `StateImported` |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
 //!
 //! Any request may be answered by `Refused`, which ends it.
 
+mod journal;
 mod supervise;
 
 use alloc::boxed::Box;
 
+pub use journal::{Journal, ReadOnly, StateFault};
+use serde::{Deserialize, Serialize};
 pub use supervise::{
     Change, GenerationInfo, Liveness, Restart, RestartWhen, Setback, Supervision, Watching, Wish,
 };
-
-use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
@@ -115,6 +118,18 @@ pub enum Request {
     },
     /// The generations of a unikernel, the oldest first.
     History(Name),
+    // The journal.
+    /// All that the control plane keeps, as a state file.
+    StateExport,
+    /// Offers a state file, to be kept in place of what there is.
+    StateImport {
+        /// Its size.
+        bytes: u64,
+        /// Whether what is known so far is given up.
+        force: bool,
+    },
+    /// The next bytes of the state file with this `id`; not answered by itself.
+    StateChunk(Blob<CHUNK_BYTES_MAX>),
 }
 
 /// The versions that a client speaks.
@@ -223,6 +238,22 @@ pub enum Response {
         /// Whether another follows.
         more: bool,
     },
+
+    // The journal.
+    /// The next bytes of the state file.
+    StateData(Blob<CHUNK_BYTES_MAX>),
+    /// The state file is complete.
+    StateExported {
+        /// How many records it holds.
+        records: u32,
+    },
+    /// The state file is awaited: send it.
+    StateWanted,
+    /// What the state file holds is kept.
+    StateImported {
+        /// How many records that were.
+        records: u32,
+    },
 }
 
 /// The control plane's greeting.
@@ -257,6 +288,8 @@ pub struct HostInfo {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors that can run them.
     pub monitors: List<Monitor, MONITORS_MAX>,
+    /// Where the control plane keeps what it knows.
+    pub journal: Journal,
 }
 
 /// A unikernel, in brief.
@@ -468,6 +501,19 @@ pub enum Refusal {
     BeingDestroyed,
     /// The interval or the number of failures of a liveness probe, or an update's window, is out of its bounds.
     Supervision,
+
+    // The journal.
+    /// Changes cannot be kept, so none is made.
+    ReadOnly(ReadOnly),
+    /// The state file is no such file, or cannot be used.
+    StateFile(StateFault),
+    /// The state file would take the place of what there is.
+    StateInUse {
+        /// The unikernels that there are.
+        unikernels: u32,
+        /// Those of them that have not ended.
+        running: u32,
+    },
 }
 
 /// Which table is full.
@@ -483,6 +529,8 @@ pub enum Table {
     Taps,
     /// Requests to the shim.
     ShimRequests,
+    /// State files on their way, in either direction.
+    StateFiles,
 }
 
 /// What kind of device a manifest declares.

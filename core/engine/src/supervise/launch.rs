@@ -14,6 +14,7 @@ use petrel_wire::{
 use crate::{
     Engine, Level,
     limits::RETRY_NS,
+    planted::{self, Planted},
     policy::{Grant, upkeep},
     record::{Generation, Record, Tag},
     session::Asker,
@@ -77,7 +78,7 @@ impl Engine {
         let instance = if first { earlier } else { self.new_instance() };
         let taps: Vec<TapId> = nets.iter().map(|_| self.new_tap()).collect();
         self.log(Level::Info, format!("{name}: starts as instance {}", instance.0));
-        self.apply(Record::Starting { name: name.clone(), instance, taps: taps.clone() });
+        self.decide(Record::Starting { name: name.clone(), instance, taps: taps.clone() });
         self.console_moved(earlier, instance);
         let own = upkeep();
         let order = self.watches.get(name).and_then(|watch| watch.order.as_ref()).map(|order| &order.grant);
@@ -193,7 +194,7 @@ impl Engine {
         if launch.unanswered > 0 {
             return;
         }
-        if launch.failure.is_some() && !launch.taps.is_empty() {
+        if launch.failure.is_some() && !launch.taps.is_empty() && !planted::is(Planted::LeakTaps) {
             let taps = core::mem::take(&mut launch.taps);
             launch.unanswered = taps.len();
             let name = launch.name.clone();
@@ -275,7 +276,9 @@ impl Engine {
     pub(crate) fn launches_lost(&mut self) {
         for (instance, launch) in core::mem::take(&mut self.launches) {
             if let Some(creator) = launch.creator {
-                self.doomed.insert(instance);
+                if !planted::is(Planted::ForgetOrphan) {
+                    self.doomed.insert(instance);
+                }
                 self.refuse(creator.asker, launch.failure.unwrap_or(Refusal::ShimAway));
                 self.forget_unikernel(&launch.name, Response::Refused(Refusal::ShimAway));
             }

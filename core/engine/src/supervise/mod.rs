@@ -32,6 +32,7 @@ use petrel_wire::{
 
 use crate::{
     Engine,
+    limits::RETRY_NS,
     policy::upkeep,
     record::Record,
     shim_client::Waiting,
@@ -198,13 +199,13 @@ impl Engine {
 
     /// The new generation has done well.
     pub(crate) fn accept(&mut self, name: &Name) {
-        self.apply(Record::Accepted(name.clone()));
+        self.decide(Record::Accepted(name.clone()));
         self.order_done(name);
     }
 
     /// Goes back to the generation before the trial. Who waits is told when that one runs.
     pub(crate) fn set_back(&mut self, name: &Name, refusal: Refusal, faulty: bool) {
-        self.apply(Record::RolledBack { name: name.clone(), faulty });
+        self.decide(Record::RolledBack { name: name.clone(), faulty });
         let watch = self.watch(name);
         watch.not_before_ns = 0;
         watch.quick_ends = 0;
@@ -260,7 +261,8 @@ impl Engine {
         let (unikernel, watch) = (self.state.get(name)?, self.watches.get(name)?);
         let window_ns = u64::from(unikernel.trial?.window_s?) * 1_000_000_000;
         let runs = matches!(unikernel.run, Run::Running { .. }) && !unikernel.is_stale();
-        runs.then_some(watch.started_ns.saturating_add(window_ns))
+        // What could not be kept is tried again after a while.
+        runs.then_some(watch.started_ns.saturating_add(window_ns).max(watch.not_before_ns))
     }
 
     /// Sets the timer of a unikernel to the next moment at which something is due.
@@ -291,6 +293,27 @@ impl Engine {
         };
         let moments = [overdue_ns, wait_ns, self.trial_end_ns(name), self.probe_due_ns(name)];
         moments.into_iter().flatten().min()
+    }
+
+    /// Makes a change that no operator asks for now. Where nothing can be kept, unikernels are still kept running.
+    pub(crate) fn decide(&mut self, record: Record) {
+        if self.journal.read_only().is_some() { self.note(record) } else { self.apply(record) }
+    }
+
+    /// A change of a unikernel could not be kept, and was taken back: what led to it comes again after a while.
+    pub(crate) fn taken_back(&mut self, name: &Name) {
+        let not_before_ns = self.now.monotonic_ns.saturating_add(RETRY_NS);
+        if let Some(watch) = self.watches.get_mut(name) {
+            watch.not_before_ns = watch.not_before_ns.max(not_before_ns);
+            self.set_timer(name);
+        }
+    }
+
+    /// Another state has taken the place of the one that was watched.
+    pub(crate) fn watch_anew(&mut self) {
+        self.timers.clear();
+        self.waiting.clear();
+        self.watches = self.state.names().map(|name| (name.clone(), Watch::default())).collect();
     }
 
     /// A unikernel is no more.

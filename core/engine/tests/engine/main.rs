@@ -5,11 +5,13 @@
 mod console;
 mod create;
 mod destroy;
+mod disk;
 mod garbage;
 mod generations;
 mod host;
 mod image;
 mod images;
+mod journal;
 mod link;
 mod order;
 mod probes;

@@ -372,17 +372,103 @@ fn a_control_plane_without_memory_keeps_on_as_the_tags_say() {
     assert_eq!((world.host.running().len(), world.host.ledger.monitors.len()), (1, 1));
 }
 
+/// A control plane that remembers comes back after the host was started anew: nothing runs, and nothing is left of it.
 #[test]
-fn a_control_plane_with_memory_ends_what_it_knows_nothing_of_and_leaves_others_tags_alone() {
-    let (mut world, digest) = world_with_image();
+fn what_is_wanted_running_is_started_on_a_host_that_was_started_anew() {
+    let mut world = World::with_disk(1 << 20);
+    let recipe = Recipe { devices: &[("net0", NET)], ..Recipe::default() };
+    let digest = world.host.store(image::build(&recipe));
     let session = world.client();
-    world.create(session, 1, networked("a", digest, &["net0"]));
-    world.host.start_foreign(petrel_wire::shim::InstanceId(5), &[], b"another's");
-    world.restart_with_memory();
+    for (id, unikernel) in (1..).zip(["never", "always", "ended", "stopped"]) {
+        let when = if unikernel == "always" { RestartWhen::Always } else { RestartWhen::Never };
+        world.create(session, id, restarted(when, &[], networked(unikernel, digest, &["net0"])));
+    }
+    let instance = world.running("ended");
+    world.host.end(instance, ExitStatus::Code(0));
+    world.ask(session, 10, stop("stopped"));
+    world.sleep_ms(1001);
+    world.host.ledger.monitors.clear();
+    world.host.ledger.taps.clear();
+    world.restart();
     world.run();
-    assert!(world.list().is_empty());
-    assert_eq!(world.host.running(), [petrel_wire::shim::InstanceId(5)]);
-    assert!(world.host.ledger.taps.is_empty());
+    let states = ["never", "always", "ended", "stopped"].map(|unikernel| world.state(unikernel));
+    let expected = [State::Running, State::Running, State::Ended(ExitStatus::Code(0)), State::Stopped];
+    assert_eq!((states, world.host.running().len()), (expected, 2));
+}
+
+/// The control plane dies after each step of what an operator orders, and comes back with its memory: what was
+/// acknowledged holds, one instance runs at most, and all comes to rest.
+#[test]
+fn an_order_over_which_the_control_plane_dies_is_done_or_not_done() {
+    let orders: [fn() -> Request; 4] = [
+        || stop("a"),
+        || start("b"),
+        || restart("a", Change { memory_mib: Some(64), ..Change::default() }),
+        || Request::Rollback { name: name("a"), generation: None },
+    ];
+    for (order, steps) in orders.into_iter().flat_map(|order| (0..14).map(move |steps| (order, steps))) {
+        let mut world = World::with_disk(1 << 20);
+        let recipe = Recipe { devices: &[("net0", NET)], ..Recipe::default() };
+        let digest = world.host.store(image::build(&recipe));
+        let session = world.client();
+        world.create(session, 1, always(networked("a", digest, &["net0"])));
+        world.create(session, 2, always(networked("b", digest, &["net0"])));
+        world.ask(session, 3, restart("a", Change { memory_mib: Some(40), ..Change::default() }));
+        world.ask(session, 4, stop("b"));
+        world.send(session, 5, order());
+        (0..steps).for_each(|_| _ = world.step());
+        let told = world.inboxes[&session].iter().find(|message| message.id == 5).cloned();
+        world.restart();
+        world.sleep_ms(2000);
+        let context = format!("{:?} after {steps} steps", order());
+        for unikernel in ["a", "b"] {
+            let shown = world.info(unikernel).unikernel;
+            let runs = world.host.running().len();
+            match (&told.as_ref().map(|message| &message.response), shown.state) {
+                (
+                    Some(Response::Stopped(said) | Response::Started(said) | Response::Updated(said)),
+                    state,
+                ) if said.name == shown.name => {
+                    let same = (said.wish, said.generation, said.memory_mib, said.state);
+                    assert_eq!(same, (shown.wish, shown.generation, shown.memory_mib, state), "{context}");
+                }
+                (Some(Response::Refused(refusal)), _) => panic!("{context}: {refusal:?}"),
+                (_, state) => {
+                    assert!(matches!(state, State::Running | State::Stopped), "{context}: {state:?}")
+                }
+            }
+            assert!(runs <= 2, "{context}");
+        }
+        let running = ["a", "b"].map(|unikernel| world.state(unikernel) == State::Running);
+        let running = running.iter().filter(|runs| **runs).count();
+        assert_eq!(
+            (world.host.running().len(), world.host.ledger.taps.len()),
+            (running, running),
+            "{context}"
+        );
+    }
+}
+
+/// Nothing can be kept any more: what runs is kept running all the same, and orders are refused.
+#[test]
+fn a_control_plane_whose_disk_has_failed_goes_on_keeping_unikernels_running() {
+    let mut world = World::with_disk(1 << 20);
+    let recipe = Recipe { devices: &[("net0", NET)], ..Recipe::default() };
+    let digest = world.host.store(image::build(&recipe));
+    let session = world.client();
+    world.create(session, 1, always(networked("a", digest, &["net0"])));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    for round in 0..3 {
+        let instance = world.running("a");
+        world.host.end(instance, ExitStatus::Code(2));
+        world.sleep_ms(5000);
+        assert_eq!((world.state("a"), world.host.running().len()), (State::Running, 1), "round {round}");
+    }
+    let unwritable = Refusal::ReadOnly(petrel_wire::operator::ReadOnly::Unwritable);
+    for (id, request) in [(2, stop("a")), (3, start("a")), (4, restart("a", Change::default()))] {
+        assert_eq!(world.refused(session, id, request), unwritable);
+    }
+    assert_eq!((world.state("a"), world.resets), (State::Running, 0));
 }
 
 /// Breaks the link after each step of a stop, a start and a restart: each is done or refused, and what is shown once
