@@ -286,6 +286,9 @@ fn after_the_control_plane_was_killed_everything_is_as_it_is_wished_to_be() {
     let crash = image("crash.hvt");
     let _ = host.petrel(&["create", "stays", &crash, "--arg=--after=3600", "--after", "web"]).ok();
     let _ = host.petrel(&["create", "crashes", &crash, "--arg=--after=2", "--restart", "on-failure"]).ok();
+    let _ = host.petrel(&["create", "stopped", &crash, "--arg=--after=3600", "--restart", "always"]).ok();
+    let _ = host.petrel(&["stop", "stopped"]).ok();
+    let _ = host.petrel(&["restart", "stays", "--mem", "24"]).ok();
     until(&host, "web", "ready");
     until(&host, "stays", "running");
     let pid = |name: &str| host.json(&["info", name])["pid"].clone();
@@ -296,12 +299,15 @@ fn after_the_control_plane_was_killed_everything_is_as_it_is_wished_to_be() {
     host.eventually("the control plane is back and knows all", || {
         let listed = host.petrel(&["ps", "--json"]);
         let listed: Value = serde_json::from_str(&listed.stdout).ok()?;
-        (listed.as_array()?.len() == 3).then_some(())
+        (listed.as_array()?.len() == 4).then_some(())
     });
     assert_ne!(host.control_plane_pid(), Some(first));
     until(&host, "web", "ready");
     assert_eq!([pid("web"), pid("stays")], before, "those that ran go on");
     serves(&host);
+    assert_eq!(host.json(&["info", "stopped"])["state"], "stopped");
+    let history = host.json(&["history", "stays"]);
+    assert_eq!((&history[0]["memory_mib"], &history[1]["current"]), (&json!(32), &json!(true)), "{history}");
     let restarts = || host.json(&["info", "crashes"])["restarts"].as_u64().unwrap();
     host.eventually("the one that crashes is started again", || (restarts() > 0).then_some(()));
 }
