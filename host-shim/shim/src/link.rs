@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use petrel_wire::frame;
+use petrel_wire::frame::{self, FrameError, Inbox};
 use petrel_wire::shim::{FromShim, Request};
 use rustix::event::PollFlags;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -109,9 +109,7 @@ pub fn tls_config(config: &Config) -> Result<Arc<ServerConfig>, String> {
 pub struct Link {
     socket: TcpStream,
     tls: ServerConnection,
-    /// Frames received; the first `handled` bytes are done with.
-    received: Vec<u8>,
-    handled: usize,
+    inbox: Inbox,
     /// Frames to be sent.
     queued: Vec<u8>,
     /// When the handshake has to be done.
@@ -126,7 +124,7 @@ impl Link {
         socket.set_nodelay(true)?;
         let tls = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
         let deadline = Instant::now() + HANDSHAKE_TIME_MAX;
-        Ok(Self { socket, tls, received: Vec::new(), handled: 0, queued: Vec::new(), deadline })
+        Ok(Self { socket, tls, inbox: Inbox::default(), queued: Vec::new(), deadline })
     }
 
     /// Whether the peer has shown the pinned key.
@@ -159,25 +157,14 @@ impl Link {
             let state =
                 self.tls.process_new_packets().inspect_err(|_| drop(self.tls.write_tls(&mut self.socket)));
             let plaintext = state.map_err(io::Error::other)?.plaintext_bytes_to_read() as u64;
-            self.tls.reader().take(plaintext).read_to_end(&mut self.received)?;
+            self.tls.reader().take(plaintext).read_to_end(self.inbox.back())?;
         }
         Ok(())
     }
 
     /// The next request that has come whole.
-    pub fn next_request(&mut self) -> Result<Option<Request>, frame::FrameError> {
-        match frame::split(&self.received[self.handled..])? {
-            Some((payload, taken)) => {
-                let request = frame::decode(payload)?;
-                self.handled += taken;
-                Ok(Some(request))
-            }
-            None => {
-                self.received.drain(..self.handled);
-                self.handled = 0;
-                Ok(None)
-            }
-        }
+    pub fn next_request(&mut self) -> Result<Option<Request>, FrameError> {
+        self.inbox.next_message()
     }
 
     /// Queues a message.

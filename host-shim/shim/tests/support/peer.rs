@@ -3,9 +3,10 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use petrel_wire::frame::{self, Inbox};
 use petrel_wire::limits::{CHUNK_BYTES_MAX, SHIM_VERSION};
 use petrel_wire::shim::{Event, Fault, FromShim, InstanceId, Op, Reply, Request, Spawn};
-use petrel_wire::{Blob, Digest, ExitStatus, List, frame};
+use petrel_wire::{Blob, Digest, ExitStatus, List};
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -45,7 +46,7 @@ fn key_pair() -> (Vec<u8>, Vec<u8>) {
 /// The control plane, as far as the shim can tell.
 pub struct Peer {
     stream: StreamOwned<ClientConnection, TcpStream>,
-    received: Vec<u8>,
+    inbox: Inbox,
     events: Vec<Event>,
     last_id: u32,
 }
@@ -63,7 +64,7 @@ impl Peer {
         }
         Ok(Self {
             stream: StreamOwned::new(tls, socket),
-            received: Vec::new(),
+            inbox: Inbox::default(),
             events: Vec::new(),
             last_id: 0,
         })
@@ -108,15 +109,13 @@ impl Peer {
     /// The next message.
     pub fn receive(&mut self) -> io::Result<FromShim> {
         loop {
-            if let Some((payload, taken)) = frame::split(&self.received).unwrap() {
-                let message = frame::decode(payload).unwrap();
-                self.received.drain(..taken);
+            if let Some(message) = self.inbox.next_message().unwrap() {
                 return Ok(message);
             }
             let mut data = [0; 16 * 1024];
             match self.stream.read(&mut data)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => self.received.extend_from_slice(&data[..count]),
+                count => self.inbox.back().extend_from_slice(&data[..count]),
             }
         }
     }
