@@ -6,7 +6,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use petrel_wire::frame::{self, FrameError, Inbox};
 use petrel_wire::shim::{FromShim, Request};
@@ -28,8 +27,6 @@ use crate::config::Config;
 const QUEUE_BYTES_MARK: usize = 256 * 1024;
 /// Reads of a socket in one turn of the loop, each of a few KiB.
 const READS_PER_TURN: usize = 64;
-/// A peer that has not shown its key by then is let go.
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Lets in whoever has the pinned key, and nobody else.
 #[derive(Debug)]
@@ -112,8 +109,6 @@ pub struct Link {
     inbox: Inbox,
     /// Frames to be sent.
     queued: Vec<u8>,
-    /// When the handshake has to be done.
-    pub deadline: Instant,
 }
 
 impl Link {
@@ -123,8 +118,7 @@ impl Link {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         let tls = ServerConnection::new(config.clone()).map_err(io::Error::other)?;
-        let deadline = Instant::now() + HANDSHAKE_TIME_MAX;
-        Ok(Self { socket, tls, inbox: Inbox::default(), queued: Vec::new(), deadline })
+        Ok(Self { socket, tls, inbox: Inbox::default(), queued: Vec::new() })
     }
 
     /// Whether the peer has shown the pinned key.
@@ -145,19 +139,18 @@ impl Link {
         (self.socket.as_fd(), flags)
     }
 
-    /// Takes what has come. An error means that the connection is over.
+    /// Takes what has come, and does what TLS itself has to. An error means that the connection is over.
     pub fn read(&mut self) -> io::Result<()> {
         for _ in 0..READS_PER_TURN {
-            match self.tls.read_tls(&mut self.socket) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+            match self.tls.complete_io(&mut self.socket) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                done => drop(done?),
             }
-            let state =
-                self.tls.process_new_packets().inspect_err(|_| drop(self.tls.write_tls(&mut self.socket)));
-            let plaintext = state.map_err(io::Error::other)?.plaintext_bytes_to_read() as u64;
-            self.tls.reader().take(plaintext).read_to_end(self.inbox.back())?;
+            // All of it: for what TLS has already, the socket wakes nobody.
+            match self.tls.reader().read_to_end(self.inbox.back()) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                end => return end.and(Err(ErrorKind::UnexpectedEof.into())),
+            }
         }
         Ok(())
     }
@@ -175,19 +168,14 @@ impl Link {
 
     /// Sends what is queued, as far as the socket takes it now.
     pub fn flush(&mut self) -> io::Result<()> {
-        loop {
-            while self.tls.wants_write() {
-                match self.tls.write_tls(&mut self.socket) {
-                    Ok(_) => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                    Err(error) => return Err(error),
-                }
-            }
-            if self.queued.is_empty() || !self.is_authenticated() {
-                return Ok(());
-            }
+        while !self.queued.is_empty() || self.tls.wants_write() {
             let taken = self.tls.writer().write(&self.queued)?;
             self.queued.drain(..taken);
+            match self.tls.write_tls(&mut self.socket) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                sent => drop(sent?),
+            }
         }
+        Ok(())
     }
 }

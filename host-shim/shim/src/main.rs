@@ -102,7 +102,7 @@ struct Shim {
     tls: Arc<ServerConfig>,
     /// The one authenticated peer.
     link: Option<Link>,
-    /// A connection in its handshake.
+    /// A connection in its handshake. It may take as long as nobody else comes.
     pending: Option<Link>,
     control_plane: ControlPlane,
     ops: Ops,
@@ -232,8 +232,7 @@ impl Shim {
         let more = (self.is_heard() && !self.ops.ending.is_empty()).then_some(now);
         let tick =
             (!self.is_heard() && !self.ops.ledger.monitors.is_empty()).then_some(self.looked + AWAY_TICK);
-        let deadline = self.pending.as_ref().map(|pending| pending.deadline);
-        let next = [more, tick, deadline, self.control_plane.due].into_iter().flatten().min()?;
+        let next = [more, tick, self.control_plane.due].into_iter().flatten().min()?;
         Some(next.saturating_duration_since(now))
     }
 
@@ -241,8 +240,10 @@ impl Shim {
     /// restarted, whatever became of the old one.
     fn shake_hands(&mut self, flags: PollFlags) {
         let Some(pending) = &mut self.pending else { return };
-        let read = if flags.is_empty() { Ok(()) } else { pending.read() };
-        if let Err(error) = read.and_then(|()| pending.flush()) {
+        if flags.is_empty() {
+            return;
+        }
+        if let Err(error) = pending.read() {
             log(format_args!("connection refused: {error}"));
             self.pending = None;
         } else if pending.is_authenticated() {
@@ -251,9 +252,6 @@ impl Shim {
             }
             self.link = self.pending.take();
             log(format_args!("control plane connected"));
-        } else if pending.deadline <= Instant::now() {
-            log(format_args!("connection refused: its handshake took too long"));
-            self.pending = None;
         }
     }
 
