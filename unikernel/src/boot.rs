@@ -3,8 +3,8 @@
 use core::net::Ipv4Addr;
 
 use petrel_engine::Config;
-use petrel_wire::Label;
 use petrel_wire::seal::{MAGIC, SEAL_BYTES_MAX, SECTOR_BYTES, Seal, SealError};
+use petrel_wire::{Label, RELEASE};
 
 use crate::log::Log;
 use crate::net::{Nic, Stack};
@@ -133,16 +133,10 @@ pub fn control_plane<N: Nic, E>(
         shim: Stack::new(shim_nic, link.ipv4, None, shim_seed, now_ns),
         shim_endpoint: (link.shim_ipv4, link.shim_port),
         link: shim_tls,
-        engine: Config { host: overrides.name.unwrap_or(host), release: release() },
+        engine: Config { host: overrides.name.unwrap_or(host), release: RELEASE },
         log,
         port_seed,
     }))
-}
-
-/// The release of this program (major, minor, patch).
-fn release() -> [u16; 3] {
-    [env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"), env!("CARGO_PKG_VERSION_PATCH")]
-        .map(|number| number.parse().unwrap_or(0))
 }
 
 #[cfg(test)]

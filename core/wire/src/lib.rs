@@ -28,6 +28,20 @@ pub use name::{BridgeName, DeviceName, Label, Name, NameError, VolumeName};
 
 use serde::{Deserialize, Serialize};
 
+/// The release of all of Petrel's programs, built together: major, minor, patch.
+pub const RELEASE: [u16; 3] = [
+    number(env!("CARGO_PKG_VERSION_MAJOR")),
+    number(env!("CARGO_PKG_VERSION_MINOR")),
+    number(env!("CARGO_PKG_VERSION_PATCH")),
+];
+
+const fn number(text: &str) -> u16 {
+    match u16::from_str_radix(text, 10) {
+        Ok(number) => number,
+        Err(_) => panic!("a release is three numbers below 65,536"),
+    }
+}
+
 /// A network interface's hardware address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mac(pub [u8; 6]);

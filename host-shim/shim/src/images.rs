@@ -5,14 +5,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use petrel_shim::check::{Refusal, Violation};
-use petrel_wire::Digest;
+use petrel_shim::check::Refusal;
+use petrel_wire::{Blob, Digest};
 use ring::digest::{Context, SHA256};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat};
-
-use crate::fault;
 
 /// The folder of images.
 pub struct Images(pub PathBuf);
@@ -45,26 +43,26 @@ impl Images {
     /// Gives the file its name, if it is what it was announced as.
     pub fn commit(&self, digest: Digest, received: Receiving) -> Result<(), Refusal> {
         if received.hash.finish().as_ref() != digest.0 {
-            return Err(Violation::ImageBytes(digest).into());
+            return Err(Refusal::Violation("an image of another digest than announced"));
         }
-        let file = received.file;
-        let link = |()| {
-            fchmod(&file, Mode::RUSR | Mode::RGRP | Mode::ROTH)?; // whatever the umask is
-            // Otherwise a power failure could leave the name without the bytes, and the name is all that is trusted.
-            file.sync_data()?;
-            let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-            Ok(linkat(CWD, unnamed, CWD, self.path(&digest), AtFlags::SYMLINK_FOLLOW)?)
-        };
-        received.result.and_then(link).map_err(|error| fault(&error).into())
+        received.result?;
+        Ok(give_name(&received.file, &self.path(&digest))?)
     }
 
     /// Up to `bytes` bytes of an image from `offset`, fewer at its end.
-    pub fn read(&self, digest: &Digest, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    pub fn read<const N: usize>(&self, digest: &Digest, offset: u64, bytes: usize) -> io::Result<Blob<N>> {
         let mut data = vec![0; bytes];
         let count = File::open(self.path(digest))?.read_at(&mut data, offset)?;
-        data.truncate(count);
-        Ok(data)
+        Ok(Blob::try_from(&data[..count]).unwrap_or_default())
     }
+}
+
+fn give_name(file: &File, path: &Path) -> io::Result<()> {
+    fchmod(file, Mode::RUSR | Mode::RGRP | Mode::ROTH)?; // whatever the umask is
+    // Otherwise a power failure could leave the name without the bytes, and the name is all that is trusted.
+    file.sync_data()?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 impl Receiving {

@@ -51,7 +51,7 @@ fn any_socket() -> io::Result<OwnedFd> {
 
 /// Creates the tap `name`, up, plugged into `bridge` if one is named. It lives until the descriptor's last copy is
 /// closed. [`io::Errno::BUSY`] if there is such an interface.
-pub fn create_tap(name: &str, bridge: Option<&str>) -> io::Result<OwnedFd> {
+pub fn create_tap(name: &str, bridge: Option<&str>) -> std::io::Result<OwnedFd> {
     let tap = open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
     request::<TUNSETIFF>(&tap, name, &(IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL).to_ne_bytes())?;
     // The host has no business talking on a guest's wire. Fails where the kernel has no IPv6, which is as good.
@@ -65,14 +65,14 @@ pub fn create_tap(name: &str, bridge: Option<&str>) -> io::Result<OwnedFd> {
     Ok(tap)
 }
 
-/// Gives the interface `name` its IPv4 address; `prefix_bits` is from 1 to 32.
-pub fn set_address(name: &str, address: Ipv4Addr, prefix_bits: u8) -> io::Result<()> {
+/// Gives the interface `name` its IPv4 address, on a network that has room for only one neighbour.
+pub fn set_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
     // The start of `struct sockaddr_in`: family, no port, address.
     let socket_address = |[a, b, c, d]: [u8; 4]| {
         let [family0, family1] = AddressFamily::INET.as_raw().to_ne_bytes();
         [family0, family1, 0, 0, a, b, c, d]
     };
-    let (socket, mask) = (any_socket()?, u32::MAX << (32 - u32::from(prefix_bits)));
+    let socket = any_socket()?;
     request::<SIOCSIFADDR>(&socket, name, &socket_address(address.octets()))?;
-    request::<SIOCSIFNETMASK>(&socket, name, &socket_address(mask.to_be_bytes()))
+    request::<SIOCSIFNETMASK>(&socket, name, &socket_address([255, 255, 255, 252]))
 }

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use petrel_wire::limits::{BLOCKS_MAX, NETS_MAX, TAG_BYTES_MAX};
-use petrel_wire::shim::{InstanceId, LIST_PAGE_MAX, Listed, Reply, TapId};
-use petrel_wire::{Blob, Digest, ExitStatus, List, VolumeName};
+use petrel_wire::limits::BLOCKS_MAX;
+use petrel_wire::shim::{InstanceId, Listed, Reply, TapId};
+use petrel_wire::{Digest, ExitStatus, List, VolumeName};
 use serde::{Deserialize, Serialize};
 
 /// All that the shim holds for its peer. [`crate::check`] keeps each table within its bound.
@@ -17,7 +17,7 @@ pub struct Ledger<P, T, U> {
     pub images: BTreeSet<Digest>,
     /// The uploads under way on this link.
     pub uploads: BTreeMap<Digest, Upload<U>>,
-    /// The taps, those that a monitor has taken included.
+    /// The taps. One that a monitor has taken goes with it; one that nobody has, when the link ends.
     pub taps: BTreeMap<TapId, Tap<T>>,
     /// The volumes that monitors have.
     pub volumes: BTreeSet<VolumeName>,
@@ -37,9 +37,9 @@ pub struct Upload<U> {
 
 /// A tap.
 pub enum Tap<T> {
-    /// Nobody has taken it: it goes when the link ends.
+    /// Nobody has taken it.
     Free(T),
-    /// A monitor has it: it goes with the monitor.
+    /// A monitor has it.
     Taken,
 }
 
@@ -47,67 +47,54 @@ pub enum Tap<T> {
 pub struct Monitor<P> {
     /// What a later shim has to know of it.
     pub record: Record,
-    /// Whether it runs.
-    pub state: State<P>,
-}
-
-/// Whether a monitor runs.
-pub enum State<P> {
-    /// It runs, or its last console bytes and its end are still to be told.
-    Running(P),
-    /// It has ended, and the peer was told if one was there.
-    Ended(ExitStatus),
+    /// While it runs, or its last console bytes and its end are still to be told.
+    pub process: Option<P>,
 }
 
 /// What is kept of a monitor on disk, for a shim that has to adopt it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Its process.
-    pub pid: u32,
-    /// When that started: the host's boot id and, in clock ticks, how long after. With `pid` it is one process for good.
-    pub started: (String, u64),
+    /// What the peer is told of it.
+    pub listed: Listed,
+    /// Which one of all processes with its pid it is.
+    pub started: String,
     /// Its user and group, if it has its own.
     pub uid: Option<u32>,
-    /// The taps it took.
-    pub taps: List<TapId, NETS_MAX>,
     /// The volumes it has while it runs.
     pub volumes: List<VolumeName, BLOCKS_MAX>,
-    /// The control plane's own note.
-    pub tag: Blob<TAG_BYTES_MAX>,
 }
 
-impl<P, T, U> Default for Ledger<P, T, U> {
-    fn default() -> Self {
+impl<P, T, U> Ledger<P, T, U> {
+    /// A ledger of a host where only these images are.
+    pub fn new(images: BTreeSet<Digest>) -> Self {
         Self {
             greeted: false,
-            images: BTreeSet::new(),
+            images,
             uploads: BTreeMap::new(),
             taps: BTreeMap::new(),
             volumes: BTreeSet::new(),
             monitors: BTreeMap::new(),
         }
     }
-}
 
-impl<P, T, U> Ledger<P, T, U> {
-    /// A monitor runs: from here on its taps and volumes are its own.
-    pub fn started(&mut self, instance: InstanceId, record: Record, process: P) {
-        self.taps.extend(record.taps.iter().map(|tap| (*tap, Tap::Taken)));
-        self.volumes.extend(record.volumes.iter().cloned());
-        self.monitors.insert(instance, Monitor { record, state: State::Running(process) });
+    /// Enters a monitor. While it runs, its taps and volumes are its own; if it does not, nobody saw how it ended.
+    pub fn enter(&mut self, mut record: Record, process: Option<P>) {
+        if process.is_some() {
+            self.taps.extend(record.listed.taps.iter().map(|tap| (*tap, Tap::Taken)));
+            self.volumes.extend(record.volumes.iter().cloned());
+        } else {
+            record.listed.exited = Some(ExitStatus::Unknown);
+        }
+        self.monitors.insert(record.listed.instance, Monitor { record, process });
     }
 
     /// A monitor has ended: its taps are gone and its volumes free.
     pub fn ended(&mut self, instance: InstanceId, status: ExitStatus) {
-        let Some(monitor) = self.monitors.get_mut(&instance) else { return };
-        monitor.state = State::Ended(status);
-        let Record { taps, volumes, .. } = &monitor.record;
-        for tap in taps {
-            self.taps.remove(tap);
-        }
-        for volume in volumes {
-            self.volumes.remove(volume);
-        }
+        let Some(Monitor { record, process }) = self.monitors.get_mut(&instance) else { return };
+        *process = None;
+        record.listed.exited = Some(status);
+        record.listed.taps.iter().for_each(|tap| drop(self.taps.remove(tap)));
+        record.volumes.iter().for_each(|volume| _ = self.volumes.remove(volume));
     }
 
     /// The link is gone, and with it what only served the peer on it.
@@ -119,26 +106,15 @@ impl<P, T, U> Ledger<P, T, U> {
 
     /// The running monitor `instance`.
     pub fn running(&mut self, instance: InstanceId) -> Option<&mut P> {
-        match &mut self.monitors.get_mut(&instance)?.state {
-            State::Running(process) => Some(process),
-            State::Ended(_) => None,
-        }
+        self.monitors.get_mut(&instance)?.process.as_mut()
     }
 
     /// The page of monitors with ids greater than `after`.
     pub fn page(&self, after: Option<InstanceId>) -> Reply {
         let first = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut following = self.monitors.range((first, Bound::Unbounded));
-        let mut page = List::new();
-        for (instance, monitor) in following.by_ref().take(LIST_PAGE_MAX) {
-            let Record { pid, ref taps, ref tag, .. } = monitor.record;
-            let exited = match monitor.state {
-                State::Running(_) => None,
-                State::Ended(status) => Some(status),
-            };
-            let listed = Listed { instance: *instance, pid, exited, taps: taps.clone(), tag: tag.clone() };
-            let _ = page.push(listed); // as many as fit are taken
-        }
+        let listed = following.by_ref().map(|(_, monitor)| monitor.record.listed.clone());
+        let page = List::fill(&mut { listed });
         Reply::Listed { page, more: following.next().is_some() }
     }
 }

@@ -1,15 +1,13 @@
 //! TLS 1.3 to the one peer. Both sides show a raw public key (RFC 7250) that the other has pinned: no certificates,
 //! no names, no dates.
 
-use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use petrel_wire::frame::{self, FrameError, Inbox};
 use petrel_wire::shim::{FromShim, Request};
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, UnixTime};
@@ -21,6 +19,7 @@ use rustls::{
     SignatureScheme, version::TLS13,
 };
 
+use crate::about;
 use crate::config::Config;
 
 /// With so much waiting to be sent, requests and consoles wait too.
@@ -82,19 +81,18 @@ impl ClientCertVerifier for PinnedKey {
     }
 }
 
-/// The TLS side of the configuration. The error is a sentence with the key of the configuration.
+/// The TLS side of the configuration.
 pub fn tls_config(config: &Config) -> Result<Arc<ServerConfig>, String> {
-    let spki = fs::read(&config.control_plane_public_key)
-        .map_err(|error| format!("control_plane_public_key: {error}"))?;
     let provider = Arc::new(ring::default_provider());
-    let key = fs::read(&config.key).map_err(|error| format!("key: {error}"))?;
-    let key = provider.key_provider.load_private_key(PrivatePkcs8KeyDer::from(key).into());
-    let key = key.map_err(|error| format!("key: expected PKCS #8 DER: {error}"))?;
+    let key = PrivatePkcs8KeyDer::from(config.key.clone());
+    let key = provider.key_provider.load_private_key(key.into());
+    let key = key.map_err(about("key: expected PKCS #8 DER"))?;
     let public = key.public_key().ok_or("key: expected one with a public half")?.to_vec();
     let own = Arc::new(CertifiedKey::new(vec![public.into()], key));
-    let peer = Arc::new(PinnedKey { spki, algorithms: provider.signature_verification_algorithms });
+    let algorithms = provider.signature_verification_algorithms;
+    let peer = Arc::new(PinnedKey { spki: config.control_plane_public_key.clone(), algorithms });
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]);
-    let builder = builder.map_err(|error| error.to_string())?.with_client_cert_verifier(peer);
+    let builder = builder.map_err(about("TLS"))?.with_client_cert_verifier(peer);
     let mut tls = builder.with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(own)));
     // Each connection proves the keys anew.
     tls.send_tls13_tickets = 0;
@@ -132,11 +130,11 @@ impl Link {
     }
 
     /// What the link waits for.
-    pub fn interest(&self) -> (BorrowedFd<'_>, PollFlags) {
+    pub fn interest(&self) -> PollFd<'_> {
         let mut flags = PollFlags::empty();
         flags.set(PollFlags::IN, self.has_room());
         flags.set(PollFlags::OUT, self.tls.wants_write());
-        (self.socket.as_fd(), flags)
+        PollFd::new(&self.socket, flags)
     }
 
     /// Takes what has come, and does what TLS itself has to. An error means that the connection is over.

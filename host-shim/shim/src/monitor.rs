@@ -1,0 +1,268 @@
+//! Monitors: the programs that run guests, and their processes: started, watched, and found again after the shim was
+//! restarted. Each has a folder `run/<instance>` with its console (a FIFO), its `record`, and for scripts its `pid`.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use petrel_shim::ledger::Record;
+use petrel_wire::frame::{self, Inbox};
+use petrel_wire::limits::CONSOLE_BYTES_MAX;
+use petrel_wire::shim::{Backend, Event, InstanceId, Monitor as Told};
+use petrel_wire::{Blob, ExitStatus, Mac};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchown, mkfifoat, open};
+use rustix::io::{Errno, dup, ioctl_fionread};
+use rustix::pipe::fcntl_getpipe_size;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::config::{Abilities, Monitor};
+use crate::{about, log};
+
+/// A program that runs guests.
+pub struct Program {
+    /// What the control plane is told of it.
+    pub told: Told,
+    path: PathBuf,
+    first_options: Vec<String>,
+    is_upstream: bool,
+}
+
+impl Program {
+    /// `uid` is one of the users that it may run as: what is open to root may be closed to them.
+    pub fn new(monitor: &Monitor, uid: Option<u32>) -> Result<Self, String> {
+        let path = monitor.path.canonicalize().map_err(about(monitor.path.display()))?;
+        let (Abilities { target, version, backend }, first_options) = match monitor.upstream {
+            Some(abilities) => (abilities, Vec::new()),
+            None => probe(&path, uid).map_err(about(format_args!("{} --probe", path.display())))?,
+        };
+        let told = Told { name: monitor.name.clone(), target, version, backend };
+        Ok(Self { told, path, first_options, is_upstream: monitor.upstream.is_some() })
+    }
+
+    /// Begins a command line, of a process that will run on `cpus` as `uid`.
+    pub fn launch(&self, memory_mib: u32, cpus: &[u16], uid: Option<u32>) -> Launch {
+        let (mut command, mut set) = (command(&self.path, uid), CpuSet::new());
+        command.args(&self.first_options).arg(format!("--mem={memory_mib}"));
+        cpus.iter().for_each(|cpu| set.set(usize::from(*cpu)));
+        Launch { command, cpus: set, uid, is_upstream: self.is_upstream, inherited: Vec::new() }
+    }
+}
+
+/// A monitor about to be started: its command line, in the syntax of upstream's solo5-hvt.
+pub struct Launch {
+    command: Command,
+    cpus: CpuSet,
+    uid: Option<u32>,
+    is_upstream: bool,
+    /// What the command line names. Not closed on exec: this is the only thread, so nothing else inherits them.
+    inherited: Vec<OwnedFd>,
+}
+
+impl Launch {
+    /// Attaches a network device.
+    pub fn net(&mut self, device: &str, tap: impl AsFd, mac: Mac) -> io::Result<()> {
+        let tap = dup(tap)?;
+        self.command
+            .arg(format!("--net:{device}=@{}", tap.as_raw_fd()))
+            .arg(format!("--net-mac:{device}={mac}"));
+        self.inherited.push(tap);
+        Ok(())
+    }
+
+    /// Attaches a block device.
+    pub fn block(&mut self, device: &str, file: impl AsFd) -> io::Result<()> {
+        let (file, mut prefix) = (dup(file)?, "@");
+        if self.is_upstream {
+            // It opens its files itself, so its user must be able to. This is the path of an open one.
+            fchown(&file, self.uid.map(Uid::from_raw), self.uid.map(Gid::from_raw))?;
+            prefix = "/proc/self/fd/";
+        }
+        self.command.arg(format!("--block:{device}={prefix}{}", file.as_raw_fd()));
+        self.inherited.push(file);
+        Ok(())
+    }
+
+    /// Ends the command line.
+    pub fn guest(&mut self, image: &Path, args: impl IntoIterator<Item = impl AsRef<OsStr>>) {
+        self.command.arg("--").arg(image).args(args);
+    }
+
+    /// Starts it. Its record is completed and kept in `folder`, and `news` is readable when it has any.
+    pub fn start(mut self, folder: &Path, record: &mut Record, news: &OwnedFd) -> io::Result<Process> {
+        let fifo = folder.join("console");
+        mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR)?;
+        // Open for reading too: its writes find a reader whatever becomes of the shim.
+        let output = File::options().read(true).write(true).open(&fifo)?;
+        self.command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+        let mut child = self.command.spawn()?;
+        let pid = child.id();
+        let mut keep = || {
+            sched_setaffinity(Some(Pid::from_child(&child)), &self.cpus)?;
+            (record.listed.pid, record.started, record.uid) = (pid, started(pid)?, self.uid);
+            let mut bytes = Vec::new();
+            frame::encode(record, &mut bytes).map_err(io::Error::other)?;
+            fs::write(folder.join("record"), bytes)?;
+            fs::write(folder.join("pid"), format!("{pid}\n"))?;
+            let process = Process::open(pid, &fifo)?;
+            process.watch(record.listed.instance, news)?;
+            Ok(process)
+        };
+        keep().inspect_err(|_| drop(child.kill().and_then(|()| child.wait())))
+    }
+}
+
+/// A monitor's process, which runs or whose console has not been read to its end.
+pub struct Process {
+    /// Readable once it has ended.
+    pidfd: OwnedFd,
+    /// What the guest writes. It is open for writing too: it never comes to an end, it only has nothing to read.
+    console: File,
+    /// Console bytes that were dropped and not told yet.
+    lost: u64,
+}
+
+impl Process {
+    fn open(pid: u32, fifo: &Path) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let console = open(fifo, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { pidfd, console: console.into(), lost: 0 })
+    }
+
+    /// Takes over what an earlier shim started: its record, and its process if that still runs. One without a whole
+    /// record was never acknowledged: it is ended and forgotten.
+    pub fn adopt(folder: &Path) -> io::Result<Option<(Record, Option<Self>)>> {
+        let (fifo, mut inbox) = (folder.join("console"), Inbox::default());
+        match File::open(folder.join("record")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => 0,
+            record => record?.read_to_end(inbox.back())?,
+        };
+        let Some(record) = inbox.next_message::<Record>().map_err(io::Error::other)? else {
+            end_writers(&fifo)?;
+            return fs::remove_dir_all(folder).map(|()| None);
+        };
+        let process = Self::find(&record, &fifo)?;
+        Ok(Some((record, process)))
+    }
+
+    fn find(record: &Record, fifo: &Path) -> io::Result<Option<Self>> {
+        let process = match Self::open(record.listed.pid, fifo) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => return Ok(None),
+            process => process?,
+        };
+        // It is open before this, so if the pid has the recorded start now, both are of the same process. One that has
+        // ended is still there until its new parent reaps it.
+        let started = started(record.listed.pid);
+        Ok((!process.is_over(Timespec::default()) && started? == record.started).then_some(process))
+    }
+
+    /// From here on `news` is readable when it has something to tell.
+    pub fn watch(&self, instance: InstanceId, news: &OwnedFd) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(instance.0);
+        epoll::add(news, &self.pidfd, data, epoll::EventFlags::IN)?;
+        Ok(epoll::add(news, &self.console, data, epoll::EventFlags::IN)?)
+    }
+
+    /// Kills it, if it has not ended.
+    pub fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Err(Errno::SRCH) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// What is to be told of it next. All that it wrote comes before its end.
+    pub fn news(&mut self, instance: InstanceId) -> Option<Event> {
+        if let bytes @ 1.. = mem::take(&mut self.lost) {
+            return Some(Event::ConsoleLost { instance, bytes });
+        }
+        // Looked at before the console: what is not there once it has ended never comes.
+        let is_over = self.is_over(Timespec::default());
+        let mut data = [0; CONSOLE_BYTES_MAX];
+        match self.console.read(&mut data).unwrap_or(0) {
+            0 if is_over => Some(Event::Exited { instance, status: self.reap() }),
+            0 => None,
+            count => Blob::try_from(&data[..count]).ok().map(|data| Event::Console { instance, data }),
+        }
+    }
+
+    /// Whether it has ended, or does in so much time.
+    fn is_over(&self, within: Timespec) -> bool {
+        poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&within)).is_ok_and(|ready| ready > 0)
+    }
+
+    fn reap(&self) -> ExitStatus {
+        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        // An earlier shim's child is not ours to wait for.
+        let Ok(Some(status)) = status else { return ExitStatus::Unknown };
+        let byte = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok());
+        let code = byte(status.exit_status()).map(ExitStatus::Code);
+        code.or(byte(status.terminating_signal()).map(ExitStatus::Signal)).unwrap_or(ExitStatus::Unknown)
+    }
+
+    /// Drops the oldest bytes of a console that nobody takes and that is about to make its guest wait.
+    pub fn shed_console(&mut self) {
+        let size = fcntl_getpipe_size(&self.console).unwrap_or(0);
+        let waiting = ioctl_fionread(&self.console).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(size));
+        // A piece that does not fit into the last page begins a new one, so a full pipe may hold only half its size.
+        if waiting > size / 2 {
+            let mut oldest = vec![0; waiting - size / 4];
+            self.lost += self.console.read(&mut oldest).unwrap_or(0) as u64;
+        }
+    }
+}
+
+/// Ends the processes whose standard output is `fifo`, and waits until they have.
+fn end_writers(fifo: &Path) -> io::Result<()> {
+    for entry in fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|target| target == fifo) {
+            log(format_args!("process {pid} was started and never acknowledged: ended"));
+            let process = Process::open(pid, fifo)?;
+            process.kill()?;
+            process.is_over(Timespec { tv_sec: 1, tv_nsec: 0 });
+        }
+    }
+    Ok(())
+}
+
+/// What tells a process from all others that had or will have its pid: the host's boot, and when after that, in clock
+/// ticks, it started (field 22 of proc(5)'s `stat`; the second, in parentheses, may hold anything).
+fn started(pid: u32) -> io::Result<String> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let ticks = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
+    Ok(boot + ticks.ok_or(Errno::SRCH)?)
+}
+
+/// A program in an empty environment, out of the terminal's reach.
+fn command(path: &Path, uid: Option<u32>) -> Command {
+    let mut command = Command::new(path);
+    command.env_clear().process_group(0).stdin(Stdio::null());
+    if let Some(uid) = uid {
+        command.uid(uid).gid(uid); // which drops the supplementary groups as well
+    }
+    command
+}
+
+/// Asks petrel-tender what it can do here. The options spare it to find that out again for each guest.
+fn probe(path: &Path, uid: Option<u32>) -> io::Result<(Abilities, Vec<String>)> {
+    let output = command(path, uid).arg("--probe").output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let word = |key| said.split_whitespace().find_map(|word| word.strip_prefix(key));
+    let (Some(backend), Some(khz)) = (word("backend="), word("tsc_khz=")) else {
+        return Err(io::Error::other(format!("not understood: {output:?}")));
+    };
+    let options = vec![format!("--backend={backend}"), format!("--tsc-khz={khz}")];
+    let backend = if backend == "kvm" { Backend::Kvm } else { Backend::Ring3 };
+    Ok((Abilities { target: 1, version: 2, backend }, options))
+}
