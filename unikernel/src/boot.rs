@@ -122,7 +122,7 @@ pub fn control_plane<N: Nic, E>(
     } = machine;
     let operators = OperatorsServer::new(&service.certificate, &service.key, &service.operators, clock)
         .map_err(BootError::Setup)?;
-    let shim_tls = LinkClient::new(&link.key, &link.shim_public_key, clock).map_err(BootError::Setup)?;
+    let shim_tls = LinkClient::new(&link.key, &link.shim_public_key).map_err(BootError::Setup)?;
     // A gateway of the seal's network is of no use in another one.
     let gateway = overrides.gateway.or(service.gateway.filter(|_| overrides.ipv4.is_none()));
     let ipv4 = overrides.ipv4.unwrap_or(service.ipv4);

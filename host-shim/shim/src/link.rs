@@ -1,5 +1,4 @@
-//! TLS 1.3 to the one peer. Both sides show a raw public key (RFC 7250) that the other has pinned: no certificates,
-//! no names, no dates.
+//! Frames to and from the one peer, inside TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,97 +7,12 @@ use std::sync::Arc;
 use petrel_wire::frame::{self, FrameError, Inbox};
 use petrel_wire::shim::{FromShim, Request};
 use rustix::event::{PollFd, PollFlags};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
-use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, ServerConnection,
-    SignatureScheme, version::TLS13,
-};
-
-use crate::about;
-use crate::config::Config;
+use rustls::{ServerConfig, ServerConnection};
 
 /// With so much waiting to be sent, requests and consoles wait too.
 const QUEUE_BYTES_MARK: usize = 256 * 1024;
 /// Reads of a socket in one turn of the loop, each of a few KiB.
 const READS_PER_TURN: usize = 64;
-
-/// Lets in whoever has the pinned key, and nobody else.
-#[derive(Debug)]
-struct PinnedKey {
-    /// The whole SubjectPublicKeyInfo.
-    spki: Vec<u8>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ClientCertVerifier for PinnedKey {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        key: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        if key.as_ref() == self.spki {
-            Ok(ClientCertVerified::assertion())
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::HandshakeNotComplete) // never called: TLS 1.2 is not compiled in
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let key = SubjectPublicKeyInfoDer::from(key.as_ref());
-        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
-}
-
-/// The TLS side of the configuration.
-pub fn tls_config(config: &Config) -> Result<Arc<ServerConfig>, String> {
-    let provider = Arc::new(ring::default_provider());
-    let key = PrivatePkcs8KeyDer::from(config.key.clone());
-    let key = provider.key_provider.load_private_key(key.into());
-    let key = key.map_err(about("key: expected PKCS #8 DER"))?;
-    let public = key.public_key().ok_or("key: expected one with a public half")?.to_vec();
-    let own = Arc::new(CertifiedKey::new(vec![public.into()], key));
-    let algorithms = provider.signature_verification_algorithms;
-    let peer = Arc::new(PinnedKey { spki: config.control_plane_public_key.clone(), algorithms });
-    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]);
-    let builder = builder.map_err(about("TLS"))?.with_client_cert_verifier(peer);
-    let mut tls = builder.with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(own)));
-    // Each connection proves the keys anew.
-    tls.send_tls13_tickets = 0;
-    tls.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(tls))
-}
 
 /// A connection, in its handshake or with the peer on it.
 pub struct Link {

@@ -36,10 +36,11 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
 use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
 
 use crate::config::Config;
 use crate::control_plane::ControlPlane;
-use crate::link::{Link, tls_config};
+use crate::link::Link;
 use crate::ops::Ops;
 
 const USAGE: &str =
@@ -53,9 +54,7 @@ fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--config", file] => Config::load(file).and_then(|config| Shim::start(config)?.run()),
-        ["--config", file, "--check-config"] => {
-            Config::load(file).and_then(|config| tls_config(&config)).map(drop)
-        }
+        ["--config", file, "--check-config"] => Config::load(file).and_then(|config| tls(&config)).map(drop),
         _ => Err(USAGE.into()),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
@@ -71,6 +70,11 @@ fn log(line: Arguments<'_>) {
 /// Says what an error is about.
 fn about<E: Display>(what: impl Display) -> impl FnOnce(E) -> String {
     move |error| format!("{what}: {error}")
+}
+
+fn tls(config: &Config) -> Result<Arc<ServerConfig>, String> {
+    let tls = petrel_link::server(default_provider(), &config.key, &config.control_plane_public_key);
+    tls.map(Arc::new).map_err(about("key: expected PKCS #8 DER"))
 }
 
 struct Shim {
@@ -91,7 +95,7 @@ struct Shim {
 impl Shim {
     /// Comes up: takes over what runs, and starts the control plane if that does not.
     fn start(mut config: Config) -> Result<Self, String> {
-        let (tls, listen) = (tls_config(&config)?, config.listen);
+        let (tls, listen) = (tls(&config)?, config.listen);
         confine().map_err(about("rights and limits"))?;
         let lock = open_state(&mut config.state_dir).map_err(about("state_dir"))?;
         let mut ops = Ops::new(config)?;

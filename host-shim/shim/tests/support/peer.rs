@@ -10,12 +10,8 @@ use petrel_wire::{Blob, Digest, ExitStatus, List};
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use rustls::client::AlwaysResolvesClientRawPublicKeys;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// RFC 8410: what comes before the 32 bytes of an Ed25519 public key.
@@ -220,64 +216,6 @@ pub fn sha256(bytes: &[u8]) -> Digest {
 }
 
 fn client(keys: &Keys) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let key = PrivatePkcs8KeyDer::from(keys.peer_private.clone());
-    let key = provider.key_provider.load_private_key(key.into()).unwrap();
-    let own = CertifiedKey::new(vec![keys.peer_public.clone().into()], key);
-    let pinned = Pinned(keys.shim_public.clone(), provider.signature_verification_algorithms);
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap();
-    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(pinned));
-    Arc::new(
-        config.with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(own)))),
-    )
-}
-
-#[derive(Debug)]
-struct Pinned(Vec<u8>, WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        key: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        assert_eq!(key.as_ref(), self.0, "the shim shows its own key");
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        unreachable!("TLS 1.3 only")
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature_with_raw_key(
-            message,
-            &SubjectPublicKeyInfoDer::from(key.as_ref()),
-            signature,
-            &self.1,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.1.supported_schemes()
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    let provider = rustls::crypto::ring::default_provider();
+    Arc::new(petrel_link::client(provider, &keys.peer_private, &keys.shim_public).unwrap())
 }
