@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use petrel_shim::{
     check::{Refusal, check},
-    ledger::{Ledger, Record, State, Tap, Upload},
+    ledger::{Ledger, Record, Tap, Upload},
 };
 use petrel_wire::{
     Blob, Digest, ExitStatus, VolumeName,
     limits::{CONSOLE_BYTES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
     shim::{
-        Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Monitor, Op, Reply, Request, Spawn, TapId,
+        Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Listed, Monitor, Op, Reply, Request,
+        Spawn, TapId,
     },
 };
 
@@ -54,7 +55,7 @@ impl Host {
                 bridges: bridges.try_into().unwrap(),
                 monitors: monitors.try_into().unwrap(),
             },
-            ledger: Ledger::default(),
+            ledger: Ledger::new(BTreeSet::new()),
             images: BTreeMap::new(),
             volumes: vec!["data".into(), "more".into()],
             sent: VecDeque::new(),
@@ -166,8 +167,8 @@ impl Host {
         let pid = 1000 + u32::try_from(self.spawned.len()).unwrap();
         let taps: Vec<TapId> = spawn.nets.iter().map(|net| net.tap).collect();
         let volumes: Vec<_> = spawn.blocks.iter().map(|block| block.volume.clone()).collect();
-        let record = record(pid, taps, volumes, spawn.tag.clone());
-        self.ledger.started(spawn.instance, record, ());
+        let record = record(spawn.instance, pid, taps, volumes, spawn.tag.clone());
+        self.ledger.enter(record, Some(()));
         self.spawned.push(spawn);
         Ok(Reply::Spawned { pid })
     }
@@ -182,8 +183,8 @@ impl Host {
 
     /// A monitor that no control plane of ours has started.
     pub fn start_foreign(&mut self, instance: InstanceId, taps: &[TapId], tag: &[u8]) {
-        let record = record(7, taps.to_vec(), Vec::new(), Blob::try_from(tag).unwrap());
-        self.ledger.started(instance, record, ());
+        let record = record(instance, 7, taps.to_vec(), Vec::new(), Blob::try_from(tag).unwrap());
+        self.ledger.enter(record, Some(()));
     }
 
     /// A guest writes to its console.
@@ -219,18 +220,22 @@ impl Host {
     }
 
     pub fn running(&self) -> Vec<InstanceId> {
-        let running = self.ledger.monitors.iter().filter(|(_, m)| matches!(m.state, State::Running(())));
+        let running = self.ledger.monitors.iter().filter(|(_, m)| m.process.is_some());
         running.map(|(id, _)| *id).collect()
     }
 }
 
-fn record(pid: u32, taps: Vec<TapId>, volumes: Vec<VolumeName>, tag: Blob<TAG_BYTES_MAX>) -> Record {
+fn record(
+    instance: InstanceId,
+    pid: u32,
+    taps: Vec<TapId>,
+    volumes: Vec<VolumeName>,
+    tag: Blob<TAG_BYTES_MAX>,
+) -> Record {
+    let taps = taps.try_into().unwrap();
     Record {
-        pid,
-        started: Default::default(),
-        uid: None,
-        taps: taps.try_into().unwrap(),
+        listed: Listed { instance, pid, exited: None, taps, tag },
         volumes: volumes.try_into().unwrap(),
-        tag,
+        ..Record::default()
     }
 }
