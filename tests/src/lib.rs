@@ -152,6 +152,12 @@ impl Devhost {
         }
     }
 
+    /// Waits until the control plane is there and has the shim behind it.
+    #[track_caller]
+    pub fn until_whole(&self) {
+        self.eventually("the host is whole", || (self.petrel(&["host"]).code == 0).then_some(()));
+    }
+
     /// What the shim has logged, the control plane's console in it.
     #[must_use]
     pub fn shim_log(&self) -> String {

@@ -138,10 +138,6 @@ fn crash(host: &Devhost, kind: u64) {
     }
 }
 
-fn is_whole(host: &Devhost) -> Option<()> {
-    (host.petrel(&["host"]).code == 0).then_some(())
-}
-
 fn bystanders(host: &Devhost) -> Vec<u64> {
     ["bystander-1", "bystander-2"].map(|name| host.json(&["info", name])["pid"].as_u64().unwrap_or(0)).into()
 }
@@ -174,7 +170,7 @@ fn what_was_acknowledged_holds_through_crashes_of_all_trusted_parts() {
         let running: Vec<_> = (0..WORKERS).map(work).collect();
         let mut random = Random(seed);
         for _ in 0..crashes {
-            host.eventually("the host is whole", || is_whole(&host));
+            host.until_whole();
             thread::sleep(Duration::from_millis(random.below(CALM_MS_MAX)));
             crash(&host, random.below(3));
             assert!(!running.iter().any(thread::ScopedJoinHandle::is_finished), "a client has found a fault");
@@ -183,7 +179,7 @@ fn what_was_acknowledged_holds_through_crashes_of_all_trusted_parts() {
         running.into_iter().map(|worker| worker.join().expect("a client has found a fault")).collect()
     });
 
-    host.eventually("the host is whole", || is_whole(&host));
+    host.until_whole();
     assert!(workers.iter().map(|worker| worker.acknowledged).sum::<usize>() > WORKERS, "there was a load");
     let mut there = 0;
     for worker in &workers {
