@@ -50,6 +50,9 @@ impl Engine {
     fn adopt(&mut self, entry: Listed) {
         let Listed { instance, pid, exited, taps, tag } = entry;
         self.next_instance = self.next_instance.max(instance.0.saturating_add(1));
+        // Whatever becomes of it here, its taps are its own until it has ended.
+        let taps_end = taps.iter().map(|tap| tap.0.saturating_add(1)).max();
+        self.next_tap = self.next_tap.max(taps_end.unwrap_or(0));
         self.shim.unlisted.remove(&instance);
         self.unsure.remove(&instance);
         if self.doomed.remove(&instance) {
