@@ -24,7 +24,7 @@ use petrel_wire::{
 };
 
 use crate::{
-    host::{Broken, Host, name_of},
+    host::{Broken, Host},
     model::{Checked, Model, Violation, dishonest},
     operator::Operator,
     plan::{Event, Plan},
@@ -189,19 +189,18 @@ impl World {
         let request: Request = decoded(payload, "the shim")?;
         self.trace.note(|| format!("shim ← {request:?}"));
         self.model.asked_of_host(&request.op, &self.host)?;
-        let spawned = match &request.op {
-            Op::Spawn(spawn) => name_of(&spawn.tag),
+        let spawn = match &request.op {
+            Op::Spawn(spawn) => Some(spawn.clone()),
             _ => None,
         };
         let failures = self.host.failures;
         let answer = self.host.handle(request).map_err(|Broken(violation)| dishonest(&violation))?;
         self.model.host_failed |= self.host.failures < failures;
-        if let Some(answer) = answer {
-            self.send_to_plane(&answer);
-        }
-        match spawned {
-            Some(name) => self.model.carried_out(&name, &self.host),
-            None => Ok(()),
+        let Some(answer) = answer else { return Ok(()) };
+        self.send_to_plane(&answer);
+        match (answer, spawn) {
+            (FromShim::Reply { result: Ok(_), .. }, Some(spawn)) => self.model.started(&spawn, &self.host),
+            _ => Ok(()),
         }
     }
 
