@@ -10,7 +10,8 @@
 //! | `session` | operators' sessions: hello, requests, answers |
 //! | `stream` | answers in pieces, within each session's credit |
 //! | `policy` | who may do what; the only maker of a `Grant`, without which nothing leaves for the shim |
-//! | `record`, `state` | what can change, and what there is; the seam for the journal |
+//! | `record`, `state` | what can change, and what there is |
+//! | `journal` | what is kept of it through any crash; no output leaves before its records |
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
 //! | `upload`, `images` | images on their way to the host, and what is known of those there |
@@ -31,6 +32,7 @@ mod images;
 #[cfg(feature = "inspect")]
 mod inspect;
 mod io;
+mod journal;
 mod limits;
 mod planted;
 mod policy;
@@ -44,6 +46,6 @@ mod upload;
 pub use engine::Engine;
 #[cfg(feature = "inspect")]
 pub use inspect::Table;
-pub use io::{Config, Input, Level, Now, Output, Peer, SessionId};
+pub use io::{Config, Input, Level, Now, Output, Peer, SessionId, StateDevice};
 #[cfg(feature = "planted")]
 pub use planted::{Planted, plant};

@@ -65,6 +65,8 @@ pub(crate) enum Kind {
     Upload(petrel_wire::Digest),
     /// It is one of the session's streams.
     Stream,
+    /// It sends a state file.
+    Import,
 }
 
 /// Who waits for an answer.
@@ -111,6 +113,7 @@ impl Engine {
         match kind {
             Kind::Upload(digest) => self.upload_abandoned(asker, digest),
             Kind::Destroy(instance) => self.destroy_abandoned(asker, instance),
+            Kind::Import => self.import_abandoned(asker),
             Kind::Plain | Kind::Stream => {}
         }
     }
@@ -133,6 +136,7 @@ impl Engine {
             (false, Request::Hello(hello)) => self.hello(id, number, hello),
             (true, Request::Cancel) => self.cancel(id, number),
             (true, Request::ImageChunk(data)) => self.chunk(id, number, data),
+            (true, Request::StateChunk(data)) => self.state_chunk(id, number, data),
             (false, _) | (true, Request::Hello(_)) => self.expel(id, number, Refusal::HelloExpected),
             (true, request) => self.request(id, number, request),
         }
@@ -166,7 +170,9 @@ impl Engine {
         if session.requests.len() >= REQUESTS_MAX {
             return self.send(id, number, Response::Refused(Refusal::Full(Table::Requests)));
         }
-        match policy::permit(&session.peer, &request) {
+        let permitted = policy::permit(&session.peer, &request);
+        let refused = self.journal.refuses(&request);
+        match permitted.and_then(|grant| refused.map_or(Ok(grant), Err)) {
             Ok(grant) => {
                 self.serial += 1;
                 let asker = Asker { session: id, id: number, serial: self.serial };
@@ -186,8 +192,10 @@ impl Engine {
             Request::Info(name) => self.info(asker, &name),
             Request::Console { name, follow } => self.console(asker, &name, follow),
             Request::Destroy(name) => self.destroy(asker, grant, &name),
+            Request::StateExport => self.state_export(asker),
+            Request::StateImport { bytes, force } => self.state_import(asker, grant, bytes, force),
             // Told apart before they get here.
-            Request::Hello(_) | Request::ImageChunk(_) | Request::Cancel => {}
+            Request::Hello(_) | Request::ImageChunk(_) | Request::StateChunk(_) | Request::Cancel => {}
         }
     }
 
@@ -204,6 +212,7 @@ impl Engine {
             unikernels: u32::try_from(self.state.len()).unwrap_or(u32::MAX),
             bridges: host.bridges.clone(),
             monitors: host.monitors.clone(),
+            journal: self.journal.told(),
         };
         self.answer(asker, Response::Host(info.into()));
     }
@@ -233,7 +242,7 @@ impl Engine {
     fn cancel(&mut self, id: SessionId, number: u32) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         match session.requests.get(&number) {
-            Some(&Unanswered { serial, kind: kind @ Kind::Upload(_) }) => {
+            Some(&Unanswered { serial, kind: kind @ (Kind::Upload(_) | Kind::Import) }) => {
                 session.requests.remove(&number);
                 self.abandon(Asker { session: id, id: number, serial }, kind);
             }
@@ -256,8 +265,26 @@ impl Engine {
                 self.upload_chunk(Asker { session: id, id: number, serial }, digest, data);
             }
             Some(_) => self.expel(id, number, Refusal::IdInUse),
-            None if session.refused_uploads.contains(&number) => {}
-            None => self.send(id, number, Response::Refused(Refusal::UnexpectedChunk)),
+            None => self.stray_chunk(id, number),
+        }
+    }
+
+    /// A chunk that no upload awaits: dropped if one did, until it was refused.
+    pub(crate) fn stray_chunk(&mut self, id: SessionId, number: u32) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        if !session.refused_uploads.contains(&number) {
+            self.send(id, number, Response::Refused(Refusal::UnexpectedChunk));
+        }
+    }
+
+    fn state_chunk(&mut self, id: SessionId, number: u32, data: crate::upload::Chunk) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        match session.requests.get(&number) {
+            Some(&Unanswered { serial, kind: Kind::Import }) => {
+                self.import_chunk(Asker { session: id, id: number, serial }, &data);
+            }
+            Some(_) => self.expel(id, number, Refusal::IdInUse),
+            None => self.stray_chunk(id, number),
         }
     }
 
@@ -299,7 +326,7 @@ impl Engine {
         }
         let Some(session) = self.sessions.get_mut(&asker.session) else { return };
         let request = session.requests.remove(&asker.id);
-        let upload = matches!(request, Some(Unanswered { kind: Kind::Upload(_), .. }));
+        let upload = matches!(request, Some(Unanswered { kind: Kind::Upload(_) | Kind::Import, .. }));
         if upload && matches!(response, Response::Refused(_)) {
             if session.refused_uploads.len() >= REQUESTS_MAX {
                 session.refused_uploads.pop_front();

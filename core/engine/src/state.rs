@@ -46,6 +46,17 @@ impl Unikernel {
         }
     }
 
+    /// Records that make it again. That it runs, and as which process, the shim tells.
+    fn records(&self, instance: InstanceId) -> impl Iterator<Item = Record> {
+        let creating = Record::Creating { instance, spec: self.spec.clone(), taps: self.taps.clone() };
+        let ended = match self.run {
+            Run::Ended { status, at_ms } => Some(Record::Ended { instance, status, at_ms }),
+            Run::Starting | Run::Running { .. } => None,
+        };
+        let destroying = self.destroying.then_some(Record::Destroying(instance));
+        core::iter::once(creating).chain(ended).chain(destroying)
+    }
+
     /// In brief.
     pub fn brief(&self) -> Brief {
         let state = match self.run {
@@ -86,6 +97,7 @@ pub(crate) struct State {
     volumes: BTreeMap<VolumeName, InstanceId>,
     taps: BTreeSet<TapId>,
     memory_given_mib: u64,
+    complete: bool,
 }
 
 impl State {
@@ -106,6 +118,31 @@ impl State {
                     self.names.remove(&unikernel.spec.name);
                 }
             }
+            Record::Complete => self.complete = true,
+        }
+    }
+
+    /// Records that make this state again, but for what is learned anew: the journal's snapshot.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let unikernels = self.unikernels.iter().flat_map(|(&id, unikernel)| unikernel.records(id));
+        unikernels.chain(self.complete.then_some(Record::Complete))
+    }
+
+    /// What takes `record` back, if nothing may be left of it when it could not be made durable. Ask before it is
+    /// applied.
+    pub fn undo(&self, record: &Record) -> Option<Record> {
+        match record {
+            Record::Creating { instance, .. } => Some(Record::Removed(*instance)),
+            Record::Destroying(instance) => {
+                let wanted = self.by_id(*instance).is_some_and(|unikernel| !unikernel.destroying);
+                wanted.then_some(Record::Kept(*instance))
+            }
+            // What has happened on the host has happened.
+            Record::Started { .. }
+            | Record::Ended { .. }
+            | Record::Kept(_)
+            | Record::Removed(_)
+            | Record::Complete => None,
         }
     }
 
@@ -148,6 +185,11 @@ impl State {
                 self.volumes.remove(&block.volume);
             }
         }
+    }
+
+    /// Whether all that is ours on the host is here.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The unikernel with this id.

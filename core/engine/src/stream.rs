@@ -1,6 +1,8 @@
 //! Answers that come in pieces: consoles and listings. Each session has a credit of bytes in its queue; when
 //! it is used up its streams wait, in turn, and cost nobody else.
 
+use alloc::boxed::Box;
+
 use petrel_wire::{
     ExitStatus, Name,
     limits::SESSION_QUEUE_BYTES,
@@ -11,6 +13,7 @@ use petrel_wire::{
 use crate::{
     Engine, SessionId,
     console::{Console, Piece},
+    journal::Export,
     planted::{self, Planted},
     session::{Asker, Kind},
 };
@@ -19,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub asker: Asker,
-    source: Source,
+    pub source: Source,
 }
 
 #[cfg(feature = "inspect")]
@@ -37,6 +40,8 @@ pub(crate) enum Source {
     List { after: Option<Name> },
     /// A console, from this position on, up to that one; without one it goes on until the unikernel has ended.
     Console { instance: InstanceId, cursor: u64, until: Option<u64> },
+    /// A state file.
+    Export(Box<Export>),
 }
 
 /// What a stream does next.
@@ -114,6 +119,10 @@ impl Engine {
         match source {
             Source::List { after } => self.step_list(after),
             Source::Console { instance, cursor, until } => self.step_console(*instance, cursor, *until),
+            Source::Export(export) => match export.next() {
+                Some(data) => Step::Send(Response::StateData(data)),
+                None => Step::End(None, export.end()),
+            },
         }
     }
 
@@ -196,6 +205,7 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
     const LONG: usize = 1024;
     match response {
         Response::Console(bytes) => ENVELOPE + bytes.len(),
+        Response::StateData(bytes) => ENVELOPE + bytes.len(),
         Response::Listed { page, .. } => {
             ENVELOPE + page.iter().map(|entry: &Unikernel| BRIEF + entry.name.len()).sum::<usize>()
         }

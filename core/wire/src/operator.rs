@@ -15,12 +15,17 @@
 //! | `Info` | `Info` |
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
+//! | `StateExport` | `StateData`…, then `StateExported` |
+//! | `StateImport` | `StateWanted`, then after the last `StateChunk` (same `id`) `StateImported` |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
 //!
 //! Any request may be answered by `Refused`, which ends it.
 
+mod journal;
+
 use alloc::boxed::Box;
 
+pub use journal::{Journal, ReadOnly, StateFault};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
@@ -72,6 +77,19 @@ pub enum Request {
     Destroy(Name),
     /// Ends the stream or the upload with this `id`.
     Cancel,
+
+    // The journal.
+    /// All that the control plane keeps, as a state file.
+    StateExport,
+    /// Offers a state file, to be kept in place of what there is.
+    StateImport {
+        /// Its size.
+        bytes: u64,
+        /// Whether what is known so far is given up.
+        force: bool,
+    },
+    /// The next bytes of the state file with this `id`; not answered by itself.
+    StateChunk(Blob<CHUNK_BYTES_MAX>),
 }
 
 /// The versions that a client speaks.
@@ -163,6 +181,22 @@ pub enum Response {
     Destroyed,
     /// The request was not carried out, and this is why.
     Refused(Refusal),
+
+    // The journal.
+    /// The next bytes of the state file.
+    StateData(Blob<CHUNK_BYTES_MAX>),
+    /// The state file is complete.
+    StateExported {
+        /// How many records it holds.
+        records: u32,
+    },
+    /// The state file is awaited: send it.
+    StateWanted,
+    /// What the state file holds is kept.
+    StateImported {
+        /// How many records that were.
+        records: u32,
+    },
 }
 
 /// The control plane's greeting.
@@ -197,6 +231,8 @@ pub struct HostInfo {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors that can run them.
     pub monitors: List<Monitor, MONITORS_MAX>,
+    /// Where the control plane keeps what it knows.
+    pub journal: Journal,
 }
 
 /// A unikernel, in brief.
@@ -347,6 +383,19 @@ pub enum Refusal {
     ShimAway,
     /// The shim could not do it.
     Shim(crate::shim::Fault),
+
+    // The journal.
+    /// Changes cannot be kept, so none is made.
+    ReadOnly(ReadOnly),
+    /// The state file is no such file, or cannot be used.
+    StateFile(StateFault),
+    /// The state file would take the place of what there is.
+    StateInUse {
+        /// The unikernels that there are.
+        unikernels: u32,
+        /// Those of them that have not ended.
+        running: u32,
+    },
 }
 
 /// Which table is full.
@@ -362,6 +411,8 @@ pub enum Table {
     Taps,
     /// Requests to the shim.
     ShimRequests,
+    /// State files on their way, in either direction.
+    StateFiles,
 }
 
 /// What kind of device a manifest declares.

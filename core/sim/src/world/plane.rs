@@ -112,6 +112,9 @@ impl World {
                 self.engine_handles(Input::LinkClosed);
                 Ok(())
             }
+            Output::Persist { .. } => {
+                ensure(false, || "something is written where there is no device".into())
+            }
             Output::Log { level, line } => {
                 self.trace.note(|| format!("log {level:?}: {line}"));
                 ensure(!line.contains('\n'), || format!("logged on two lines: {line:?}"))?;
