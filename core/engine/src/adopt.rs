@@ -12,6 +12,7 @@ use alloc::{boxed::Box, format};
 use petrel_wire::{
     ExitStatus,
     limits::{TAPS_MAX, UNIKERNELS_MAX},
+    operator::ReadOnly,
     shim::{Fault, InstanceId, Listed, Op, Reply, TapId},
 };
 
@@ -109,9 +110,11 @@ impl Engine {
         }
     }
 
-    /// Whether what is ours and runs is in the state. It is not when nothing is remembered, or only a part.
+    /// Whether what is ours and runs is in the state. It is not when nothing is remembered, or only a part; that the
+    /// disk takes nothing more does not take away what was read.
     fn knows_all(&self) -> bool {
-        self.state.is_complete() && self.journal.read_only().is_none()
+        let whole = matches!(self.journal.read_only(), None | Some(ReadOnly::Unwritable));
+        self.state.is_complete() && whole
     }
 
     fn ended_unseen(&mut self, instance: InstanceId, status: ExitStatus) {
