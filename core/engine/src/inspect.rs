@@ -3,14 +3,19 @@
 
 use alloc::collections::BTreeSet;
 
-use petrel_wire::limits::{
-    CONSOLE_HISTORY_BYTES, IMAGES_MAX, REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX, SHIM_REQUESTS_MAX,
-    TAPS_MAX, UNIKERNELS_MAX, UPLOADS_MAX,
+use petrel_wire::{
+    Name,
+    limits::{
+        CONSOLE_HISTORY_BYTES, IMAGES_MAX, REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX,
+        SHIM_REQUESTS_MAX, TAPS_MAX, UNIKERNELS_MAX, UPLOADS_MAX,
+    },
+    operator::ReadOnly,
+    shim::InstanceId,
 };
 
 use crate::{
     Engine,
-    limits::{CONSOLE_GAPS_MAX, CREATES_WAITING_MAX},
+    limits::{CONSOLE_GAPS_MAX, CREATES_WAITING_MAX, RECORDS_WAITING_MAX},
     session::Session,
 };
 
@@ -41,6 +46,8 @@ impl Engine {
             stays("streams of a session", fullest(|session| session.streams.len()), REQUESTS_MAX),
             stays("bytes queued for a session", fullest(|session| session.queued), 2 * SESSION_QUEUE_BYTES),
             passes("outputs", self.outputs.len(), 0),
+            passes("records that wait", self.journal.waiting_len(), RECORDS_WAITING_MAX),
+            stays("state files on their way", usize::from(self.transfer.is_some()), 1),
             passes("requests to the shim", self.shim.unanswered(), SHIM_REQUESTS_MAX),
             passes("unlisted unikernels", self.shim.unlisted.len(), UNIKERNELS_MAX),
             stays("unikernels", self.state.len(), UNIKERNELS_MAX),
@@ -69,6 +76,17 @@ impl Engine {
         .into_iter()
     }
 
+    /// The unikernels that are known.
+    pub fn known(&self) -> impl Iterator<Item = (InstanceId, &Name)> {
+        let known = self.state.ids().filter_map(|id| Some((id, self.state.by_id(id)?)));
+        known.map(|(id, unikernel)| (id, &unikernel.spec.name))
+    }
+
+    /// Why nothing can be kept, if so.
+    pub fn read_only(&self) -> Option<ReadOnly> {
+        self.journal.read_only()
+    }
+
     /// Whether what is counted as it goes is what a count of everything gives. Says what is not.
     ///
     /// # Errors
@@ -81,7 +99,9 @@ impl Engine {
         let creations: BTreeSet<_> = self.creations.keys().collect();
         let starting: BTreeSet<_> = self.state.starting().collect();
         ensure(creations.iter().all(|id| starting.contains(*id)), "a creation of what is not starting")?;
-        ensure(creations.len() == starting.len(), "something is starting, and nobody does it")
+        // What was starting when an earlier control plane ended, the shim has yet to tell of.
+        let told = creations.len() == starting.len() || !self.shim.is_ready();
+        ensure(told, "something is starting, and nobody does it")
     }
 }
 

@@ -142,10 +142,9 @@ impl Host {
         self.instances_of(name).last()
     }
 
-    /// Whether a monitor of a name has ever ended like this, or like this as far as anybody can know.
+    /// Whether a monitor of a name has ever ended like this.
     pub fn has_ended(&self, name: &Name, status: ExitStatus) -> bool {
-        let ends = self.ended.get(name);
-        ends.is_some_and(|ends| status == ExitStatus::Unknown || ends.contains(&status))
+        self.ended.get(name).is_some_and(|ends| ends.contains(&status))
     }
 
     /// How the youngest monitor of a name ended.
