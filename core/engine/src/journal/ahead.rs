@@ -12,6 +12,7 @@ use petrel_wire::{
 use super::{Journal, Undo, recover};
 use crate::{
     Config, Engine, Level, Output, StateDevice,
+    planted::{self, Planted},
     record::{Durability, Record},
     shim_client::Nonsense,
     state::Before,
@@ -86,6 +87,7 @@ impl Engine {
         match self.journal.commit(self.now.monotonic_ns, &self.state) {
             Ok(writes) if writes.is_empty() => {}
             Ok(writes) => {
+                let mark = if planted::is(Planted::SkipWriteAhead) { self.outputs.len() } else { mark };
                 let held = self.outputs.split_off(mark);
                 self.outputs.extend(writes);
                 self.outputs.extend(held);

@@ -94,6 +94,12 @@ impl Journal {
         matches!(self.mode, Mode::Writable(_))
     }
 
+    /// How many records are not on the disk.
+    #[cfg(feature = "inspect")]
+    pub fn waiting_len(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Why nothing can be kept, if so.
     pub fn read_only(&self) -> Option<ReadOnly> {
         match self.mode {
