@@ -17,6 +17,7 @@
 //! | `upload`, `images` | images on their way to the host, and what is known of those there |
 //! | `create`, `destroy` | the two flows |
 //! | `console` | what is kept of a guest's output |
+//! | `inspect`, `planted` | for the simulator: how full the tables are, and faults that its checkers must find |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -28,9 +29,12 @@ mod create;
 mod destroy;
 mod engine;
 mod images;
+#[cfg(feature = "inspect")]
+mod inspect;
 mod io;
 mod journal;
 mod limits;
+mod planted;
 mod policy;
 mod record;
 mod session;
@@ -40,4 +44,8 @@ mod stream;
 mod upload;
 
 pub use engine::Engine;
+#[cfg(feature = "inspect")]
+pub use inspect::Table;
 pub use io::{Config, Input, Level, Now, Output, Peer, SessionId, StateDevice};
+#[cfg(feature = "planted")]
+pub use planted::{Planted, plant};

@@ -17,6 +17,7 @@ use petrel_wire::{
 
 use crate::{
     Engine, Level, Output, Peer, SessionId,
+    planted::{self, Planted},
     policy::{self, Grant},
     stream::{Source, Stream, response_bytes},
 };
@@ -35,6 +36,14 @@ pub(crate) struct Session {
     pub queued: usize,
     /// The latest uploads that were refused: chunks of theirs may still be on the way.
     refused_uploads: VecDeque<u32>,
+}
+
+#[cfg(feature = "inspect")]
+impl Session {
+    /// How many of its streams read a console.
+    pub fn consoles_read(&self) -> usize {
+        self.streams.iter().filter(|stream| stream.is_console()).count()
+    }
 }
 
 /// An unanswered request.
@@ -323,6 +332,9 @@ impl Engine {
                 session.refused_uploads.pop_front();
             }
             session.refused_uploads.push_back(asker.id);
+        }
+        if planted::is(Planted::AnswerTwice) && asker.serial.is_multiple_of(64) {
+            self.send(asker.session, asker.id, response.clone());
         }
         self.send(asker.session, asker.id, response);
     }

@@ -108,6 +108,12 @@ impl ShimClient {
         self.host.as_deref().filter(|_| self.is_ready())
     }
 
+    /// How many requests are not answered.
+    #[cfg(feature = "inspect")]
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
     /// The shim's release.
     pub fn release(&self) -> [u16; 3] {
         self.release

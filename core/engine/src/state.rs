@@ -14,7 +14,10 @@ use petrel_wire::{
     shim::{InstanceId, TapId},
 };
 
-use crate::record::{Record, Spec};
+use crate::{
+    planted::{self, Planted},
+    record::{Record, Spec},
+};
 
 /// A unikernel.
 #[derive(Debug)]
@@ -170,7 +173,9 @@ impl State {
         if unikernel.ended().is_some() {
             return;
         }
-        self.memory_given_mib -= u64::from(unikernel.spec.memory_mib);
+        if !planted::is(Planted::KeepMemory) {
+            self.memory_given_mib -= u64::from(unikernel.spec.memory_mib);
+        }
         for tap in unikernel.taps.drain(..) {
             self.taps.remove(&tap);
         }
@@ -235,5 +240,34 @@ impl State {
     /// The memory of all unikernels that have not ended, in MiB.
     pub fn memory_given_mib(&self) -> u64 {
         self.memory_given_mib
+    }
+}
+
+#[cfg(feature = "inspect")]
+impl State {
+    /// Those whose monitors do not run yet.
+    pub fn starting(&self) -> impl Iterator<Item = InstanceId> {
+        let starting = self.unikernels.iter().filter(|(_, unikernel)| unikernel.run == Run::Starting);
+        starting.map(|(id, _)| *id)
+    }
+
+    /// Counts everything anew.
+    ///
+    /// # Errors
+    /// What is out of step.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        use crate::inspect::ensure;
+        let holding = || self.unikernels.values().filter(|unikernel| unikernel.ended().is_none());
+        let memory_mib: u64 = holding().map(|unikernel| u64::from(unikernel.spec.memory_mib)).sum();
+        ensure(memory_mib == self.memory_given_mib, "memory is taken that nobody has")?;
+        let taps: usize = holding().map(|unikernel| unikernel.taps.len()).sum();
+        ensure(taps == self.taps.len(), "taps are taken that nobody has")?;
+        let named = self.names.iter().all(|(name, id)| self.by_id(*id).is_some_and(|u| u.spec.name == *name));
+        ensure(named && self.names.len() == self.unikernels.len(), "names and unikernels are out of step")?;
+        let held = |(volume, id): (&VolumeName, &InstanceId)| {
+            let unikernel = self.by_id(*id).filter(|unikernel| unikernel.ended().is_none());
+            unikernel.is_some_and(|unikernel| unikernel.spec.blocks.iter().any(|b| b.volume == *volume))
+        };
+        ensure(self.volumes.iter().all(held), "a volume is taken that nobody has")
     }
 }

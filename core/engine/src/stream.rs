@@ -14,6 +14,7 @@ use crate::{
     Engine, SessionId,
     console::{Console, Piece},
     journal::Export,
+    planted::{self, Planted},
     session::{Asker, Kind},
 };
 
@@ -22,6 +23,14 @@ use crate::{
 pub(crate) struct Stream {
     pub asker: Asker,
     pub source: Source,
+}
+
+#[cfg(feature = "inspect")]
+impl Stream {
+    /// Whether it reads a console.
+    pub fn is_console(&self) -> bool {
+        matches!(self.source, Source::Console { .. })
+    }
 }
 
 /// Where the pieces come from.
@@ -77,7 +86,8 @@ impl Engine {
         let mut waiting = 0;
         loop {
             let Some(session) = self.sessions.get_mut(&id) else { return };
-            if session.queued >= SESSION_QUEUE_BYTES || waiting >= session.streams.len() {
+            let used_up = session.queued >= SESSION_QUEUE_BYTES && !planted::is(Planted::IgnoreCredit);
+            if used_up || waiting >= session.streams.len() {
                 return;
             }
             let Some(mut stream) = session.streams.pop_front() else { return };

@@ -128,7 +128,7 @@ fn given_a_monitor_with_a_tap_and_a_volume_when_it_ends_then_both_are_free_again
         assert_eq!(peer.ask(Op::TapDestroy(TapId(5))), Err(Fault::InUse));
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))
             .unwrap()
-            .map(|fd| fs::read_link(fd.unwrap().path()).unwrap());
+            .filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()); // some are gone by now
         let descriptors: Vec<_> = descriptors.map(|target| target.display().to_string()).collect();
         assert!(descriptors.iter().any(|target| target == "/dev/net/tun"), "{descriptors:?}");
         assert!(!descriptors.iter().any(|target| target.contains("socket")), "{descriptors:?}");
