@@ -27,18 +27,23 @@ fn restart_control_plane(host: &Devhost) {
     host.until_whole();
 }
 
+/// The user of the shim.
+fn shim_uid(host: &Devhost) -> u32 {
+    fs::metadata(format!("/proc/{}", host.shim_pid())).unwrap().uid()
+}
+
 /// What `petrel host` says of the journal.
 fn journal(host: &Devhost) -> serde_json::Value {
     host.json(&["host"])["journal"].clone()
 }
 
 #[test]
-fn the_state_file_is_made_for_the_control_plane_alone_and_written_through() {
+fn the_state_file_is_the_shims_alone_and_written_through() {
     let host = Devhost::up();
     let metadata = fs::metadata(state_file(&host)).unwrap();
     assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (16 << 20, 0o600));
+    assert_eq!(metadata.uid(), shim_uid(&host), "the monitor has a descriptor, and nothing else");
     let monitor = host.control_plane_pid().unwrap();
-    assert_eq!(metadata.uid(), fs::metadata(format!("/proc/{monitor}")).unwrap().uid());
     let flags = fs::read_dir(format!("/proc/{monitor}/fd")).unwrap().find_map(|fd| {
         let path = fd.unwrap().path();
         let ours = fs::read_link(&path).is_ok_and(|target| target.ends_with("state.img"));
