@@ -30,9 +30,10 @@ use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use hvt_abi::note::Target;
 use rustix::stdio::stdout;
 
-use backend::{Backend, Start, kvm, ring3};
+use backend::{Backend, Start, kvm, ring3, spt};
 use boot::Told;
 use cli::{Choice, Command, Invocation, Settings};
 use devices::Attached;
@@ -99,12 +100,18 @@ fn probe() -> Result<(), Failure> {
 fn run(invocation: &Invocation, last_look: impl FnOnce(&mut Vec<Rule>)) -> Result<Infallible, Failure> {
     let image = Image::open(&invocation.image)?;
     let mut devices = Attached::new(image.devices);
-    let settings = invocation.settings(&mut devices)?;
+    let settings = invocation.settings(image.target, &mut devices)?;
     devices.complete().map_err(|mut faults| {
         faults.push("All declared devices must be attached. See --help for syntax.".into());
         faults
     })?;
     let guest = Guest { image, devices, settings, command_line: boot::command_line(&invocation.arguments)? };
+    if guest.image.target == Target::Spt {
+        return match settings.backend {
+            Choice::Kvm => Err("An spt guest is no guest of KVM: leave --backend=kvm out".into()),
+            _ => guest.run_on::<spt::Spt>(last_look),
+        };
+    }
     signals::exit_on_termination()?;
     if kvm_is_wanted(settings.backend) {
         guest.run_on::<kvm::Kvm>(last_look)

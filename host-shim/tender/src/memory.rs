@@ -9,6 +9,7 @@ use hvt_abi::boot::{BOOT_INFO_BASE, BootInfo, GUEST_MIN_BASE};
 use hvt_abi::elf::Permissions;
 use hvt_abi::hypercall::{BlockRead, BlockWrite, Halt, NetRead, NetWrite, Poll, Puts, Walltime};
 use hvt_abi::manifest::{Entry, ManifestHeader};
+use hvt_abi::spt;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 /// Plain data that may be copied into and out of guest memory.
@@ -32,6 +33,7 @@ plain!(
     u64,
     i32,
     BootInfo,
+    spt::BootInfo,
     ManifestHeader,
     Entry,
     Walltime,

@@ -84,7 +84,7 @@ fn tender_without(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     petrel_tender::main(std::iter::once("petrel-tender".into()).chain(arguments), |rules| {
         if which == LIST {
             for rule in rules.iter() {
-                println!("system call {}: {}", rule.call, rule.why);
+                println!("system call {:3}: {}", rule.call, rule.why);
             }
             std::process::exit(0);
         } else if which != ALL {
@@ -97,19 +97,31 @@ fn tender_without(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 struct Scenario {
     arguments: Vec<String>,
     /// What to do while it runs; afterwards, whether it went as it should.
-    watch: fn(Running) -> (bool, Outcome),
+    watch: Watch,
 }
 
+type Watch = fn(Running) -> (bool, Outcome);
+
 impl Scenario {
-    fn new(options: &[&str], image: &Path, watch: fn(Running) -> (bool, Outcome)) -> Scenario {
+    fn new(backend: &str, options: &[&str], image: &Path, watch: Watch) -> Scenario {
         let image = image.to_str().expect("the target directory's path is UTF-8");
-        let options = options.iter().copied().chain(["--mem=2", "--", image, "limit"]);
-        Scenario { arguments: options.map(str::to_owned).collect(), watch }
+        let backend = format!("--backend={backend}");
+        let words =
+            [&backend, "--mem=2"].into_iter().chain(options.iter().copied()).chain(["--", image, "limit"]);
+        Scenario { arguments: words.map(str::to_owned).collect(), watch }
+    }
+
+    fn hvt(options: &[&str], image: &Path, watch: Watch) -> Scenario {
+        Scenario::new(&backend(), options, image, watch)
+    }
+
+    fn spt(options: &[&str], image: &Path, watch: Watch) -> Scenario {
+        Scenario::new("auto", options, image, watch)
     }
 
     fn command(&self, without: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("/proc is mounted"));
-        command.args([AS_TENDER, without, &format!("--backend={}", backend())]).args(&self.arguments);
+        command.args([AS_TENDER, without]).args(&self.arguments);
         command
     }
 
@@ -149,20 +161,31 @@ fn each_rule_is_needed() {
 fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
     let disk = scratch.file("disk.img", &[0; 4096 * 4]);
     let disk = format!("--block:storage={}", disk.display());
-    let guest = |name: &str, code: &[u8]| scratch.file(name, &Image::new(Target::Hvt, code).bytes());
+    let net = "--net:service0=tap100";
+    let guest = |name: &str, target, code: &[u8]| scratch.file(name, &Image::new(target, code).bytes());
+    let hvt_guest = |name, code| guest(name, Target::Hvt, code);
     vec![
         // Its boot takes traps, the clock and the console; then one block after the other.
-        Scenario::new(&[&disk], &solo5::guest("blk", "hvt"), to_its_end),
-        Scenario::new(&["--net:service0=tap100"], &solo5::guest("net", "hvt"), flooded),
-        Scenario::new(&[], &guest("faults.hvt", code::guest!(writes_to_its_code)), fails_with_a_word),
-        Scenario::new(&[], &guest("unhandled.hvt", code::guest!(faults)), fails_with_a_word),
-        Scenario::new(&[], &guest("naps.hvt", code::guest!(naps)), stopped_and_continued),
+        Scenario::hvt(&[&disk], &solo5::guest("blk", "hvt"), to_its_end),
+        Scenario::hvt(&[net], &solo5::guest("net", "hvt"), flooded),
+        Scenario::hvt(&[], &hvt_guest("faults.hvt", code::guest!(writes_to_its_code)), fails_with_a_word),
+        Scenario::hvt(&[], &hvt_guest("unhandled.hvt", code::guest!(faults)), fails_with_a_word),
+        Scenario::hvt(&[], &hvt_guest("naps.hvt", code::guest!(naps)), stopped_and_continued),
+        Scenario::spt(&[&disk], &solo5::guest("blk", "spt"), to_its_end),
+        Scenario::spt(&[net], &solo5::guest("net", "spt"), flooded),
+        Scenario::spt(&[], &solo5::guest("tls", "spt"), to_its_end),
+        Scenario::spt(&[], &guest("clocks.spt", Target::Spt, code::guest!(tells_both_times)), with_status_0),
     ]
 }
 
 fn to_its_end(running: Running) -> (bool, Outcome) {
     let outcome = running.outcome();
     (outcome.code() == Some(0) && outcome.output.contains("SUCCESS"), outcome)
+}
+
+fn with_status_0(running: Running) -> (bool, Outcome) {
+    let outcome = running.outcome();
+    (outcome.code() == Some(0), outcome)
 }
 
 /// The guest would take 100,000 pings to its end; it need not get there.
@@ -188,6 +211,5 @@ fn stopped_and_continued(running: Running) -> (bool, Outcome) {
     let running = running.until_confined();
     running.until('S').signal(Signal::STOP);
     running.until('T').signal(Signal::CONT);
-    let outcome = running.outcome();
-    (outcome.code() == Some(0), outcome)
+    with_status_0(running)
 }

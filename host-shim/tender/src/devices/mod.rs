@@ -5,7 +5,7 @@ mod inherited;
 mod net;
 mod tap;
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use hvt_abi::elf::Devices;
 use hvt_abi::manifest::{DeviceKind, Entry, MAX_ENTRIES, NAME_SIZE};
@@ -126,6 +126,20 @@ impl Attached {
             Entry { name, kind: device.kind as u32, properties, attached: 1, ..Entry::RESERVED_FIRST }
         });
         std::iter::once(Entry::RESERVED_FIRST).chain(devices)
+    }
+
+    /// The same for a guest that uses the descriptors itself.
+    pub fn manifest_with_descriptors(&self) -> impl Iterator<Item = Entry> {
+        let descriptors = std::iter::once(0).chain(self.descriptors());
+        self.manifest()
+            .zip(descriptors)
+            .map(|(entry, fd)| Entry { backing: u64::from(fd.cast_unsigned()), ..entry })
+    }
+
+    /// The net devices with their handles.
+    pub fn nets(&self) -> impl Iterator<Item = (u64, BorrowedFd<'_>)> {
+        let handles = self.handles.iter().map(|handle| u64::from(*handle));
+        handles.filter_map(|handle| Some((handle, self.net(handle)?.fd.as_fd())))
     }
 
     /// The net device with this handle.

@@ -5,4 +5,5 @@ mod guests;
 mod hostile;
 mod reference;
 mod refusals;
+mod spt_guests;
 mod support;

@@ -30,7 +30,7 @@ pub enum ElfError {
     BadManifest(ManifestFault),
     /// Made for another Solo5 target.
     WrongTarget(Target),
-    /// Made for another version of the hvt ABI.
+    /// Made for another version of its target's ABI.
     WrongAbiVersion(u32),
     /// The segment of the program header with this index cannot be loaded.
     BadSegment(u16, LayoutFault),
@@ -109,7 +109,7 @@ impl fmt::Display for ElfError {
             ),
             Self::WrongAbiVersion(version) => write!(
                 f,
-                "the executable requests hvt ABI version {version}, only {HVT_ABI_VERSION_MIN} to {HVT_ABI_VERSION} are supported"
+                "the executable requests ABI version {version}, only {HVT_ABI_VERSION_MIN} to {HVT_ABI_VERSION} are supported"
             ),
             Self::BadSegment(index, fault) => write!(f, "program header {index}: {fault}"),
             Self::BadEntry => f.write_str("the entry point is not in an executable segment"),

@@ -1,5 +1,7 @@
 //! The ABI note and the manifest note.
 
+use core::ops::RangeInclusive;
+
 use super::{ElfError, Header, ManifestFault, u32_at};
 use crate::boot::{HVT_ABI_VERSION, HVT_ABI_VERSION_MIN};
 use crate::manifest::{
@@ -7,6 +9,7 @@ use crate::manifest::{
     NAME_SIZE, is_device_name,
 };
 use crate::note::{ABI1_TYPE, MFT1_TYPE, Mft1Note, NoteHeader, SOLO5_NAME, SOLO5_NAME_LEN, Target};
+use crate::spt::{SPT_ABI_VERSION, SPT_ABI_VERSION_MIN};
 
 /// Who an image is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +24,21 @@ impl Abi {
     /// Refuses what is not made for a version of the hvt ABI that this crate describes.
     pub fn require_hvt(self) -> Result<(), ElfError> {
         match self.target {
-            Target::Hvt if (HVT_ABI_VERSION_MIN..=HVT_ABI_VERSION).contains(&self.version) => Ok(()),
-            Target::Hvt => Err(ElfError::WrongAbiVersion(self.version)),
+            Target::Hvt => self.require_version(HVT_ABI_VERSION_MIN..=HVT_ABI_VERSION),
             target => Err(ElfError::WrongTarget(target)),
         }
+    }
+
+    /// Refuses what is made for neither hvt nor spt, in the versions that this crate describes.
+    pub fn require_hvt_or_spt(self) -> Result<(), ElfError> {
+        match self.target {
+            Target::Spt => self.require_version(SPT_ABI_VERSION_MIN..=SPT_ABI_VERSION),
+            _ => self.require_hvt(),
+        }
+    }
+
+    fn require_version(self, known: RangeInclusive<u32>) -> Result<(), ElfError> {
+        if known.contains(&self.version) { Ok(()) } else { Err(ElfError::WrongAbiVersion(self.version)) }
     }
 }
 

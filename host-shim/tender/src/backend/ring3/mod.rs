@@ -30,7 +30,7 @@ use crate::hypercalls::{self, Vm};
 use crate::memory::GuestMemory;
 
 /// `arch_prctl`'s code to set the FS base.
-const ARCH_SET_FS: u64 = 0x1002;
+pub const ARCH_SET_FS: u64 = 0x1002;
 
 /// A guest that runs in this process. There can be one only.
 #[derive(Debug)]

@@ -200,6 +200,21 @@ guest runs_its_data
     jmp rax
 endguest runs_its_data
 
+# For spt: reads the clocks that its bindings read, and ends.
+guest tells_both_times
+    mov ebx, 2
+2:  dec ebx
+    mov edi, ebx
+    mov esi, SCRATCH
+    mov eax, 228
+    syscall
+    test ebx, ebx
+    jnz 2b
+    xor edi, edi
+    mov eax, 231
+    syscall
+endguest tells_both_times
+
 # A million hypercalls with random arguments, through one `out` that traps and one that is patched. Handles, offsets and
 # lengths are any numbers, but mostly small ones, so that some of them mean something; pointers are within memory, as the
 # first that is not would be the guest's end.

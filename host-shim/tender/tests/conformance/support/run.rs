@@ -197,8 +197,13 @@ pub fn backend() -> String {
 
 /// Our tender under test.
 pub fn tender(arguments: &[&str]) -> Command {
+    tender_on(&backend(), arguments)
+}
+
+/// Our tender on this backend.
+pub fn tender_on(backend: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_petrel-tender"));
-    command.arg(format!("--backend={}", backend())).args(arguments);
+    command.arg(format!("--backend={backend}")).args(arguments);
     command
 }
 

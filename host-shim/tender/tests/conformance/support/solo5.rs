@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The guests that the tests use: `tests/test_NAME/test_NAME.hvt` of upstream's tree.
+/// The guests that the tests use: `tests/test_NAME/test_NAME.hvt` and `.spt` of upstream's tree.
 const GUESTS: &[&str] = &[
     "blk",
     "exception",
@@ -26,8 +26,11 @@ const GUESTS: &[&str] = &[
     "zeropage",
 ];
 
+/// Those that only spt has.
+const SPT_GUESTS: &[&str] = &["seccomp"];
+
 /// Changes whenever the steps below do, so that a tree built by older steps is built again.
-const RECIPE: &str = "Solo5 v0.7.2, recipe 1";
+const RECIPE: &str = "Solo5 v0.7.2, recipe 2";
 
 /// Upstream's test guest `name` for `target` ("hvt" or "spt").
 pub fn guest(name: &str, target: &str) -> PathBuf {
@@ -96,10 +99,10 @@ fn build(tree: &Path) {
     make(tree, "elftool", &["solo5-elftool"]);
     make(tree, "toolchain", &[]);
     make(tree, "bindings", &["solo5_hvt.o", "solo5_spt.o"]);
-    make(tree, "tenders", &["hvt/solo5-hvt"]);
-    make(tree, "tests/test_hello", &["test_hello.spt"]);
-    for name in GUESTS {
-        make(tree, &format!("tests/test_{name}"), &[&format!("test_{name}.hvt")]);
+    make(tree, "tenders", &["hvt/solo5-hvt", "spt/solo5-spt"]);
+    let of_both = GUESTS.iter().flat_map(|name| [(name, "hvt"), (name, "spt")]);
+    for (name, target) in of_both.chain(SPT_GUESTS.iter().map(|name| (name, "spt"))) {
+        make(tree, &format!("tests/test_{name}"), &[&format!("test_{name}.{target}")]);
     }
 }
 
