@@ -5,7 +5,10 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 OUT := out
-HOST_PROGRAMS := petrel petrel-shim petrel-tender
+HOST_PROGRAMS := petrel petrel-shim
+# There is one of these for each unikernel: linked statically, it starts in less time and takes less memory.
+STATIC_TARGET := x86_64-unknown-linux-gnu
+STATIC_PROGRAM := petrel-tender
 GUESTS := petrel hello web crash
 GUEST_TARGET := x86_64-solo5-hvt
 FUZZ_SECONDS := 60
@@ -30,6 +33,9 @@ host:
 	$(HOST_CARGO) build --release --locked $(HOST_PROGRAMS:%=-p %)
 	@mkdir -p $(OUT)
 	@install -C $(HOST_PROGRAMS:%=target/release/%) $(OUT)
+	RUSTFLAGS='-C target-feature=+crt-static' $(HOST_CARGO) build --release --locked -p $(STATIC_PROGRAM) \
+		--target $(STATIC_TARGET) --target-dir target/static
+	@install -C target/static/$(STATIC_TARGET)/release/$(STATIC_PROGRAM) $(OUT)
 
 guests:
 	$(GUEST_CARGO) build --release --locked -p petrel-unikernel -p hello -p web -p crash $(GUEST_FLAGS) --target-dir target/guests
@@ -41,6 +47,7 @@ run: setup build ## bring a whole host up, run two unikernels on it, fetch a pag
 	@tools/demo
 
 test: setup build ## run all tests: units, conformance, a whole host from outside
+	PETREL_TENDER=$(CURDIR)/$(OUT)/$(STATIC_PROGRAM) \
 	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash
 
 check: setup ## formatting, lints, licences and duplicate dependencies

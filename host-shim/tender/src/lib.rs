@@ -27,7 +27,6 @@ mod sys;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use hvt_abi::note::Target;
@@ -41,6 +40,7 @@ use hypercalls::Vm;
 use loader::Image;
 use memory::GuestMemory;
 use report::warn;
+use sys::Action;
 
 pub use confine::{Condition, Rule};
 pub use report::Failure;
@@ -49,17 +49,19 @@ pub use report::Failure;
 const PROBE_LIMIT: Duration = Duration::from_millis(100);
 
 /// Exit status of a tender that could not run its guest, or not to the guest's own end.
-const FAILED: u8 = 1;
+const FAILED: i32 = 1;
 
 /// The whole program. `arguments` begin with its own name.
 ///
 /// `last_look` gets the system-call filter's rules, the last thing before they are put in force. The program leaves them
 /// as they are; a test may take one away, to see that a guest cannot do without it.
-pub fn main(
-    arguments: impl IntoIterator<Item = OsString>,
-    last_look: impl FnOnce(&mut Vec<Rule>),
-) -> ExitCode {
-    let outcome = cli::parse(arguments.into_iter().skip(1)).and_then(|command| match command {
+///
+/// Returns the status to end with, where there was no guest to end with its own.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, last_look: impl FnOnce(&mut Vec<Rule>)) -> i32 {
+    let ready = sys::standard_descriptors().and_then(|()| sys::on_signal(libc::SIGPIPE, Action::Ignore));
+    let ready = ready.map_err(|error| Failure::from(format!("Could not start: {error}")));
+    let command = ready.and_then(|()| cli::parse(arguments.into_iter().skip(1)));
+    let outcome = command.and_then(|command| match command {
         Command::Help => Err(Failure::with_usage("")),
         Command::Version => {
             report::print(cli::version());
@@ -69,10 +71,10 @@ pub fn main(
         Command::Run(invocation) => run(&invocation, last_look).map(|never| match never {}),
     });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => {
             failure.print();
-            ExitCode::from(FAILED)
+            FAILED
         }
     }
 }

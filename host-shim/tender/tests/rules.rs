@@ -81,7 +81,8 @@ fn main() -> ExitCode {
 /// The tender; the first argument says which rule to leave out.
 fn tender_without(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let which = arguments.next().unwrap_or_default().into_string().expect("a number, or a word");
-    petrel_tender::main(std::iter::once("petrel-tender".into()).chain(arguments), |rules| {
+    let arguments = std::iter::once("petrel-tender".into()).chain(arguments);
+    let status = petrel_tender::main(arguments, |rules| {
         if which == LIST {
             for rule in rules.iter() {
                 println!("system call {:3}: {}", rule.call, rule.why);
@@ -90,7 +91,8 @@ fn tender_without(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         } else if which != ALL {
             rules.remove(which.parse().expect("a rule's number"));
         }
-    })
+    });
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
 }
 
 /// Something that a guest does, and that only works when the tender can make the system calls it takes.
