@@ -70,7 +70,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == AS_TENDER) {
         return tender_without(arguments);
     }
-    netns::inside("rules", || {
+    let _ = netns::inside("rules", || {
         netns::tap("tap100", "10.0.0.1/24");
         each_rule_is_needed();
         println!("1 passed");

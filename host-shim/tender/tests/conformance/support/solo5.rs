@@ -39,6 +39,29 @@ pub fn guest(name: &str, target: &str) -> PathBuf {
     image
 }
 
+/// A guest made of sources of ours (a `guest.c` and what belongs to it), by upstream's toolchain: the images' path, to
+/// which the target is the extension.
+pub fn guest_from(sources: &Path) -> PathBuf {
+    let name = "test_of_ours";
+    let folder = tree().join("tests").join(name);
+    fs::create_dir_all(&folder).expect("the target directory is writable");
+    for source in fs::read_dir(sources).expect("sources of ours") {
+        let source = source.expect("readable");
+        let to = match source.file_name() {
+            file if file == "guest.c" => folder.join(format!("{name}.c")),
+            file => folder.join(file),
+        };
+        fs::copy(source.path(), to).expect("readable and writable");
+    }
+    let makefile =
+        format!("include $(TOPDIR)/Makefile.common\ntest_NAME := {name}\ninclude ../Makefile.tests\n");
+    fs::write(folder.join("GNUmakefile"), makefile).expect("writable");
+    // Headers are no prerequisites in upstream's rules.
+    let _ = fs::remove_file(folder.join(format!("{name}.o")));
+    make(tree(), &format!("tests/{name}"), &[&format!("{name}.hvt"), &format!("{name}.spt")]);
+    folder.join(name)
+}
+
 /// The reference elftool.
 pub fn elftool() -> PathBuf {
     tree().join("elftool/solo5-elftool")
