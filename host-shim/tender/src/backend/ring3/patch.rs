@@ -21,7 +21,10 @@ const TAIL: [u8; 4] = [0x05, 0x00, 0x00, 0xef];
 /// In front of [`MOV_EDX`] they would make it a `mov` to another register.
 const REX: std::ops::RangeInclusive<u8> = 0x40..=0x4f;
 
-const STUB_LEN: u64 = 32;
+/// `jmp` to a distance of 32 bits.
+const JUMP: u8 = 0xe9;
+
+const STUB_LEN: u64 = 48;
 
 /// Patches all hypercalls in `code` and returns where their stubs end.
 pub fn patch(memory: &mut GuestMemory, code: &[Range<u64>]) -> u64 {
@@ -59,19 +62,17 @@ fn sites(memory: &GuestMemory, range: &Range<u64>) -> Vec<(u64, u8)> {
 
 /// Writes a stub and the jump to it; nothing where they are too far apart.
 fn patch_site(memory: &mut GuestMemory, site: u64, port: u8, stub_at: u64) -> Option<()> {
-    let distance = stub_at.cast_signed() - (site + 5).cast_signed();
-    let [a, b, c, d] = i32::try_from(distance).ok()?.to_le_bytes();
-    let code = stub(site + SITE_LEN as u64, port)?;
+    let code = stub(stub_at, site + SITE_LEN as u64, port)?;
     memory.private_mut(stub_at, STUB_LEN).ok()?.copy_from_slice(&code);
     let jump = memory.bytes_mut(GuestAddr::new(site), 5).ok()?;
-    jump.copy_from_slice(&[0xe9, a, b, c, d]);
+    jump[0] = JUMP;
+    jump[1..].copy_from_slice(&distance(site + 5, stub_at)?);
     Some(())
 }
 
-/// Remembers the guest's stack pointer and where it goes on, does what the `mov` did, and goes to the tender. It
+/// Goes over to the tender's stack, does what the `mov` did, has the tender do what the `out` asks for, and goes back. It
 /// touches neither the guest's stack nor its flags.
-fn stub(back_to: u64, port: u8) -> Option<[u8; usize_from(STUB_LEN)]> {
-    let back_to = i32::try_from(back_to).ok()?;
+fn stub(at: u64, back_to: u64, port: u8) -> Option<[u8; usize_from(STUB_LEN)]> {
     let mut code = Vec::with_capacity(usize_from(STUB_LEN));
     let mut put = |opcode: &[u8], address: usize| {
         code.extend_from_slice(opcode);
@@ -79,12 +80,19 @@ fn stub(back_to: u64, port: u8) -> Option<[u8; usize_from(STUB_LEN)]> {
         Some(())
     };
     put(&[0x48, 0x89, 0x24, 0x25], field!(guest_rsp))?; // mov %rsp, guest_rsp
-    put(&[0x48, 0xc7, 0x04, 0x25], field!(guest_rip))?; // movq $back_to, guest_rip
-    code.extend(back_to.to_le_bytes());
-    code.extend([MOV_EDX, port, 0x05, 0x00, 0x00]);
-    code.extend([0xff, 0x24, 0x25]); // jmp *from_stub
-    code.extend(u32::try_from(field!(from_stub)).ok()?.to_le_bytes());
+    put(&[0x48, 0x8b, 0x24, 0x25], field!(host_rsp))?; // mov host_rsp, %rsp
+    put(&[MOV_EDX], 0x500 | usize::from(port))?;
+    put(&[0xff, 0x14, 0x25], field!(from_stub))?; // call *from_stub
+    put(&[0x48, 0x8b, 0x24, 0x25], field!(guest_rsp))?; // mov guest_rsp, %rsp
+    code.push(JUMP);
+    code.extend(distance(at + code.len() as u64 + 4, back_to)?);
+    code.resize(usize_from(STUB_LEN), 0xcc);
     code.try_into().ok()
+}
+
+/// A jump's operand: how far it is from the end of the jump to its target.
+fn distance(end: u64, target: u64) -> Option<[u8; 4]> {
+    i32::try_from(target.cast_signed() - end.cast_signed()).ok().map(i32::to_le_bytes)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use hvt_abi::GuestAddr;
 use hvt_abi::boot::{BOOT_INFO_BASE, GUEST_MIN_BASE};
+use hvt_abi::hypercall::Hypercall;
 
 use super::cpu::{Cpu, Exception, GENERAL_PROTECTION, PAGE_FAULT, USER_LIMIT};
 use super::decode::{Privileged, RAX, RCX, RDX, RSP, Registers, decode};
@@ -48,13 +49,33 @@ impl Guest {
     }
 }
 
-/// Where [`super::switch::from_stub`] comes to, with the tender's stack and thread-local storage in place.
+/// Where [`super::switch::from_stub`] comes to, on the tender's stack, but with the guest's thread-local storage.
 pub extern "C" fn hypercall_from_stub(port: u32, argument: u32) {
+    let [low, high, ..] = port.to_le_bytes();
+    let port = u16::from_le_bytes([low, high]);
+    // The C library's clock is the only thing on the way of a hypercall that may want its own.
+    if port == Hypercall::Walltime.port() {
+        with_own_fs(|| hypercall(port, argument));
+    } else {
+        hypercall(port, argument);
+    }
+}
+
+/// Does something that needs the tender's thread-local storage.
+fn with_own_fs(what: impl FnOnce()) {
+    // SAFETY: the context was filled in before the handlers were installed and the guest started, and holds FS bases that
+    // are valid for each side. (A guest that overwrites it harms itself: see `low::Context`.)
+    unsafe { ((*context()).set_fs)((*context()).host_fs) };
+    what();
+    // SAFETY: as above.
+    unsafe { ((*context()).set_fs)((*context()).guest_fs) };
+}
+
+fn hypercall(port: u16, argument: u32) {
     // SAFETY: a guest was installed before the first stub could run, and is there until the process ends; the guest
     // waits, and nobody else holds a reference.
     let guest = unsafe { &mut *GUEST.load(Ordering::Relaxed) };
-    let [low, high, ..] = port.to_le_bytes();
-    finish(guest.vm.hypercall(u16::from_le_bytes([low, high]), GuestAddr::new(argument.into())));
+    finish(guest.vm.hypercall(port, GuestAddr::new(argument.into())));
 }
 
 /// Returns if the guest goes on.
@@ -95,18 +116,13 @@ pub fn install_handlers() -> Result<(), String> {
 
 /// Entered with the guest's FS base live, so nothing may touch thread-local storage outside of the two switches.
 extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, state: *mut c_void) {
-    // SAFETY: the context was filled in before the handlers were installed, and holds FS bases that are valid for each
-    // side. (A guest that overwrites it harms itself: see `low::Context`.)
-    unsafe { ((*context()).set_fs)((*context()).host_fs) };
     // SAFETY: the kernel passes the interrupted state, which is ours until we return.
     let state = unsafe { &mut (*state.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-    // SAFETY: as in `hypercall_from_stub`; that nothing else was interrupted is checked first thing in `handle`.
-    match unsafe { GUEST.load(Ordering::Relaxed).as_mut() } {
+    // SAFETY: as in `hypercall`; that nothing else was interrupted is checked first thing in `handle`.
+    with_own_fs(|| match unsafe { GUEST.load(Ordering::Relaxed).as_mut() } {
         Some(guest) => finish(handle(guest, state)),
         None => finish(Err(internal(rip_of(state)))),
-    }
-    // SAFETY: as above.
-    unsafe { ((*context()).set_fs)((*context()).guest_fs) };
+    });
 }
 
 /// The kernel's order of registers, indexed by their numbers in machine code.

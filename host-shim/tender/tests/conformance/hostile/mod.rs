@@ -8,6 +8,7 @@ mod console;
 mod devices;
 mod images;
 mod memory;
+mod registers;
 mod system_calls;
 
 use std::path::Path;
