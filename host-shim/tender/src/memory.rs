@@ -119,7 +119,9 @@ impl GuestMemory {
         host: MprotectFlags,
     ) -> Result<(), String> {
         self.protect_host(pages.clone(), host)?;
-        self.free_from = self.free_from.max(pages.end);
+        if !(guest.read && guest.write) {
+            self.free_from = self.free_from.max(pages.end);
+        }
         self.segments.push((pages, guest));
         Ok(())
     }
@@ -201,7 +203,7 @@ impl GuestMemory {
         }
     }
 
-    /// The slow path: something below the end of the image.
+    /// The slow path: something below the end of the image's code and constants.
     #[cold]
     fn may(&self, range: Range<u64>, access: Access) -> bool {
         let lowest = match access {

@@ -20,7 +20,7 @@ use support::{Scratch, netns, run, solo5};
 use table::{Aim, head, row};
 
 /// How often each contender does each thing.
-const TURNS: usize = 7;
+const TURNS: usize = 25;
 const STARTS: usize = 100;
 
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
@@ -109,13 +109,13 @@ impl Bench {
             ("yield", "sleeping for no time"),
         ];
         for (work, name) in works {
-            let best = self.best(TURNS, |contender| self.timed(contender, &[], work, 200_000));
+            let best = self.best(TURNS, |contender| self.timed(contender, &[], work, 50_000));
             row(name, "ns", best, Aim::Ratio(1.05));
         }
     }
 
     fn blocks(&self) {
-        const BYTES: u32 = 64 << 20;
+        const BYTES: u32 = 8 << 20;
         for (work, name) in [("read", "reading"), ("write", "writing")] {
             for size in [512_u16, 4096] {
                 let option = format!("--block-sector-size:storage={size}");
@@ -130,7 +130,7 @@ impl Bench {
     }
 
     fn pings(&self) {
-        const PINGS: u32 = 50_000;
+        const PINGS: u32 = 10_000;
         let best = self.best(TURNS, |contender| {
             let image = solo5::guest("net", contender.target);
             let command = contender.command(32, &["--net:service0=tap0"], &image, &[]);
@@ -146,7 +146,7 @@ impl Bench {
     }
 
     fn tcp(&self) {
-        const BYTES: u32 = 256 << 20;
+        const BYTES: u32 = 64 << 20;
         for (port, name) in [(5001, "TCP into the guest"), (5002, "TCP out of the guest")] {
             let best = self.best(TURNS, |contender| {
                 let _guest = Guest::start(self.command(contender, NET, &[], &format!("tcp {BYTES}")));
@@ -177,7 +177,7 @@ impl Bench {
     }
 
     fn cpu(&self) {
-        const ROUNDS: u32 = 30_000_000;
+        const ROUNDS: u32 = 5_000_000;
         let mut native = f64::INFINITY;
         let mut best = [f64::INFINITY; 3];
         for _ in 0..TURNS {

@@ -283,7 +283,9 @@ guest keeps_registers
     prepares_calls
     .irp number, 1, 2, 3, 4, 5, 6, 7
     .irp trap, 0, 1
-    # Each is told by its own number, but the two that the call itself takes. All flags that an instruction may set.
+    .irp flags, 0xcd5, 0x8d5, 0x0d5, 0x802, 0x002, 0x091, 0x844
+    # Each is told by its own number, but the two that the call itself takes. Of the flags, the first turn has
+    # all that a program may set, the others some.
     mov ecx, 1
     mov ebx, 3
     mov ebp, 5
@@ -293,7 +295,7 @@ guest keeps_registers
     mov r\register, \register
     .endr
     mov r15, rsp
-    push 0xcd5
+    push \flags
     popfq
     .if \trap
     mov edx, 0x500 + \number
@@ -304,10 +306,9 @@ guest keeps_registers
     mov edx, 0x500 + \number
     out dx, eax
     .endif
-    cmovz eax, eax
     pushfq
     cld
-    xor qword ptr [rsp], 0xcd5
+    xor qword ptr [rsp], \flags
     test dword ptr [rsp], 0xcd5
     jnz 9f
     add rsp, 8
@@ -326,6 +327,7 @@ guest keeps_registers
     .endr
     cmp rax, 1 + 3 + 5 + 6 + 7 + 8 + 9 + 10 + 11 + 12 + 13 + 14
     jne 9f
+    .endr
     .endr
     .endr
     halt 0
