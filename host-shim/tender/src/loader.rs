@@ -70,15 +70,12 @@ impl Image {
         Ok(())
     }
 
-    /// The addresses of machine code proper, as the image's section headers tell; empty where it has none.
-    /// (Segments are too coarse: constants share one with the code.)
+    /// The addresses of machine code.
     pub fn code(&self) -> Vec<Range<u64>> {
-        let Some(range) = self.header.section_table() else {
-            return Vec::new();
-        };
+        let range = self.header.section_table().unwrap_or_default();
         let mut table = vec![0; usize_from(range.len)];
         match self.file.read_exact_at(&mut table, range.offset) {
-            Ok(()) => hvt_abi::elf::executable_sections(&table).collect(),
+            Ok(()) => hvt_abi::elf::code(&table, &self.layout).collect(),
             Err(_) => Vec::new(),
         }
     }
