@@ -19,10 +19,10 @@ GUEST_CARGO := tools/toolchain guest
 GUEST_FLAGS := --target target-specs/$(GUEST_TARGET).json -Zbuild-std=core,alloc \
 	-Zbuild-std-features=compiler-builtins-mem -Zjson-target-spec
 
-.PHONY: help setup build host guests run test check fuzz bench clean
+.PHONY: help setup build host guests run test check fuzz bench bench-tender clean
 
 help: ## list what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what building and testing need (idempotent; root or sudo for what is missing)
 	@tools/setup
@@ -62,6 +62,9 @@ fuzz: guests ## feed the tender's loader with anything, for FUZZ_SECONDS=60 (nee
 
 bench: setup build ## measure what the README claims, with the floor beside it
 	@tools/bench
+
+bench-tender: setup build ## measure guests on the tender against Solo5's own (needs root)
+	@tools/bench-tender
 
 clean: ## remove everything that was built
 	rm -rf target $(OUT)
