@@ -53,7 +53,7 @@ pub enum Choice {
 }
 
 /// What the options say about the machine; devices are attached as they are met.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Guest memory in bytes: for hvt, a multiple of 2 MiB up to 4 GiB.
     pub memory_bytes: u64,
@@ -61,6 +61,8 @@ pub struct Settings {
     pub backend: Choice,
     /// Frequency of the time-stamp counter in kHz, where the user knows it.
     pub tsc_khz: Option<u32>,
+    /// The folder for a core file, if one is wanted.
+    pub dump_core: Option<String>,
 }
 
 /// Finds the image, or an option that makes an image needless.
@@ -85,7 +87,8 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Failu
 impl Invocation {
     /// Reads the options, and attaches the devices that they name.
     pub fn settings(&self, target: Target, devices: &mut Attached) -> Result<Settings, Failure> {
-        let mut settings = Settings { memory_bytes: DEFAULT_MEMORY, backend: Choice::Auto, tsc_khz: None };
+        let mut settings =
+            Settings { memory_bytes: DEFAULT_MEMORY, backend: Choice::Auto, tsc_khz: None, dump_core: None };
         for option in &self.options {
             let known = option.to_str().ok_or_else(|| invalid(option))?;
             if !settings.read(known)? && !attach(known, devices)? {
@@ -107,6 +110,7 @@ impl Settings {
         };
         match name {
             "--mem" => self.memory_bytes = memory(value)?,
+            "--dumpcore" => self.dump_core = Some(value.to_owned()),
             "--tsc-khz" => {
                 let khz = value.parse().ok().filter(|khz| *khz > 0);
                 self.tsc_khz = Some(khz.ok_or("Malformed argument to --tsc-khz")?);
@@ -199,8 +203,9 @@ Core options:
     --probe (tell which backend and frequency would be used, alone)
     --help (display this help)
     --version (display version information)
-Compiled-in modules: core net block
+Compiled-in modules: core dumpcore net block
 Compiled-in module options:
+    --dumpcore=DIR (enable guest core dump on abort/trap)
     --net:NAME=IFACE | @NN (attach tap at IFACE or at fd @NN as network NAME)
   [ --net-mac:NAME=HWADDR ] (set HWADDR for network NAME)
     --block:NAME=PATH | @NN (attach block device/file at PATH or at fd @NN as block storage NAME)

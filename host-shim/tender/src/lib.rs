@@ -15,6 +15,7 @@ mod cli;
 mod clock;
 mod confine;
 mod console;
+mod core_dump;
 mod devices;
 mod hypercalls;
 mod loader;
@@ -35,6 +36,7 @@ use rustix::stdio::stdout;
 use backend::{Backend, Start, kvm, ring3, spt};
 use boot::Told;
 use cli::{Choice, Command, Invocation, Settings};
+use core_dump::CoreDump;
 use devices::Attached;
 use hypercalls::Vm;
 use loader::Image;
@@ -109,13 +111,18 @@ fn run(invocation: &Invocation, last_look: impl FnOnce(&mut Vec<Rule>)) -> Resul
     })?;
     let guest = Guest { image, devices, settings, command_line: boot::command_line(&invocation.arguments)? };
     if guest.image.target == Target::Spt {
-        return match settings.backend {
-            Choice::Kvm => Err("An spt guest is no guest of KVM: leave --backend=kvm out".into()),
+        return match guest.settings {
+            Settings { backend: Choice::Kvm, .. } => {
+                Err("An spt guest is no guest of KVM: leave --backend=kvm out".into())
+            }
+            Settings { dump_core: Some(_), .. } => {
+                Err("dumpcore: not implemented for spt guests: leave --dumpcore out".into())
+            }
             _ => guest.run_on::<spt::Spt>(last_look),
         };
     }
     signals::exit_on_termination()?;
-    if kvm_is_wanted(settings.backend) {
+    if kvm_is_wanted(guest.settings.backend) {
         guest.run_on::<kvm::Kvm>(last_look)
     } else {
         guest.run_on::<ring3::Ring3>(last_look)
@@ -147,7 +154,9 @@ impl Guest {
         let Self { image, devices, settings, command_line } = self;
         let (mut backend, mut memory) = B::create(settings.memory_bytes)?;
         image.load(&mut memory)?;
-        if B::GUEST_RUNS_HERE {
+        let core = settings.dump_core.map(|folder| CoreDump::prepare(&folder, memory.size())).transpose()?;
+        // For a core file the guest's registers must be known at its last hypercall, which they are when it traps.
+        if B::GUEST_RUNS_HERE && core.is_none() {
             backend.speed_up(&mut memory, &image.code())?;
         }
         image.protect(&mut memory, B::GUEST_RUNS_HERE)?;
@@ -161,12 +170,16 @@ impl Guest {
         let stack = memory.size() - 8;
         let start = Start { entry: image.layout.entry, boot_info, stack };
         backend.prepare(&mut memory, &image.layout, &start)?;
-        let descriptors = [backend.descriptors(), devices.descriptors()].concat();
+        let mut descriptors = [backend.descriptors(), devices.descriptors()].concat();
         let mut rules = backend.rules(&devices);
+        if let Some(core) = &core {
+            descriptors.extend(core.descriptors());
+            rules.extend(core.rules());
+        }
         // The image's file and all else that is of no use any more.
         drop(image);
         last_look(&mut rules);
-        confine::confine(descriptors, &rules)?;
-        backend.run(Vm { memory, devices, console: stdout() }, &start)
+        confine::confine(descriptors, &rules, core.as_ref().map(CoreDump::folder))?;
+        backend.run(Vm { memory, devices, console: stdout(), core }, &start)
     }
 }

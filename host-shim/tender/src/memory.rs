@@ -45,6 +45,7 @@ plain!(
     NetRead,
     Halt,
     [u8; 16],
+    [u64; 7],
 );
 
 /// A guest address that the guest may not use so.

@@ -105,9 +105,9 @@ pub fn forget_environment() {
     }
 }
 
-/// Denies this process all files, all TCP ports, and all other processes, as far as this kernel's Landlock can.
-/// Descriptors that are open stay of use.
-pub fn landlock() -> Result<(), Errno> {
+/// Denies this process all files, all TCP ports, and all other processes, as far as this kernel's Landlock can; but to make
+/// files in that folder, if there is one. Descriptors that are open stay of use.
+pub fn landlock(new_files_in: Option<BorrowedFd>) -> Result<(), Errno> {
     const VERSION: u32 = 1;
     /// `struct landlock_ruleset_attr`: what is denied where no rule allows it.
     #[repr(C)]
@@ -116,6 +116,14 @@ pub fn landlock() -> Result<(), Errno> {
         ports: u64,
         scopes: u64,
     }
+    /// `struct landlock_path_beneath_attr`: what is allowed below a folder.
+    #[repr(C, packed)]
+    struct Beneath {
+        files: u64,
+        folder: RawFd,
+    }
+    const PATH_BENEATH: u32 = 1;
+    const MAKE_REG: u64 = 1 << 8;
     // SAFETY: asks for the version, which takes no pointer.
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<Handled>(), 0, VERSION) };
@@ -129,12 +137,18 @@ pub fn landlock() -> Result<(), Errno> {
         libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, size_of::<Handled>(), 0)
     };
     check(rules)?;
-    // SAFETY: takes no pointers.
-    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) };
     let fd = RawFd::try_from(rules).map_err(|_| Errno::BADF)?;
-    // SAFETY: opened above, so it is ours alone.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    check(result)
+    // SAFETY: just opened, so it is ours alone.
+    let _rules = unsafe { OwnedFd::from_raw_fd(fd) };
+    if let Some(folder) = new_files_in {
+        let beneath = Beneath { files: MAKE_REG, folder: folder.as_raw_fd() };
+        // SAFETY: the kernel reads what this type of rule has, which is `beneath`.
+        let added =
+            unsafe { libc::syscall(libc::SYS_landlock_add_rule, fd, PATH_BENEATH, &raw const beneath, 0) };
+        check(added)?;
+    }
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, fd, 0) })
 }
 
 /// Puts a system-call filter in force for this process and all its threads, for good.

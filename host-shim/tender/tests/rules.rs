@@ -14,6 +14,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -163,6 +164,7 @@ fn each_rule_is_needed() {
 fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
     let disk = scratch.file("disk.img", &[0; 4096 * 4]);
     let disk = format!("--block:storage={}", disk.display());
+    let dump = format!("--dumpcore={}", scratch.path().display());
     let net = "--net:service0=tap100";
     let guest = |name: &str, target, code: &[u8]| scratch.file(name, &Image::new(target, code).bytes());
     let hvt_guest = |name, code| guest(name, Target::Hvt, code);
@@ -173,6 +175,7 @@ fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
         Scenario::hvt(&[], &hvt_guest("faults.hvt", code::guest!(writes_to_its_code)), fails_with_a_word),
         Scenario::hvt(&[], &hvt_guest("unhandled.hvt", code::guest!(faults)), fails_with_a_word),
         Scenario::hvt(&[], &hvt_guest("naps.hvt", code::guest!(naps)), stopped_and_continued),
+        Scenario::hvt(&[&dump], &hvt_guest("aborts.hvt", code::guest!(aborts)), leaves_a_core),
         Scenario::spt(&[&disk], &solo5::guest("blk", "spt"), to_its_end),
         Scenario::spt(&[net], &solo5::guest("net", "spt"), flooded),
         Scenario::spt(&[], &solo5::guest("tls", "spt"), to_its_end),
@@ -183,6 +186,13 @@ fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
 fn to_its_end(running: Running) -> (bool, Outcome) {
     let outcome = running.outcome();
     (outcome.code() == Some(0) && outcome.output.contains("SUCCESS"), outcome)
+}
+
+fn leaves_a_core(running: Running) -> (bool, Outcome) {
+    let outcome = running.outcome();
+    let core = outcome.output.lines().find_map(|line| line.split_once("dumping guest core to: "));
+    let core = core.is_some_and(|(_, path)| std::fs::metadata(path).is_ok_and(|file| file.blocks() > 0));
+    (outcome.code() == Some(255) && core, outcome)
 }
 
 fn with_status_0(running: Running) -> (bool, Outcome) {

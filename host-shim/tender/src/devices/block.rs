@@ -20,7 +20,7 @@ pub struct Block {
     pub(super) fd: OwnedFd,
     /// Size in bytes; a multiple of the block size once [`Block::complete`] has checked.
     capacity: u64,
-    pub(super) block_size: u16,
+    block_size: u16,
     writable: bool,
 }
 
@@ -34,11 +34,6 @@ impl Block {
         };
         let capacity = seek(&fd, SeekFrom::End(0))
             .map_err(|error| format!("{name}: {path}: Could not determine capacity: {error}"))?;
-        if capacity < u64::from(DEFAULT_BLOCK_SIZE) {
-            return Err(format!(
-                "{path}: Backing storage must be at least 1 block ({DEFAULT_BLOCK_SIZE} bytes) in size"
-            ));
-        }
         let flags = fcntl_getfl(&fd).map_err(|error| format!("{name}: {path}: {error}"))?;
         // Who reads from a disk is nobody's business, and noting it down is a good part of a read's cost. Only the file's
         // owner may say so.
@@ -47,7 +42,8 @@ impl Block {
         Ok(Self { fd, capacity, block_size: DEFAULT_BLOCK_SIZE, writable })
     }
 
-    pub(super) fn complete(&self, name: &str) -> Result<(), String> {
+    pub(super) fn complete(&mut self, name: &str, block_size: Option<u16>) -> Result<(), String> {
+        self.block_size = block_size.unwrap_or(DEFAULT_BLOCK_SIZE);
         let size = u64::from(self.block_size);
         if !self.capacity.is_multiple_of(size) {
             return Err(format!("{name}: Backing storage size must be block aligned ({size} bytes)"));

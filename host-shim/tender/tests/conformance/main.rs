@@ -3,6 +3,7 @@
 
 mod guests;
 mod hostile;
+mod options;
 mod reference;
 mod refusals;
 mod spt_guests;

@@ -236,7 +236,7 @@ fn given_a_disk_without_a_single_block_when_run_then_it_is_refused() {
     let scratch = Scratch::new("small-disk");
     let disk = scratch.file("disk.img", &[0; 511]);
     let option = format!("--block:storage={}", disk.display());
-    refused(&[&option], &solo5::guest("blk", "hvt")).expect_says("disk.img");
+    refused(&[&option], &solo5::guest("blk", "hvt")).expect_says("storage: Backing storage");
 }
 
 #[test]

@@ -171,23 +171,32 @@ impl Notes {
         if (bytes.len() as u64) < header.notes_range().len {
             return Err(ElfError::Truncated);
         }
-        let note = |kind| find_note(header, bytes, kind);
-        let abi = note(ABI1_TYPE)?.ok_or(ElfError::NoAbiNote)?;
+        // A descriptor starts with padding that aligns the C structure.
+        let padding = core::mem::offset_of!(Mft1Note<1>, manifest) - size_of::<NoteHeader>();
+        let abi = find_note(header, bytes, ABI1_TYPE, 1..=ABI_BYTES_MAX)?.ok_or(ElfError::NoAbiNote)?;
         let abi = Abi {
             target: Target::from_raw(u32_at(abi, 0).ok_or(ElfError::BadAbiNote)?),
             version: u32_at(abi, 4).ok_or(ElfError::BadAbiNote)?,
         };
-        let manifest = note(MFT1_TYPE)?.ok_or(ElfError::NoManifest)?;
-        // The descriptor starts with padding that aligns the C structure.
-        let padding = core::mem::offset_of!(Mft1Note<1>, manifest) - size_of::<NoteHeader>();
+        let manifest = find_note(header, bytes, MFT1_TYPE, padding + 1..=MANIFEST_BYTES_MAX)?;
+        let manifest = manifest.ok_or(ElfError::NoManifest)?;
         let manifest = manifest.get(padding..);
         let devices = manifest.ok_or(ManifestFault::Size).and_then(Devices::parse);
         Ok(Self { abi, devices: devices.map_err(ElfError::BadManifest)? })
     }
 }
 
-/// The descriptor of the first Solo5 note of this type, if there is one.
-fn find_note<'a>(header: &Header, bytes: &'a [u8], kind: u32) -> Result<Option<&'a [u8]>, ElfError> {
+/// Longest descriptors of the two notes in bytes, as upstream's tenders take them.
+const ABI_BYTES_MAX: usize = 32;
+const MANIFEST_BYTES_MAX: usize = size_of::<Mft1Note<MAX_ENTRIES>>() - size_of::<NoteHeader>();
+
+/// The descriptor of the first Solo5 note of this type, if there is one. It must be of one of these lengths.
+fn find_note<'a>(
+    header: &Header,
+    bytes: &'a [u8],
+    kind: u32,
+    lens: RangeInclusive<usize>,
+) -> Result<Option<&'a [u8]>, ElfError> {
     let base = header.notes_range().offset;
     for (index, range) in header.note_segments() {
         let bad = ElfError::BadNoteSegment(index);
@@ -202,7 +211,8 @@ fn find_note<'a>(header: &Header, bytes: &'a [u8], kind: u32) -> Result<Option<&
         {
             continue;
         }
-        let len = u32_at(head, 4).and_then(|len| usize::try_from(len).ok()).ok_or(bad)?;
+        let len = u32_at(head, 4).and_then(|len| usize::try_from(len).ok());
+        let len = len.filter(|len| lens.contains(len)).ok_or(bad)?;
         return rest.get(..len).map(Some).ok_or(bad);
     }
     Ok(None)

@@ -8,9 +8,10 @@ use hvt_abi::GuestAddr;
 use hvt_abi::boot::{BOOT_INFO_BASE, GUEST_MIN_BASE};
 use hvt_abi::hypercall::Hypercall;
 
-use super::cpu::{Cpu, Exception, GENERAL_PROTECTION, PAGE_FAULT, USER_LIMIT};
+use super::cpu::{CODE_SELECTOR, Cpu, DATA_SELECTOR, Exception, GENERAL_PROTECTION, PAGE_FAULT, USER_LIMIT};
 use super::decode::{Privileged, RAX, RCX, RDX, RSP, Registers, decode};
 use super::low::context;
+use crate::core_dump;
 use crate::hypercalls::{Fault, Outcome, Vm};
 use crate::report::warn;
 use crate::sys;
@@ -82,7 +83,7 @@ fn hypercall(port: u16, argument: u32) {
 fn finish(result: Result<Outcome, Fault>) {
     let status = match result {
         Ok(Outcome::Continue) => return,
-        Ok(Outcome::Halt(status)) => status,
+        Ok(Outcome::Halt { status, .. }) => status,
         Err(fault) => {
             warn(&fault);
             1
@@ -234,7 +235,8 @@ impl Guest {
         match what {
             Privileged::Out => {
                 let outcome = self.vm.hypercall(port, GuestAddr::new(registers[RAX] & 0xffff_ffff))?;
-                if outcome != Outcome::Continue {
+                if let Outcome::Halt { status, cookie } = outcome {
+                    self.vm.dump_core(status, cookie, || core_registers(state));
                     return Ok(outcome);
                 }
             }
@@ -261,6 +263,37 @@ impl Guest {
         set(state, libc::REG_RIP, go_on_at);
         Ok(Outcome::Continue)
     }
+}
+
+/// A debugger's order of registers. Those of segments are what the guest believes them to be.
+fn core_registers(state: &Saved) -> core_dump::Registers {
+    const ORDER: [c_int; 15] = [
+        libc::REG_R15,
+        libc::REG_R14,
+        libc::REG_R13,
+        libc::REG_R12,
+        libc::REG_RBP,
+        libc::REG_RBX,
+        libc::REG_R11,
+        libc::REG_R10,
+        libc::REG_R9,
+        libc::REG_R8,
+        libc::REG_RAX,
+        libc::REG_RCX,
+        libc::REG_RDX,
+        libc::REG_RSI,
+        libc::REG_RDI,
+    ];
+    let mut registers = [0; 27];
+    for (to, register) in registers.iter_mut().zip(ORDER) {
+        *to = saved(state, register);
+    }
+    registers[core_dump::RIP] = rip_of(state);
+    registers[core_dump::CS] = CODE_SELECTOR;
+    registers[core_dump::EFLAGS] = saved(state, libc::REG_EFL);
+    registers[core_dump::RSP] = saved(state, libc::REG_RSP);
+    registers[core_dump::SS] = DATA_SELECTOR;
+    registers
 }
 
 fn write_msr(registers: &Registers, next: u64) -> Result<(), Fault> {

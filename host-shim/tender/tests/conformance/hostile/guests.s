@@ -334,6 +334,33 @@ guest keeps_registers
 9:  halt 1
 endguest keeps_registers
 
+# Aborts with something to find in its core file.
+guest aborts
+    mov rbx, 0x1122334455667788
+    mov [BUFFER], rbx
+    halt 255
+endguest aborts
+
+# The same from a trap: its frame, as the bindings have it, is where the cookie points.
+guest aborts_from_a_trap
+    mov qword ptr [BUFFER + 16], 0x123456
+    mov qword ptr [BUFFER + 24], 8
+    mov qword ptr [BUFFER + 32], 0x202
+    mov qword ptr [BUFFER + 40], 0x1ff000
+    mov qword ptr [BUFFER + 48], 16
+    mov qword ptr [SCRATCH], BUFFER
+    mov dword ptr [SCRATCH + 8], 255
+    hypercall 8
+endguest aborts_from_a_trap
+
+# Prints the two bytes of its first device's MTU.
+guest prints_its_mtu
+    mov rax, [rdi + 32]
+    add rax, 8 + 104 + 78
+    puts rax, 2
+    halt 0
+endguest prints_its_mtu
+
 # For spt: reads the clocks that its bindings read, and ends.
 guest tells_both_times
     mov ebx, 2

@@ -3,7 +3,7 @@
 //! What a guest may do to the tender differs between the backends. On KVM it is in a machine of its own. In ring 3 it
 //! shares the tender's address space and can make system calls, so there the filter stops it.
 
-mod code;
+pub mod code;
 mod console;
 mod devices;
 mod images;
