@@ -3,21 +3,24 @@
 //! A turn of the loop takes in what the devices have, works until nothing moves any more, and has sent all it
 //! can before it says until when to sleep. The time is read once a turn.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::{self, Arguments, Display, Formatter};
 use core::net::Ipv4Addr;
 
-use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId};
+use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId, StateDevice};
 use petrel_wire::frame::FrameError;
 use petrel_wire::limits::SESSION_QUEUE_BYTES;
 use smoltcp::socket::tcp;
 use smoltcp::wire::IpEndpoint;
 
 use crate::conversation::Conversation;
+use crate::disk::Disk;
 use crate::limits::{BURST_FRAMES, LINK_QUEUE_BYTES, ROUNDS_MAX};
 use crate::link::{Change, Link};
 use crate::log::Log;
 use crate::net::{Nic, Stack};
+use crate::probe::Probes;
 use crate::session::{Phase, Session};
 use crate::table::Table;
 use crate::tls::{LinkClient, OperatorsServer, State};
@@ -36,6 +39,10 @@ pub struct Parts<N: Nic> {
     pub shim_endpoint: (Ipv4Addr, u16),
     /// Who the shim is, and who we are to it.
     pub link: LinkClient,
+    /// What the state is kept on, if anything.
+    pub state: Option<Box<dyn Disk>>,
+    /// A random number for what is written there.
+    pub state_seed: u64,
     /// What decides.
     pub engine: Config,
     /// What is written down.
@@ -51,6 +58,8 @@ pub struct ControlPlane<N: Nic> {
     operators: OperatorsServer,
     sessions: Table,
     link: Link,
+    probes: Probes,
+    state: Option<Box<dyn Disk>>,
     engine: Engine,
     log: Log,
     now: Now,
@@ -59,8 +68,12 @@ pub struct ControlPlane<N: Nic> {
 }
 
 impl<N: Nic> ControlPlane<N> {
-    /// A control plane that begins to listen and to connect with its first turn.
+    /// A control plane that knows what its disk holds, and begins to listen and to connect with its first turn.
     pub fn new(mut parts: Parts<N>) -> Self {
+        let engine = match parts.state.as_deref_mut() {
+            Some(disk) => recover(parts.engine, disk, parts.state_seed),
+            None => Engine::new(parts.engine),
+        };
         let link = Link::new(parts.link, parts.shim_endpoint, &mut parts.shim, parts.port_seed);
         Self {
             service: parts.service,
@@ -68,7 +81,9 @@ impl<N: Nic> ControlPlane<N> {
             operators: parts.operators,
             sessions: Table::new(parts.port),
             link,
-            engine: Engine::new(parts.engine),
+            probes: Probes::new(parts.port_seed),
+            state: parts.state,
+            engine,
             log: parts.log,
             now: Now::default(),
             scratch: Vec::new(),
@@ -79,6 +94,8 @@ impl<N: Nic> ControlPlane<N> {
     /// frame comes before.
     pub fn turn(&mut self, now: Now) -> u64 {
         self.now = now;
+        // After the start, what was found on the disk.
+        self.carry_out();
         if self.engine.poll_at().is_some_and(|at| at <= now.monotonic_ns) {
             self.engine.handle_timeout(now);
             self.carry_out();
@@ -101,6 +118,7 @@ impl<N: Nic> ControlPlane<N> {
         for index in 0..self.sessions.count() {
             moved |= self.serve_session(index);
         }
+        moved |= self.serve_probes();
         moved |= self.link.flush(&mut self.shim);
         self.shim.egress(now_ns);
         self.service.egress(now_ns);
@@ -128,6 +146,7 @@ impl<N: Nic> ControlPlane<N> {
             self.engine.poll_at(),
             self.link.deadline(),
             self.sessions.deadline(),
+            self.probes.deadline(),
             self.service.poll_at(now_ns),
             self.shim.poll_at(now_ns),
         ]
@@ -190,6 +209,17 @@ impl<N: Nic> ControlPlane<N> {
         self.engine.handle(self.now, Input::LinkClosed);
     }
 
+    /// Goes on with the probes and tells the engine. Returns whether any has come to its end.
+    fn serve_probes(&mut self) -> bool {
+        let mut moved = false;
+        while let Some((id, passed)) = self.probes.advance(&mut self.service, self.now.monotonic_ns) {
+            self.engine.handle(self.now, Input::Probed { id, passed });
+            self.carry_out();
+            moved = true;
+        }
+        moved
+    }
+
     /// Does what the engine has decided.
     fn carry_out(&mut self) {
         while let Some(output) = self.engine.poll_output() {
@@ -214,9 +244,24 @@ impl<N: Nic> ControlPlane<N> {
                         self.log(Level::Error, format_args!("a request to the shim was not sent: {error}"));
                     }
                 }
+                Output::Probe { id, kind, address, port, timeout_ms } => {
+                    let now_ns = self.now.monotonic_ns;
+                    let deadline_ns = now_ns.saturating_add(u64::from(timeout_ms) * 1_000_000);
+                    self.probes.start(&mut self.service, id, kind, (address, port), deadline_ns);
+                }
                 Output::ResetLink => self.drop_link(),
+                Output::Persist { offset, data } => self.persist(offset, &data),
                 Output::Log { level, line } => self.log(level, format_args!("{line}")),
             }
+        }
+    }
+
+    /// Writes what the outputs behind it rely on. The engine takes those back if it cannot be done.
+    fn persist(&mut self, offset: u64, data: &[u8]) {
+        let written = self.state.as_mut().map_or(Ok(()), |disk| disk.write(offset, data));
+        if let Err(error) = written {
+            self.log(Level::Error, format_args!("block device \"state\", offset {offset}: {error}"));
+            self.engine.handle(self.now, Input::StateFailed);
         }
     }
 
@@ -363,6 +408,12 @@ impl<N: Nic> ControlPlane<N> {
             self.service.egress(now_ns);
         }
     }
+}
+
+/// An engine that knows what `disk` holds.
+fn recover(config: Config, disk: &mut dyn Disk, seed: u64) -> Engine {
+    let device = StateDevice { bytes: disk.bytes(), block_bytes: disk.block_bytes(), seed };
+    Engine::recover(config, &device, |offset, data| disk.read(offset, data))
 }
 
 /// Where a session comes from, for the log.

@@ -10,4 +10,6 @@ mod peer;
 mod session;
 mod site;
 mod solo5;
+mod state;
+mod supervise;
 mod trust;

@@ -1,6 +1,6 @@
 use petrel::{Error, Session};
 use petrel_wire::limits::FRAME_BYTES_MAX;
-use petrel_wire::operator::{HostInfo, Refusal, Request, Response, State, Unikernel};
+use petrel_wire::operator::{HostInfo, Journal, Refusal, Request, Response, State, Unikernel, Wish};
 use petrel_wire::{Digest, ExitStatus, List};
 
 use crate::peer::{config, serve};
@@ -14,10 +14,14 @@ pub fn unikernel(name: &str, image: Digest) -> Unikernel {
         memory_mib: 32,
         created_ms: 1,
         ended_ms: None,
+        wish: Wish::Running,
+        generation: 1,
+        restarts: 0,
+        last_exit: None,
     }
 }
 
-fn host_info() -> HostInfo {
+pub fn host_info() -> HostInfo {
     HostInfo {
         host: "alpha".parse().unwrap(),
         control_plane: [0, 1, 0],
@@ -29,6 +33,7 @@ fn host_info() -> HostInfo {
         unikernels: 2,
         bridges: vec!["service".parse().unwrap()].try_into().unwrap(),
         monitors: List::new(),
+        journal: Journal::Kept { epoch: 3, used_bytes: 2048, area_bytes: 8 << 20 },
     }
 }
 

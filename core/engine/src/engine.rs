@@ -5,18 +5,20 @@ use alloc::{
     string::String,
 };
 
-use petrel_wire::shim::{InstanceId, TapId};
+use petrel_wire::{
+    Name,
+    shim::{InstanceId, TapId},
+};
 
 use crate::{
     Config, Input, Level, Now, Output, SessionId,
     console::Console,
-    create::Creations,
-    destroy::Stops,
     images::Images,
-    record::Record,
+    journal::{Journal, Transfer},
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
+    supervise::{Watches, launch::Launches, probes::Probes, reap::Reaps},
     upload::Uploads,
 };
 
@@ -35,11 +37,20 @@ pub struct Engine {
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
     pub(crate) state: State,
+    pub(crate) watches: Watches,
+    /// When something is due about which unikernel, in monotonic nanoseconds.
+    pub(crate) timers: BTreeSet<(u64, Name)>,
+    /// The unikernels that wait until others are ready.
+    pub(crate) waiting: BTreeSet<Name>,
+    pub(crate) probes: Probes,
+    pub(crate) journal: Journal,
+    /// A state file that is on its way in.
+    pub(crate) transfer: Option<Transfer>,
     pub(crate) consoles: BTreeMap<InstanceId, Console>,
     pub(crate) images: Images,
     pub(crate) uploads: Uploads,
-    pub(crate) creations: Creations,
-    pub(crate) stops: Stops,
+    pub(crate) launches: Launches,
+    pub(crate) reaps: Reaps,
     /// Nobody was promised these, and the shim may have them: ended when it lists them.
     pub(crate) doomed: BTreeSet<InstanceId>,
     /// The shim may have forgotten these: gone unless it lists them.
@@ -51,8 +62,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that knows nothing yet of the host it runs on.
+    /// An engine that knows nothing yet of the host it runs on, and keeps what it learns in memory only.
     pub fn new(config: Config) -> Self {
+        let mut engine = Self::with_journal(config, Journal::in_memory());
+        engine.log(Level::Info, "state: no block device \"state\": kept in memory only".into());
+        engine
+    }
+
+    pub(crate) fn with_journal(config: Config, journal: Journal) -> Self {
         Self {
             config,
             now: Now::default(),
@@ -62,11 +79,17 @@ impl Engine {
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
+            watches: Watches::new(),
+            timers: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            probes: Probes::new(),
+            journal,
+            transfer: None,
             consoles: BTreeMap::new(),
             images: Images::default(),
             uploads: Uploads::new(),
-            creations: Creations::new(),
-            stops: Stops::new(),
+            launches: Launches::new(),
+            reaps: Reaps::new(),
             doomed: BTreeSet::new(),
             unsure: BTreeSet::new(),
             foreign_taps: BTreeSet::new(),
@@ -78,6 +101,10 @@ impl Engine {
     /// Takes in what happened. Take the outputs before the next input.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         self.set_now(now);
+        if matches!(input, Input::StateFailed) {
+            return self.state_failed();
+        }
+        let mark = self.begin();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
             Input::SessionFrame { session, payload } => self.session_frame(session, payload),
@@ -87,7 +114,10 @@ impl Engine {
             Input::LinkOpened => self.link_opened(),
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
+            Input::Probed { id, passed } => self.probed(id, passed),
+            Input::StateFailed => {}
         }
+        self.commit(mark);
     }
 
     /// The next thing to be done, until there is nothing left to do.
@@ -97,24 +127,23 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        self.shim.deadline()
+        [self.shim.deadline(), self.watch_deadline(), self.journal.deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
+        let mark = self.begin();
         self.shim_deadline();
+        self.watches_due();
+        self.watches_due();
+        self.commit(mark);
     }
 
     /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.
     pub fn uploading(&self, session: SessionId) -> bool {
         let requests = self.sessions.get(&session).map(|session| session.requests.values());
         requests.is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_))))
-    }
-
-    /// Makes a change to the state: the only way there is.
-    pub(crate) fn apply(&mut self, record: Record) {
-        self.state.apply(record);
     }
 
     pub(crate) fn log(&mut self, level: Level, line: String) {

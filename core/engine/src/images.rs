@@ -113,6 +113,18 @@ impl Images {
         }
     }
 
+    /// How many images are known.
+    #[cfg(feature = "inspect")]
+    pub fn known_len(&self) -> usize {
+        self.known.len().max(self.order.len())
+    }
+
+    /// How many images are being looked into.
+    #[cfg(feature = "inspect")]
+    pub fn inspections_len(&self) -> usize {
+        self.inspections.len()
+    }
+
     fn remember(&mut self, digest: Digest, image: Image) {
         if self.known.insert(digest, image).is_none() {
             self.order.push_back(digest);
@@ -210,7 +222,7 @@ impl Engine {
                     self.images.creates_waiting -= 1;
                     match outcome {
                         Ok(image) => self.admit(wanted, image),
-                        Err(refusal) => self.refuse(wanted.asker, refusal.clone()),
+                        Err(refusal) => self.refuse(wanted.who.asker, refusal.clone()),
                     }
                 }
             }

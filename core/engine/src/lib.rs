@@ -10,12 +10,16 @@
 //! | `session` | operators' sessions: hello, requests, answers |
 //! | `stream` | answers in pieces, within each session's credit |
 //! | `policy` | who may do what; the only maker of a `Grant`, without which nothing leaves for the shim |
-//! | `record`, `state` | what can change, and what there is; the seam for the journal |
+//! | `record`, `state` | what can change, and what there is |
+//! | `journal` | what is kept of it through any crash; no output leaves before its records |
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
 //! | `upload`, `images` | images on their way to the host, and what is known of those there |
-//! | `create`, `destroy` | the two flows |
+//! | `create` | what is checked before a unikernel, or a new generation of one, is taken in |
+//! | `unikernel` | one unikernel: what it shall be, was, and is at the shim |
+//! | `supervise` | keeps each at what it is wished to be |
 //! | `console` | what is kept of a guest's output |
+//! | `inspect`, `planted` | for the simulator: how full the tables are, and faults that its checkers must find |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -24,18 +28,27 @@ extern crate alloc;
 mod adopt;
 mod console;
 mod create;
-mod destroy;
 mod engine;
 mod images;
+#[cfg(feature = "inspect")]
+mod inspect;
 mod io;
+mod journal;
 mod limits;
+mod planted;
 mod policy;
 mod record;
 mod session;
 mod shim_client;
 mod state;
 mod stream;
+mod supervise;
+mod unikernel;
 mod upload;
 
 pub use engine::Engine;
-pub use io::{Config, Input, Level, Now, Output, Peer, SessionId};
+#[cfg(feature = "inspect")]
+pub use inspect::Table;
+pub use io::{Config, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId, StateDevice};
+#[cfg(feature = "planted")]
+pub use planted::{Planted, plant};

@@ -5,11 +5,17 @@
 mod console;
 mod create;
 mod destroy;
+mod disk;
 mod garbage;
+mod generations;
 mod host;
 mod image;
 mod images;
+mod journal;
 mod link;
+mod order;
+mod probes;
+mod restart;
 mod sessions;
 mod walk;
 mod world;

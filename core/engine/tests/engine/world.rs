@@ -2,19 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId};
+use petrel_engine::{
+    Config, Engine, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId, StateDevice,
+};
 use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
-    operator::{ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, Unikernel},
+    operator::{
+        ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, State, Supervision,
+        Unikernel, UnikernelInfo,
+    },
     shim::InstanceId,
 };
 
-use crate::host::Host;
+use crate::{disk::Disk, host::Host};
 
 pub struct World {
     pub engine: Engine,
     pub host: Host,
+    /// The block device "state", if one is attached.
+    pub disk: Option<Disk>,
     pub now: Now,
     pub linked: bool,
     /// On their way to the host.
@@ -33,6 +40,10 @@ pub struct World {
     pub lenient: bool,
     pub log: Vec<(Level, String)>,
     pub resets: usize,
+    /// The probes that nothing has answered yet.
+    pub probes: VecDeque<(ProbeId, ProbeKind, String)>,
+    /// The kinds of outputs that there were, in their order.
+    pub order: Vec<&'static str>,
     next_session: u32,
 }
 
@@ -54,10 +65,20 @@ impl World {
         world
     }
 
+    /// A world that keeps what it knows on a disk of so many bytes, whose link is up and at rest.
+    pub fn with_disk(bytes: usize) -> Self {
+        let mut world = Self::unlinked();
+        world.disk = Some(Disk::new(bytes));
+        world.restart();
+        world.run();
+        world
+    }
+
     pub fn unlinked() -> Self {
         Self {
-            engine: engine(),
+            engine: engine(None),
             host: Host::new(),
+            disk: None,
             now: Now { monotonic_ns: 1_000_000_000, wall_ms: 1_700_000_000_000 },
             linked: false,
             requests: VecDeque::new(),
@@ -69,6 +90,8 @@ impl World {
             lenient: false,
             log: Vec::new(),
             resets: 0,
+            probes: VecDeque::new(),
+            order: Vec::new(),
             next_session: 0,
         }
     }
@@ -87,15 +110,16 @@ impl World {
         self.input(Input::LinkClosed);
     }
 
-    /// The control plane dies and comes back with no memory.
+    /// The control plane dies and comes back, with no memory but what is on its disk.
     pub fn restart(&mut self) {
-        self.engine = engine();
+        self.engine = engine(self.disk.as_ref());
         self.unanswered.clear();
         self.inboxes.clear();
         self.stalled.clear();
         self.linked = false;
         self.requests.clear();
         self.host.link_ended();
+        self.probes.clear();
         self.now.wall_ms += 1000;
         self.link_up();
     }
@@ -159,7 +183,7 @@ impl World {
     /// A client asks something under a number that it does not use for anything else.
     pub fn send(&mut self, session: SessionId, id: u32, request: Request) {
         match &request {
-            Request::ImageChunk(_) => {}
+            Request::ImageChunk(_) | Request::StateChunk(_) => {}
             Request::Cancel => drop(self.unanswered.remove(&(session, id))),
             request => {
                 let earlier = self.unanswered.insert((session, id), format!("{request:?}"));
@@ -280,9 +304,61 @@ impl World {
         }
     }
 
+    /// Time passes until something is due, at most so long; what follows from it comes to rest.
+    pub fn sleep_ms(&mut self, ms: u64) {
+        let end_ns = self.now.monotonic_ns + ms * 1_000_000;
+        self.run();
+        while let Some(at_ns) = self.engine.poll_at().filter(|at_ns| *at_ns <= end_ns) {
+            let passes_ms = at_ns.saturating_sub(self.now.monotonic_ns).div_ceil(1_000_000);
+            self.wait_ms(passes_ms);
+            self.run();
+        }
+        self.wait_ms(end_ns.saturating_sub(self.now.monotonic_ns) / 1_000_000);
+    }
+
+    /// The next probe comes to its end, and what follows from it to rest. Returns what it tried.
+    pub fn probed(&mut self, passed: bool) -> String {
+        let tried = self.answer_probe(passed);
+        self.run();
+        tried
+    }
+
+    pub fn answer_probe(&mut self, passed: bool) -> String {
+        let (id, kind, to) = self.probes.pop_front().expect("a probe is under way");
+        self.input(Input::Probed { id, passed });
+        match kind {
+            ProbeKind::Tcp => format!("tcp:{to}"),
+            ProbeKind::Http { path } => format!("http:{to}{}", &*path),
+        }
+    }
+
+    /// What is shown of a unikernel.
+    pub fn info(&mut self, unikernel: &str) -> UnikernelInfo {
+        let session = self.client();
+        let Response::Info(info) = self.ask(session, 1, info(unikernel)) else {
+            panic!("there is no {unikernel}")
+        };
+        self.disconnect(session);
+        *info
+    }
+
+    pub fn state(&mut self, unikernel: &str) -> State {
+        self.info(unikernel).unikernel.state
+    }
+
+    /// The instance that runs as this unikernel.
+    pub fn running(&self, unikernel: &str) -> InstanceId {
+        let tagged = |instance: &InstanceId| {
+            let spawned = self.host.spawned.iter().find(|spawn| spawn.instance == *instance);
+            spawned.is_some_and(|spawn| spawn.tag.windows(unikernel.len()).any(|w| w == unikernel.as_bytes()))
+        };
+        *self.host.running().iter().find(|instance| tagged(instance)).expect("it runs")
+    }
+
     fn take_outputs(&mut self) {
         let mut drained = BTreeSet::new();
         while let Some(output) = self.engine.poll_output() {
+            self.order.push(kind_of(&output));
             match output {
                 Output::ToSession { session, message } => {
                     drained.insert(session);
@@ -302,6 +378,15 @@ impl World {
                     self.linked = false;
                     self.requests.clear();
                     self.host.link_ended();
+                }
+                Output::Probe { id, kind, address, port, .. } => {
+                    self.probes.push_back((id, kind, format!("{address}:{port}")));
+                }
+                Output::Persist { offset, data } => {
+                    let disk = self.disk.as_mut().expect("there is a disk to write to");
+                    if !disk.write(offset, &data) {
+                        self.engine.handle(self.now, Input::StateFailed);
+                    }
                 }
                 Output::Log { level, line } => {
                     assert!(!line.contains('\n'));
@@ -342,18 +427,34 @@ impl World {
     }
 }
 
+fn kind_of(output: &Output) -> &'static str {
+    match output {
+        Output::ToSession { .. } => "answer",
+        Output::CloseSession { .. } => "close",
+        Output::ToShim(_) => "request",
+        Output::ResetLink => "reset",
+        Output::Probe { .. } => "probe",
+        Output::Persist { .. } => "persist",
+        Output::Log { .. } => "log",
+    }
+}
+
 fn is_last(response: &Response) -> bool {
     match response {
         Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
             false
         }
-        Response::Listed { more, .. } => !more,
+        Response::StateWanted | Response::StateData(_) => false,
+        Response::Listed { more, .. } | Response::Generation { more, .. } => !more,
         _ => true,
     }
 }
 
-fn engine() -> Engine {
-    Engine::new(Config { host: "alpha".parse().unwrap(), release: [0, 1, 0] })
+fn engine(disk: Option<&Disk>) -> Engine {
+    let config = Config { host: "alpha".parse().unwrap(), release: [0, 1, 0] };
+    let Some(disk) = disk else { return Engine::new(config) };
+    let device = StateDevice { bytes: disk.bytes.len() as u64, block_bytes: 512, seed: disk.writes as u64 };
+    Engine::recover(config, &device, |offset, data| disk.read(offset, data))
 }
 
 pub fn encoded<T: serde::Serialize>(message: &T) -> Vec<u8> {
@@ -384,6 +485,8 @@ pub fn plain(unikernel: &str, image: Digest) -> Create {
         nets: List::new(),
         blocks: List::new(),
         args: List::new(),
+        supervision: Supervision::default(),
+        force: false,
     }
 }
 
