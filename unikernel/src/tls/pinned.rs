@@ -31,7 +31,7 @@ impl ServerCertVerifier for PinnedKey {
         if end_entity.as_ref() == self.0 {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+            Err(Error::InvalidCertificate(CertificateError::NotValidForName))
         }
     }
 
