@@ -369,6 +369,8 @@ fn ends_request(answer: &Response) -> bool {
             | Response::ConsoleMissed(_)
             | Response::Ended(_)
             | Response::Listed { more: true, .. }
+            | Response::Policies { more: true, .. }
+            | Response::Revocations { more: true, .. }
     )
 }
 
@@ -380,5 +382,6 @@ fn ends_session(refusal: &Refusal) -> bool {
             | Refusal::Version(_)
             | Refusal::HelloExpected
             | Refusal::IdInUse
+            | Refusal::Certificate { .. }
     )
 }

@@ -9,7 +9,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, vec::Vec};
 use petrel_wire::{
     DeviceName, ExitStatus, List, Mac,
     limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, TAPS_MAX, UNIKERNELS_MAX},
-    operator::{Create, DeviceKind, Net, Refusal, Response, Table},
+    operator::{Cpus, Create, DeviceKind, Held, Net, Refusal, Response, Table},
     shim::{Fault, Host, InstanceId, Op, Reply, Spawn, SpawnBlock, SpawnNet, TapId},
 };
 use sha2::{Digest as _, Sha256};
@@ -18,7 +18,7 @@ use crate::{
     Engine, Level,
     images::{Image, Learner},
     limits::CREATES_WAITING_MAX,
-    policy::Grant,
+    policy::{Asked, Grant},
     record::{Record, Spec, Tag},
     session::Asker,
     shim_client::{Handled, Nonsense, Waiting},
@@ -56,7 +56,7 @@ impl Engine {
         if let Some(image) = self.images.known(digest).cloned() {
             return self.admit(Wanted { asker, grant, create }, &image);
         }
-        if let Err(refusal) = self.check_fits(&create, MEMORY_MIB_MIN) {
+        if let Err(refusal) = self.check_fits(&grant, &create, MEMORY_MIB_MIN) {
             return self.refuse(asker, refusal);
         }
         let wanted = Wanted { asker, grant, create };
@@ -70,29 +70,38 @@ impl Engine {
     /// The image is known: the create is carried out, or refused.
     pub(crate) fn admit(&mut self, wanted: Wanted, image: &Image) {
         let Wanted { asker, grant, create } = wanted;
-        match self.plan(*create, image) {
+        match self.plan(&grant, *create, image) {
             Ok((spec, tag)) => self.start(asker, grant, spec, tag),
             Err(refusal) => self.refuse(asker, refusal),
         }
     }
 
-    /// Checks a create against the host and what there is; it needs at least `min_mib` of memory. This comes before
-    /// the image is asked for: a client uploads one only when nothing else is wrong, and so leaves none behind.
-    fn check_fits(&self, create: &Create, min_mib: u32) -> Result<(), Refusal> {
+    /// Checks a create against the host, policies and what there is; it needs at least `min_mib` of memory. This comes
+    /// before the image is asked for: a client uploads one only when nothing else is wrong, and so leaves none behind.
+    /// Returns the CPUs that it gets.
+    fn check_fits(&self, grant: &Grant, create: &Create, min_mib: u32) -> Result<Cpus, Refusal> {
         let host = self.shim.host_if_ready().ok_or(Refusal::ShimAway)?;
         check_arguments(create)?;
         check_name(create, &self.state)?;
         check_memory(create, min_mib, host, &self.state)?;
         check_places(create, host, &self.state)?;
-        self.check_bounds(create.nets.len())
+        self.check_bounds(create.nets.len())?;
+        let asked = Asked {
+            name: &create.name,
+            held: Held { unikernels: 1, memory_mib: create.memory_mib.into(), volume_mib: 0 },
+            instead_of: Held::default(),
+            cpus: Some(&create.cpus),
+            bridges: create.nets.iter().map(|net| &net.bridge).collect(),
+        };
+        self.state.admit(grant, &asked, &host.cpus)
     }
 
     /// Checks a create against all there is.
-    fn plan(&self, create: Create, image: &Image) -> Result<(Spec, Tag), Refusal> {
-        self.check_fits(&create, image.memory_min_mib.max(MEMORY_MIB_MIN))?;
+    fn plan(&self, grant: &Grant, create: Create, image: &Image) -> Result<(Spec, Tag), Refusal> {
+        let cpus = self.check_fits(grant, &create, image.memory_min_mib.max(MEMORY_MIB_MIN))?;
         let monitor = self.shim.monitor_for(image)?;
         check_devices(&create, image)?;
-        let Create { name, image, memory_mib, cpus, nets, blocks, args } = create;
+        let Create { name, image, memory_mib, cpus: _, nets, blocks, args } = create;
         let mac = |net: Net| (net.clone(), mac_address(&net.device, &name));
         let nets = nets.into_vec().into_iter().map(mac).collect::<Vec<_>>();
         let mut cpus = cpus.into_vec();

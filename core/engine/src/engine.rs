@@ -13,6 +13,7 @@ use crate::{
     create::Creations,
     destroy::Stops,
     images::Images,
+    policy,
     record::Record,
     session::{Kind, Session},
     shim_client::ShimClient,
@@ -31,6 +32,8 @@ pub struct Engine {
     pub(crate) started_ns: Option<u64>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
+    /// When the first certificate of an open session expires, or before: milliseconds since 1970.
+    pub(crate) first_expiry_ms: u64,
     /// The number of the last request.
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
@@ -59,6 +62,7 @@ impl Engine {
             started_ns: None,
             outputs: VecDeque::new(),
             sessions: BTreeMap::new(),
+            first_expiry_ms: u64::MAX,
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
@@ -78,6 +82,7 @@ impl Engine {
     /// Takes in what happened. Take the outputs before the next input.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         self.set_now(now);
+        self.end_expired();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
             Input::SessionFrame { session, payload } => self.session_frame(session, payload),
@@ -97,12 +102,14 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        self.shim.deadline()
+        let expiry = policy::expiry_deadline(self.now, self.first_expiry_ms);
+        [self.shim.deadline(), expiry].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
+        self.end_expired();
         self.shim_deadline();
     }
 

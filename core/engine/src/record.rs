@@ -6,9 +6,9 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    Blob, Digest, ExitStatus, Label, List, Mac, Name,
+    Blob, Digest, ExitStatus, Label, List, Mac, Name, Path,
     limits::{ARGS_MAX, BLOCKS_MAX, CMDLINE_BYTES_MAX, CPUS_MAX, NETS_MAX, TAG_BYTES_MAX},
-    operator::{Block, Net},
+    operator::{Block, Held, Net, Policy, Revocation},
     shim::{InstanceId, TapId},
 };
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,14 @@ pub(crate) enum Record {
     Kept(InstanceId),
     /// Nothing of it is left, or what is left is nobody's.
     Removed(InstanceId),
+
+    // Policies and certificates.
+    /// An operator has set what all that lies below a path may have.
+    PolicySet { path: Path, policy: Box<Policy> },
+    /// An operator has taken that back.
+    PolicyRemoved(Path),
+    /// An operator has revoked certificates.
+    Revoked(Revocation),
 }
 
 /// All of a unikernel that does not change while it is.
@@ -51,6 +59,11 @@ const TAG_VERSION: u16 = 1;
 pub(crate) type Tag = Blob<TAG_BYTES_MAX>;
 
 impl Spec {
+    /// What of it counts against policies, from its creation to its removal.
+    pub fn held(&self) -> Held {
+        Held { unikernels: 1, memory_mib: self.memory_mib.into(), volume_mib: 0 }
+    }
+
     /// As a tag. `TAG_BYTES_MAX` is chosen so that every spec fits; see the test.
     pub fn to_tag(&self) -> Option<Tag> {
         Tag::try_from(postcard::to_allocvec(&(TAG_VERSION, self)).ok()?).ok()

@@ -8,13 +8,16 @@ use alloc::{
 use core::ops::Bound;
 
 use petrel_wire::{
-    ExitStatus, List, Name, VolumeName,
+    ExitStatus, List, Name, Path, VolumeName,
     limits::PAGE_ENTRIES_MAX,
     operator::{State as Shown, Unikernel as Brief, UnikernelInfo},
     shim::{InstanceId, TapId},
 };
 
-use crate::record::{Record, Spec};
+use crate::{
+    policy::{Settings, Usage},
+    record::{Record, Spec},
+};
 
 /// A unikernel.
 #[derive(Debug)]
@@ -83,6 +86,10 @@ pub(crate) struct State {
     volumes: BTreeMap<VolumeName, InstanceId>,
     taps: BTreeSet<TapId>,
     memory_given_mib: u64,
+    /// What policies count.
+    pub usage: Usage,
+    /// What operators have set and revoked.
+    pub settings: Settings,
 }
 
 impl State {
@@ -100,14 +107,19 @@ impl State {
             Record::Removed(instance) => {
                 self.release(instance);
                 if let Some(unikernel) = self.unikernels.remove(&instance) {
+                    self.usage.remove(&unikernel.spec.name, unikernel.spec.held());
                     self.names.remove(&unikernel.spec.name);
                 }
             }
+            Record::PolicySet { path, policy } => self.settings.set_policy(path, policy),
+            Record::PolicyRemoved(path) => self.settings.remove_policy(&path),
+            Record::Revoked(revocation) => self.settings.revoke(revocation),
         }
     }
 
     fn insert(&mut self, instance: InstanceId, spec: Box<Spec>, taps: Vec<TapId>) {
         self.memory_given_mib += u64::from(spec.memory_mib);
+        self.usage.add(&spec.name, spec.held());
         self.names.insert(spec.name.clone(), instance);
         self.volumes.extend(spec.blocks.iter().map(|block| (block.volume.clone(), instance)));
         self.taps.extend(&taps);
@@ -166,10 +178,11 @@ impl State {
         self.unikernels.keys().copied()
     }
 
-    /// A page of the listing: those with greater names, and whether more follow.
-    pub fn page(&self, after: Option<&Name>) -> (List<Brief, PAGE_ENTRIES_MAX>, bool) {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.names.range((from, Bound::Unbounded));
+    /// A page of the listing: those below `scope` with greater names than `after`, and whether more follow.
+    pub fn page(&self, scope: &Path, after: Option<&Name>) -> (List<Brief, PAGE_ENTRIES_MAX>, bool) {
+        let from = after.map_or_else(|| scope.before_all_below(), |after| (**after).into());
+        let behind = self.names.range::<str, _>((Bound::Excluded(&*from), Bound::Unbounded));
+        let mut rest = behind.take_while(|(name, _)| scope.holds(name));
         let briefs = rest.by_ref().take(PAGE_ENTRIES_MAX);
         let briefs: Vec<_> = briefs.filter_map(|(_, id)| self.by_id(*id)).map(Unikernel::brief).collect();
         (List::try_from(briefs).unwrap_or_default(), rest.next().is_some())

@@ -2,7 +2,7 @@
 //! it is used up its streams wait, in turn, and cost nobody else.
 
 use petrel_wire::{
-    ExitStatus, Name,
+    ExitStatus, Name, Path,
     limits::SESSION_QUEUE_BYTES,
     operator::{Response, Unikernel},
     shim::InstanceId,
@@ -11,6 +11,7 @@ use petrel_wire::{
 use crate::{
     Engine, SessionId,
     console::{Console, Piece},
+    policy::{PolicyListing, RevocationListing},
     session::{Asker, Kind},
 };
 
@@ -24,10 +25,14 @@ pub(crate) struct Stream {
 /// Where the pieces come from.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// The listing, from behind this name on.
-    List { after: Option<Name> },
+    /// The listing of what lies below `scope`, from behind this name on.
+    List { scope: Path, after: Option<Name> },
     /// A console, from this position on, up to that one; without one it goes on until the unikernel has ended.
     Console { instance: InstanceId, cursor: u64, until: Option<u64> },
+    /// What may be, and what there is.
+    Policies(PolicyListing),
+    /// What is revoked.
+    Revocations(RevocationListing),
 }
 
 /// What a stream does next.
@@ -36,6 +41,13 @@ enum Step {
     /// `Some` goes before the end of the stream.
     End(Option<Response>, Response),
     Wait,
+}
+
+impl Step {
+    /// A page, the last one if no `more` follow.
+    fn page(page: Response, more: bool) -> Self {
+        if more { Self::Send(page) } else { Self::End(None, page) }
+    }
 }
 
 impl Engine {
@@ -102,16 +114,23 @@ impl Engine {
 
     fn step(&self, source: &mut Source) -> Step {
         match source {
-            Source::List { after } => self.step_list(after),
+            Source::List { scope, after } => self.step_list(scope, after),
             Source::Console { instance, cursor, until } => self.step_console(*instance, cursor, *until),
+            Source::Policies(listing) => {
+                let (page, more) = self.state.policies(listing);
+                Step::page(Response::Policies { page, more }, more)
+            }
+            Source::Revocations(listing) => {
+                let (page, more) = self.state.revocations(listing);
+                Step::page(Response::Revocations { page, more }, more)
+            }
         }
     }
 
-    fn step_list(&self, after: &mut Option<Name>) -> Step {
-        let (page, more) = self.state.page(after.as_ref());
+    fn step_list(&self, scope: &Path, after: &mut Option<Name>) -> Step {
+        let (page, more) = self.state.page(scope, after.as_ref());
         *after = page.last().map(|last| last.name.clone());
-        let response = Response::Listed { page, more };
-        if more { Step::Send(response) } else { Step::End(None, response) }
+        Step::page(Response::Listed { page, more }, more)
     }
 
     fn step_console(&self, instance: InstanceId, cursor: &mut u64, until: Option<u64>) -> Step {
@@ -190,6 +209,8 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
             ENVELOPE + page.iter().map(|entry: &Unikernel| BRIEF + entry.name.len()).sum::<usize>()
         }
         Response::Host(_) | Response::Info(_) => LONG,
+        Response::Policies { page, .. } => ENVELOPE + page.len() * LONG,
+        Response::Revocations { page, .. } => ENVELOPE + page.len() * BRIEF,
         _ => ENVELOPE,
     }
 }
@@ -202,6 +223,8 @@ mod tests {
         Digest, List, frame,
         operator::{ClientMessage, Hello, Request},
     };
+
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 
     use super::*;
     use crate::{
@@ -227,7 +250,11 @@ mod tests {
             created_ms: 0,
         };
         engine.state.apply(Record::Creating { instance, spec: spec.into(), taps: Vec::new() });
-        let peer = Peer { name: "alice".into(), chain: Vec::new() };
+        let key = KeyPair::generate().unwrap();
+        let mut certificate = CertificateParams::default();
+        certificate.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        let certificate = certificate.self_signed(&key).unwrap();
+        let peer = Peer { name: "alice".into(), chain: alloc::vec![certificate.der().to_vec()] };
         engine.handle(Now::default(), Input::SessionOpened { session, peer });
         let send = |engine: &mut Engine, request| {
             let mut bytes = Vec::new();

@@ -16,8 +16,22 @@
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
+//! | `PolicySet`, `PolicyRemove` | `PolicySet`, `PolicyRemoved` |
+//! | `PolicyList` | one or more `Policies`, the last with `more: false` |
+//! | `CertRevoke` | `CertRevoked` |
+//! | `CertRevocations` | one or more `Revocations`, the last with `more: false` |
 //!
+//! All names are relative to the session's scope, which its certificates tell: see [`MapNames`].
 //! Any request may be answered by `Refused`, which ends it.
+
+mod names;
+mod policy;
+
+pub use names::MapNames;
+pub use policy::{
+    Bridges, CertificateFault, ChainIndex, Cpus, Held, Policy, PolicyEntry, PolicyPage, Resource, Revocable,
+    Revocation, RevocationPage, Right, Rights, Serial,
+};
 
 use alloc::boxed::Box;
 
@@ -28,7 +42,7 @@ use crate::limits::{
     MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX,
 };
 use crate::shim::Monitor;
-use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, VolumeName};
+use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, Path, VolumeName};
 
 /// What the client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +86,26 @@ pub enum Request {
     Destroy(Name),
     /// Ends the stream or the upload with this `id`.
     Cancel,
+    /// Sets what all that lies below a path may have.
+    PolicySet {
+        /// The path.
+        path: Path,
+        /// What it may have, beside what certificates say.
+        policy: Box<Policy>,
+    },
+    /// Removes what was set for a path.
+    PolicyRemove(Path),
+    /// What is there and what may be, for this path and all below it that have either, in the order of paths.
+    PolicyList(Path),
+    /// Revokes certificates, and ends the sessions that they opened.
+    CertRevoke {
+        /// Those that a CA of this path, or of one below, has issued.
+        path: Path,
+        /// Which of them.
+        what: Revocable,
+    },
+    /// What is revoked.
+    CertRevocations,
 }
 
 /// The versions that a client speaks.
@@ -163,6 +197,29 @@ pub enum Response {
     Destroyed,
     /// The request was not carried out, and this is why.
     Refused(Refusal),
+    /// The policy holds.
+    PolicySet,
+    /// The policy holds no longer.
+    PolicyRemoved,
+    /// A page of policies.
+    Policies {
+        /// The entries of this page.
+        page: PolicyPage,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// It is revoked.
+    CertRevoked {
+        /// How many sessions that ended.
+        sessions: u32,
+    },
+    /// A page of what is revoked.
+    Revocations {
+        /// The entries of this page.
+        page: RevocationPage,
+        /// Whether another page follows.
+        more: bool,
+    },
 }
 
 /// The control plane's greeting.
@@ -265,8 +322,6 @@ pub enum Refusal {
     HelloExpected,
     /// The `id` belongs to a request that is still unanswered; the session ends.
     IdInUse,
-    /// The peer's certificate does not permit it.
-    NotPermitted,
     /// There is no unikernel of this name.
     NoSuchUnikernel,
     /// There is one of this name already.
@@ -338,6 +393,54 @@ pub enum Refusal {
         max: u32,
     },
 
+    // What certificates and policies say.
+    /// A certificate of the session's chain opens none, or no longer; the session ends.
+    Certificate {
+        /// Which.
+        index: ChainIndex,
+        /// Why.
+        fault: CertificateFault,
+    },
+    /// The certificates do not give this right.
+    RightMissing(Right),
+    /// Only what lies below the session's scope can be set or revoked.
+    OutsideScope,
+    /// With the session's scope in front the name is too long or too deep.
+    ScopedName,
+    /// Nothing was set for this path.
+    NoSuchPolicy,
+    /// A policy allows no more.
+    OverPolicy {
+        /// The ancestor whose policy it is, as it is called from the root.
+        path: Path,
+        /// Of what.
+        resource: Resource,
+        /// The most that there may be below that path.
+        limit: u64,
+        /// What others have of it.
+        used: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// A policy does not allow this CPU.
+    CpuPolicy {
+        /// The ancestor whose policy it is, as it is called from the root.
+        path: Path,
+        /// What was asked for; when nothing was, none of the host's CPUs is allowed.
+        asked: Option<u16>,
+        /// What this policy and those of the ancestors above it allow.
+        allowed: Cpus,
+    },
+    /// A policy does not allow this bridge.
+    BridgePolicy {
+        /// The ancestor whose policy it is, as it is called from the root.
+        path: Path,
+        /// What was asked for.
+        asked: BridgeName,
+        /// What this policy allows.
+        allowed: Bridges,
+    },
+
     // Bounds of the service.
     /// A table is full: try again when something has ended.
     Full(Table),
@@ -362,6 +465,10 @@ pub enum Table {
     Taps,
     /// Requests to the shim.
     ShimRequests,
+    /// Policies that were set.
+    Policies,
+    /// Certificates that were revoked.
+    Revocations,
 }
 
 /// What kind of device a manifest declares.

@@ -2,6 +2,7 @@
 //! operators' clients on the other.
 #![expect(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
+mod chain;
 mod console;
 mod create;
 mod destroy;
@@ -10,6 +11,8 @@ mod host;
 mod image;
 mod images;
 mod link;
+mod policy;
+mod policy_model;
 mod sessions;
 mod walk;
 mod world;
