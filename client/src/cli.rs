@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{create, init, json, show, units};
+use crate::{cert, create, init, json, policy, show, units};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -79,6 +79,8 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             ask_about(profile, &name, Request::Destroy(name.clone()))?;
             Ok(0)
         }
+        Command::Policy { command } => policy::run(&command, || open(profile)),
+        Command::Cert { command } => cert::run(&command, || open(profile)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "petrel", &mut script);
@@ -148,7 +150,8 @@ pub fn print_data(
     if as_json { print(&format!("{:#}\n", json())) } else { print(&people()) }
 }
 
-fn print(text: &str) -> Result<u8, Failure> {
+/// Prints text; the exit code of having done so.
+pub fn print(text: &str) -> Result<u8, Failure> {
     write_out(text.as_bytes()).map(|()| 0)
 }
 

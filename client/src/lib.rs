@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod cert;
 pub mod cli;
 mod console;
 mod create;
@@ -22,7 +23,9 @@ mod failure;
 pub mod image;
 mod init;
 mod json;
+mod keys;
 mod limits;
+mod policy;
 pub mod profile;
 mod progress;
 pub mod sentence;
