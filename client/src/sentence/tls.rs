@@ -71,7 +71,7 @@ fn alert_received(address: &str, alert: AlertDescription) -> Sentence {
     match alert {
         AlertDescription::UnsupportedCertificate => say(
             format!("the host at {address} says that this operator's certificate is not for clients"),
-            "the extended key usage clientAuth, or none at all, in each certificate of the chain",
+            "one that is no CA's, with the extended key usage clientAuth",
             "have a certificate signed by `petrel cert sign`",
         ),
         AlertDescription::AccessDenied => say(

@@ -93,9 +93,10 @@ fn reason(error: webpki::Error) -> Error {
         // All CAs of operators may have the same name, so a certificate of another one looks like one of ours with a
         // bad signature; its holder is told what it really is.
         Webpki::UnknownIssuer | Webpki::InvalidSignatureForPublicKey => CertificateError::UnknownIssuer,
-        Webpki::RequiredEkuNotFoundContext(_) | Webpki::EmptyEkuExtension => CertificateError::InvalidPurpose,
-        Webpki::CaUsedAsEndEntity
-        | Webpki::EndEntityUsedAsCa
+        Webpki::CaUsedAsEndEntity | Webpki::EmptyEkuExtension | Webpki::RequiredEkuNotFoundContext(_) => {
+            CertificateError::InvalidPurpose
+        }
+        Webpki::EndEntityUsedAsCa
         | Webpki::MaximumPathBuildCallsExceeded
         | Webpki::MaximumPathDepthExceeded
         | Webpki::MaximumSignatureChecksExceeded
