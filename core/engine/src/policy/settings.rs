@@ -10,8 +10,10 @@ use petrel_wire::{
     limits::{PAGE_ENTRIES_MAX, POLICIES_MAX, REVOCATIONS_MAX},
 };
 
+use crate::record::Record;
+
 /// The policies that were set, and what is revoked.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     policies: BTreeMap<Path, Box<Policy>>,
     /// For each revocation, when it was made.
@@ -33,6 +35,18 @@ impl Settings {
     pub fn revoke(&mut self, revocation: Revocation) {
         let Revocation { path, what, at_ms } = revocation;
         self.revoked.entry((what, path)).or_insert(at_ms);
+    }
+
+    /// The records that make these settings of none: their part of a snapshot.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the snapshots of a journal, which is not there yet")
+    )]
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let policies = self.policies.iter();
+        let policies =
+            policies.map(|(path, policy)| Record::PolicySet { path: path.clone(), policy: policy.clone() });
+        policies.chain(self.revoked.iter().map(|entry| Record::Revoked(revocation(entry))))
     }
 
     /// What was set for `path`.
@@ -87,4 +101,35 @@ fn revocation(((what, path), at_ms): (&(Revocable, Path), &u64)) -> Revocation {
 /// How full a table of `max` places may get by operators of `scope`: with one, they leave half of it to those without.
 fn share(scope: &Path, max: usize) -> usize {
     if scope.is_root() { max } else { max / 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use petrel_wire::Digest;
+
+    use super::*;
+    use crate::state::State;
+
+    #[test]
+    fn the_records_of_a_snapshot_make_the_same_settings() {
+        let mut state = State::default();
+        let path = |text: &str| text.parse::<Path>().unwrap();
+        let policy = |mib| Box::new(Policy { memory_mib: Some(mib), ..Policy::default() });
+        let key = |byte| Revocable::Key(Digest([byte; 32]));
+        state.apply(Record::PolicySet { path: path(":"), policy: policy(1) });
+        state.apply(Record::PolicySet { path: path("acme"), policy: policy(2) });
+        state.apply(Record::PolicySet { path: path("acme"), policy: policy(3) });
+        state.apply(Record::PolicySet { path: path("zeta"), policy: policy(4) });
+        state.apply(Record::PolicyRemoved(path("zeta")));
+        for (what, at) in [(key(1), ":"), (key(1), "acme"), (key(2), "acme")] {
+            state.apply(Record::Revoked(Revocation { path: path(at), what, at_ms: 7 }));
+        }
+        // What is revoked stays so from the first time on.
+        state.apply(Record::Revoked(Revocation { path: path("acme"), what: key(2), at_ms: 9 }));
+        let mut again = State::default();
+        state.settings.records().for_each(|record| again.apply(record));
+        assert_eq!(again.settings, state.settings);
+        assert_eq!((again.settings.policies.len(), again.settings.revoked.len()), (2, 3));
+        assert!(again.settings.revoked.values().all(|&at_ms| at_ms == 7));
+    }
 }
