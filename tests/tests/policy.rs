@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use petrel_tests::openssl::{CA, Certificate, NOW, OPERATOR, Openssl};
 use petrel_tests::{Devhost, Ended, image, out};
@@ -303,6 +304,25 @@ fn a_revoked_certificate_ends_the_session_that_lives() {
     // The root revokes acme, and with it all below.
     let _ = given.host.petrel(&["cert", "revoke", &certs("acme")]).ok();
     given.turns_away("boss", REFUSED, &["certificate 2 in this operator's chain", "revoked"]);
+}
+
+#[test]
+fn a_session_that_lives_when_its_certificate_expires_ends() {
+    let given = given_a_host();
+    let web = ["create", "web", &image("web.hvt"), "--net", "service=service", "--arg=--ipv4=10.99.0.10/24"];
+    let _ = given.host.petrel(&web).ok();
+    // Long enough for a busy machine to connect meanwhile.
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 20;
+    let until = given.host.run(&["date", "-u", "-d", &format!("@{seconds}"), "+%Y%m%d%H%M%SZ"]).ok();
+    let valid = (NOW.0, until.trim());
+    given.openssl.certificate("ca", Certificate { file: "brief", name: "olga", extensions: OPERATOR, valid });
+    let profile = given.profile("brief", "brief");
+    let follower = given.host.petrel_in_background(&["--profile", &profile, "console", "web", "-f"]);
+    let ended: Ended = follower.wait_with_output().unwrap().into();
+    assert!(!ended.stdout.is_empty(), "it was let in");
+    says(&ended.refused(REFUSED), &["a certificate in this operator's chain has expired"]);
+    given.turns_away("brief", NOT_TRUSTED, &["expired"]);
+    assert_eq!(given.host.json(&["info", "web"])["state"], "running");
 }
 
 #[test]

@@ -24,9 +24,9 @@ impl Authority {
         self.0.rights
     }
 
-    /// When it ends, in milliseconds since 1970.
+    /// Its last moment, in milliseconds since 1970: certificates are valid through their last second.
     pub fn not_after_ms(&self) -> u64 {
-        self.0.not_after_ms
+        self.0.not_after_ms.saturating_add(999)
     }
 
     /// What its certificates say for what lies below `path`.
