@@ -80,7 +80,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             Ok(0)
         }
         Command::Policy { command } => policy::run(&command, || open(profile)),
-        Command::Cert { command } => cert::run(&command, || open(profile)),
+        Command::Cert { command } => cert::run(&command, || load(profile)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "petrel", &mut script);
@@ -90,11 +90,16 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     }
 }
 
-/// Opens a session with the host of the profile that was asked for.
-fn open(asked: Option<OsString>) -> Result<Session, Failure> {
+/// Reads the profile that was asked for.
+fn load(asked: Option<OsString>) -> Result<Profile, Failure> {
     let environment = || std::env::var_os("PETREL_PROFILE").filter(|name| !name.is_empty());
     let path = profile::locate(asked.or_else(environment).as_deref())?;
-    Ok(Session::connect(&Profile::load(&path)?)?)
+    Ok(Profile::load(&path)?)
+}
+
+/// Opens a session with its host.
+fn open(asked: Option<OsString>) -> Result<Session, Failure> {
+    Ok(Session::connect(&load(asked)?)?)
 }
 
 fn ask(profile: Option<OsString>, request: Request) -> Result<Response, Failure> {

@@ -40,8 +40,8 @@ pub enum CertCommand {
     /// Show what certificates say
     #[command(after_help = crate::json::CERT_FIELDS)]
     Show {
-        /// The file with a certificate, or a chain of them
-        file: PathBuf,
+        /// The file with a certificate, or a chain of them; that of the profile when absent
+        file: Option<PathBuf>,
         /// How to print it
         #[command(flatten)]
         json: Json,

@@ -22,6 +22,7 @@ use crate::cli::{print, print_data, stray};
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::keys::{DAY, params};
+use crate::profile::Profile;
 use crate::session::Session;
 use crate::{json, show as tables};
 use issuer::Issuer;
@@ -29,20 +30,23 @@ use request::CertificateRequest;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Runs the command; returns the exit code.
-pub fn run(command: &CertCommand, open: impl FnOnce() -> Result<Session, Failure>) -> Result<u8, Failure> {
+/// Runs the command; returns the exit code. `profile` reads the profile, for the commands that need one.
+pub fn run(command: &CertCommand, profile: impl FnOnce() -> Result<Profile, Failure>) -> Result<u8, Failure> {
     match command {
         CertCommand::Request { name, key, dir } => print(&request::make(name, key.as_deref(), dir)?),
         CertCommand::Delegate(args) => print(&delegate(args)?),
         CertCommand::Sign(args) => print(&sign(args)?),
         CertCommand::Renew(args) => print(&renew(args)?),
-        CertCommand::Revoke(args) => revoke(args, open),
+        CertCommand::Revoke(args) => revoke(args, &profile()?),
         CertCommand::Revoked(form) => {
-            let all = revocations(&mut open()?)?;
+            let all = revocations(&mut Session::connect(&profile()?)?)?;
             print_data(form.json, || all.iter().map(json::revocation).collect(), || tables::revocations(&all))
         }
         CertCommand::Show { file, json: form } => {
-            let shown = show::read(file)?;
+            let shown = match file {
+                Some(file) => show::read(file)?,
+                None => show::read(&profile()?.certificate)?,
+            };
             print_data(form.json, || shown.iter().map(show::Shown::json).collect(), || show::text(&shown))
         }
     }
@@ -127,13 +131,15 @@ fn write(chain: &str, csr: &Path, out: Option<&Path>) -> Result<String, Failure>
     Ok(format!("{}  the certificate: send it to who asked for it\n", path.display()))
 }
 
-fn revoke(args: &Revoke, open: impl FnOnce() -> Result<Session, Failure>) -> Result<u8, Failure> {
+fn revoke(args: &Revoke, profile: &Profile) -> Result<u8, Failure> {
     let what = match &args.what {
         RevokedArg::This(what) => what.clone(),
         RevokedArg::KeyIn(file) => Revocable::Key(files::first_certificate(file)?.key),
     };
     let request = Request::CertRevoke { path: args.path.clone(), what: what.clone() };
-    let Response::CertRevoked { sessions } = open()?.request(request)? else { return Err(stray()) };
+    let Response::CertRevoked { sessions } = Session::connect(profile)?.request(request)? else {
+        return Err(stray());
+    };
     print_data(
         args.json.json,
         || json::revoked(&what, sessions),

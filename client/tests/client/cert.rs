@@ -117,6 +117,8 @@ fn what_is_signed_is_shown() {
     assert_eq!(olga["serial"].as_str().unwrap().len(), 32);
     let root = desk.show("ca.pem");
     assert_eq!((root.len(), &root[0]["path"]), (1, &json!(":")));
+    let profile = stdout(&desk.site.petrel(&["cert", "show"]).output().unwrap());
+    assert!(profile.contains("name    \"operator\"") && profile.contains("path    :\n"), "{profile}");
     let text = stdout(&desk.cert(&["show", "olga.pem"]));
     assert!(text.contains("rights  read, operate\n") && text.contains("memory MiB 64"), "{text}");
 }
