@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{cert, create, init, json, policy, show, units};
+use crate::{cert, create, init, json, policy, show, state, units};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -81,6 +81,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Policy { command } => policy::run(&command, || open(profile)),
         Command::Cert { command } => cert::run(&command, || load(profile)),
+        Command::State { verb } => print(&state::run(&verb, || open(profile))?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "petrel", &mut script);

@@ -31,6 +31,7 @@ mod progress;
 pub mod sentence;
 pub mod session;
 mod show;
+mod state;
 mod units;
 
 pub use error::{Error, Exit};

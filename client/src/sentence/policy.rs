@@ -16,8 +16,8 @@ pub(super) fn refusal(reason: &Refusal) -> Sentence {
             "see `petrel cert show` for what yours say, and ask who signed them",
         ),
         Refusal::OutsideScope => say(
-            "a policy for one's own path is for those above it to set",
-            "a path below the one that the certificates give",
+            "that is for those above to do: it is about more than what lies below your path",
+            "a path below one's own for a policy; for the state of the host, an operator who has all of it",
             "name a path, as `petrel policy set team …`, or ask who signed your CA's certificate",
         ),
         Refusal::ScopedName => say(

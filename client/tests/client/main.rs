@@ -11,4 +11,5 @@ mod peer;
 mod session;
 mod site;
 mod solo5;
+mod state;
 mod trust;

@@ -13,8 +13,8 @@ use crate::{
     create::Creations,
     destroy::Stops,
     images::Images,
+    journal::{Journal, Transfer},
     policy,
-    record::Record,
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
@@ -38,6 +38,9 @@ pub struct Engine {
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
     pub(crate) state: State,
+    pub(crate) journal: Journal,
+    /// A state file that is on its way in.
+    pub(crate) transfer: Option<Transfer>,
     pub(crate) consoles: BTreeMap<InstanceId, Console>,
     pub(crate) images: Images,
     pub(crate) uploads: Uploads,
@@ -54,8 +57,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that knows nothing yet of the host it runs on.
+    /// An engine that knows nothing yet of the host it runs on, and keeps what it learns in memory only.
     pub fn new(config: Config) -> Self {
+        let mut engine = Self::with_journal(config, Journal::in_memory());
+        engine.log(Level::Info, "state: no block device \"state\": kept in memory only".into());
+        engine
+    }
+
+    pub(crate) fn with_journal(config: Config, journal: Journal) -> Self {
         Self {
             config,
             now: Now::default(),
@@ -66,6 +75,8 @@ impl Engine {
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
+            journal,
+            transfer: None,
             consoles: BTreeMap::new(),
             images: Images::default(),
             uploads: Uploads::new(),
@@ -82,6 +93,10 @@ impl Engine {
     /// Takes in what happened. Take the outputs before the next input.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         self.set_now(now);
+        if matches!(input, Input::StateFailed) {
+            return self.state_failed();
+        }
+        let mark = self.begin();
         self.end_expired();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
@@ -92,7 +107,9 @@ impl Engine {
             Input::LinkOpened => self.link_opened(),
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
+            Input::StateFailed => {}
         }
+        self.commit(mark);
     }
 
     /// The next thing to be done, until there is nothing left to do.
@@ -103,25 +120,22 @@ impl Engine {
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
         let expiry = policy::expiry_deadline(self.now, self.first_expiry_ms);
-        [self.shim.deadline(), expiry].into_iter().flatten().min()
+        [self.shim.deadline(), self.journal.deadline(), expiry].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
+        let mark = self.begin();
         self.end_expired();
         self.shim_deadline();
+        self.commit(mark);
     }
 
     /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.
     pub fn uploading(&self, session: SessionId) -> bool {
         let requests = self.sessions.get(&session).map(|session| session.requests.values());
         requests.is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_))))
-    }
-
-    /// Makes a change to the state: the only way there is.
-    pub(crate) fn apply(&mut self, record: Record) {
-        self.state.apply(record);
     }
 
     pub(crate) fn log(&mut self, level: Level, line: String) {

@@ -15,6 +15,8 @@
 //! | `Info` | `Info` |
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
+//! | `StateExport` | `StateData`…, then `StateExported` |
+//! | `StateImport` | `StateWanted`, then after the last `StateChunk` (same `id`) `StateImported` |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
 //! | `PolicySet`, `PolicyRemove` | `PolicySet`, `PolicyRemoved` |
 //! | `PolicyList` | one or more `Policies`, the last with `more: false` |
@@ -24,6 +26,7 @@
 //! All names are relative to the session's scope, which its certificates tell: see [`MapNames`].
 //! Any request may be answered by `Refused`, which ends it.
 
+mod journal;
 mod names;
 mod policy;
 
@@ -35,6 +38,7 @@ pub use policy::{
 
 use alloc::boxed::Box;
 
+pub use journal::{Journal, ReadOnly, StateFault};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
@@ -106,6 +110,19 @@ pub enum Request {
     },
     /// What is revoked.
     CertRevocations,
+
+    // The journal.
+    /// All that the control plane keeps, as a state file.
+    StateExport,
+    /// Offers a state file, to be kept in place of what there is.
+    StateImport {
+        /// Its size.
+        bytes: u64,
+        /// Whether what is known so far is given up.
+        force: bool,
+    },
+    /// The next bytes of the state file with this `id`; not answered by itself.
+    StateChunk(Blob<CHUNK_BYTES_MAX>),
 }
 
 /// The versions that a client speaks.
@@ -220,6 +237,22 @@ pub enum Response {
         /// Whether another page follows.
         more: bool,
     },
+
+    // The journal.
+    /// The next bytes of the state file.
+    StateData(Blob<CHUNK_BYTES_MAX>),
+    /// The state file is complete.
+    StateExported {
+        /// How many records it holds.
+        records: u32,
+    },
+    /// The state file is awaited: send it.
+    StateWanted,
+    /// What the state file holds is kept.
+    StateImported {
+        /// How many records that were.
+        records: u32,
+    },
 }
 
 /// The control plane's greeting.
@@ -254,6 +287,8 @@ pub struct HostInfo {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors that can run them.
     pub monitors: List<Monitor, MONITORS_MAX>,
+    /// Where the control plane keeps what it knows.
+    pub journal: Journal,
 }
 
 /// A unikernel, in brief.
@@ -403,7 +438,7 @@ pub enum Refusal {
     },
     /// The certificates do not give this right.
     RightMissing(Right),
-    /// Only what lies below the session's scope can be set or revoked.
+    /// It is about more than what lies below the session's scope: a policy for the scope itself, or the whole host.
     OutsideScope,
     /// With the session's scope in front the name is too long or too deep.
     ScopedName,
@@ -450,6 +485,19 @@ pub enum Refusal {
     ShimAway,
     /// The shim could not do it.
     Shim(crate::shim::Fault),
+
+    // The journal.
+    /// Changes cannot be kept, so none is made.
+    ReadOnly(ReadOnly),
+    /// The state file is no such file, or cannot be used.
+    StateFile(StateFault),
+    /// The state file would take the place of what there is.
+    StateInUse {
+        /// The unikernels that there are.
+        unikernels: u32,
+        /// Those of them that have not ended.
+        running: u32,
+    },
 }
 
 /// Which table is full.
@@ -469,6 +517,8 @@ pub enum Table {
     Policies,
     /// Certificates that were revoked.
     Revocations,
+    /// State files on their way, in either direction.
+    StateFiles,
 }
 
 /// What kind of device a manifest declares.

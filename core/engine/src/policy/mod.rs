@@ -43,10 +43,13 @@ impl Grant {
 
 /// Whether the rights of a session permit `request`. Whether policies do is found out when all is known of it.
 pub(crate) fn permit(authority: &Arc<Authority>, request: &Request) -> Result<Grant, Refusal> {
-    match right_for(request) {
-        Some(right) if !authority.rights().has(right) => Err(Refusal::RightMissing(right)),
-        _ => Ok(Grant(Some(authority.clone()))),
+    if let Some(&right) = rights_for(request).iter().find(|right| !authority.rights().has(**right)) {
+        return Err(Refusal::RightMissing(right));
     }
+    if is_about_the_whole_host(request) && !authority.scope().is_root() {
+        return Err(Refusal::OutsideScope);
+    }
+    Ok(Grant(Some(authority.clone())))
 }
 
 /// For what the control plane does of its own accord: asking what there is, and ending what no operator has
@@ -55,20 +58,27 @@ pub(crate) fn upkeep() -> Grant {
     Grant(None)
 }
 
+/// A state file holds everybody's names, and takes the place of everybody's policies.
+fn is_about_the_whole_host(request: &Request) -> bool {
+    matches!(request, Request::StateExport | Request::StateImport { .. })
+}
+
 /// What a request takes. Each is named, so that none is forgotten.
-fn right_for(request: &Request) -> Option<Right> {
+fn rights_for(request: &Request) -> &'static [Right] {
     match request {
         Request::Host
         | Request::List
         | Request::Info(_)
         | Request::Console { .. }
         | Request::PolicyList(_)
-        | Request::CertRevocations => Some(Right::Read),
-        Request::Create(_) | Request::Destroy(_) | Request::ImagePush { .. } => Some(Right::Operate),
+        | Request::CertRevocations
+        | Request::StateExport => &[Right::Read],
+        Request::Create(_) | Request::Destroy(_) | Request::ImagePush { .. } => &[Right::Operate],
         Request::PolicySet { .. } | Request::PolicyRemove(_) | Request::CertRevoke { .. } => {
-            Some(Right::Delegate)
+            &[Right::Delegate]
         }
+        Request::StateImport { .. } => &[Right::Operate, Right::Delegate],
         // The rest of a request that was permitted, or of none.
-        Request::Hello(_) | Request::ImageChunk(_) | Request::Cancel => None,
+        Request::Hello(_) | Request::ImageChunk(_) | Request::StateChunk(_) | Request::Cancel => &[],
     }
 }

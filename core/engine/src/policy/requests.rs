@@ -90,10 +90,14 @@ impl Engine {
             let at_ms = self.now.wall_ms;
             self.apply(Record::Revoked(Revocation { path, what, at_ms }));
         }
-        let ended = self.sessions_where(|authority, state| state.revoked(authority));
-        let sessions = u32::try_from(ended.len()).unwrap_or(u32::MAX);
-        self.answer(asker, Response::CertRevoked { sessions });
-        for (id, refusal) in ended {
+        let ended = self.sessions_where(|authority, state| state.revoked(authority)).len();
+        self.answer(asker, Response::CertRevoked { sessions: u32::try_from(ended).unwrap_or(u32::MAX) });
+        self.end_revoked();
+    }
+
+    /// Ends the sessions one of whose certificates is revoked.
+    pub(crate) fn end_revoked(&mut self) {
+        for (id, refusal) in self.sessions_where(|authority, state| state.revoked(authority)) {
             self.expel(id, 0, refusal);
         }
     }

@@ -38,15 +38,19 @@ impl Settings {
     }
 
     /// The records that make these settings of none: their part of a snapshot.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the snapshots of a journal, which is not there yet")
-    )]
     pub fn records(&self) -> impl Iterator<Item = Record> {
         let policies = self.policies.iter();
         let policies =
             policies.map(|(path, policy)| Record::PolicySet { path: path.clone(), policy: policy.clone() });
         policies.chain(self.revoked.iter().map(|entry| Record::Revoked(revocation(entry))))
+    }
+
+    /// The record that makes what is set for `path` what it is now.
+    pub fn record_for(&self, path: &Path) -> Record {
+        match self.policies.get(path) {
+            Some(policy) => Record::PolicySet { path: path.clone(), policy: policy.clone() },
+            None => Record::PolicyRemoved(path.clone()),
+        }
     }
 
     /// What was set for `path`.

@@ -460,6 +460,72 @@ fn a_create_that_waits_while_its_certificate_is_revoked_is_not_carried_out() {
     assert!(world.host.spawned.is_empty());
 }
 
+#[test]
+fn policies_and_revocations_are_there_after_a_crash_and_count_what_there_is() {
+    let mut world = World::with_disk(1 << 20);
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let root = world.client();
+    world.create(root, 1, plain("acme:a", digest));
+    world.ask(root, 2, set("acme", memory(40)));
+    world.ask(root, 3, set("zeta", memory(1)));
+    world.ask(root, 4, remove("zeta"));
+    world.ask(root, 5, revoke("acme", serial(10)));
+    world.restart();
+    world.run();
+    let root = world.client();
+    let told: Vec<_> = policies(&mut world, root, ":")
+        .into_iter()
+        .map(|entry| (entry.path.to_string(), entry.set.is_some(), entry.held.memory_mib))
+        .collect();
+    assert_eq!(told, [(":".into(), false, 32), ("acme".into(), true, 32)]);
+    let refused = world.refused(root, 1, create(plain("acme:b", digest)));
+    assert!(matches!(refused, Refusal::OverPolicy { limit: 40, used: 32, asked: 32, .. }), "{refused:?}");
+    assert_eq!(turned_away(&mut world, &acme([1, 10])), Some((0, CertificateFault::Revoked)));
+    assert_eq!(turned_away(&mut world, &acme([1, 11])), None);
+}
+
+#[test]
+fn a_policy_that_cannot_be_kept_is_refused_and_the_one_before_holds() {
+    let (mut world, root) = given_a_disk_that_fails_after(memory(40));
+    let refused = world.refused(root, 2, set("acme", memory(50)));
+    assert!(matches!(refused, Refusal::ReadOnly(_)), "{refused:?}");
+    assert_eq!(policies(&mut world, root, "acme")[0].set, Some(memory(40)));
+    let (mut world, root) = given_a_disk_that_fails_after(memory(40));
+    assert!(matches!(world.refused(root, 2, remove("acme")), Refusal::ReadOnly(_)));
+    assert_eq!(policies(&mut world, root, "acme")[0].set, Some(memory(40)));
+}
+
+#[test]
+fn a_revocation_that_cannot_be_kept_is_told_so_and_holds_as_long_as_it_can() {
+    let (mut world, root) = given_a_disk_that_fails_after(memory(40));
+    let session = world.client_as(&acme([1, 10]));
+    assert!(matches!(world.refused(root, 2, revoke(":", serial(10))), Refusal::ReadOnly(_)));
+    assert!(world.closed.contains(&session));
+    assert_eq!(turned_away(&mut world, &acme([1, 10])), Some((0, CertificateFault::Revoked)));
+}
+
+fn given_a_disk_that_fails_after(policy: Policy) -> (World, SessionId) {
+    let mut world = World::with_disk(1 << 20);
+    let root = world.client();
+    assert_eq!(world.ask(root, 1, set("acme", policy)), Response::PolicySet);
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    (world, root)
+}
+
+#[test]
+fn the_state_of_the_host_is_for_those_who_have_all_of_it() {
+    let (mut world, _, root) = world();
+    let session = world.client_as(&below(&["acme"]));
+    let import = || Request::StateImport { bytes: 9, force: true };
+    assert_eq!(world.refused(session, 1, Request::StateExport), Refusal::OutsideScope);
+    assert_eq!(world.refused(session, 2, import()), Refusal::OutsideScope);
+    let operate = Rights { read: true, operate: true, delegate: false };
+    let operator = world.client_as(&chain::chain(&[Says { rights: Some(operate), ..says("olga") }]));
+    assert_eq!(world.refused(operator, 1, import()), Refusal::RightMissing(Right::Delegate));
+    world.send(root, 1, Request::StateExport);
+    assert!(matches!(world.next(root, 1), Response::StateData(_)));
+}
+
 /// 2024-01-01, the end of certificates that are valid until that year.
 const NEW_YEAR_MS: u64 = 1_704_067_200_000;
 

@@ -48,7 +48,10 @@ impl Request {
             | Self::ImageChunk(_)
             | Self::List
             | Self::Cancel
-            | Self::CertRevocations) => nameless,
+            | Self::CertRevocations
+            | Self::StateExport
+            | Self::StateImport { .. }
+            | Self::StateChunk(_)) => nameless,
         })
     }
 }
@@ -93,7 +96,11 @@ impl Response {
             | Self::Destroyed
             | Self::PolicySet
             | Self::PolicyRemoved
-            | Self::CertRevoked { .. }) => nameless,
+            | Self::CertRevoked { .. }
+            | Self::StateData(_)
+            | Self::StateExported { .. }
+            | Self::StateWanted
+            | Self::StateImported { .. }) => nameless,
         })
     }
 }
@@ -135,7 +142,10 @@ impl Refusal {
             | Self::NoSuchPolicy
             | Self::OverPolicy { .. }
             | Self::CpuPolicy { .. }
-            | Self::BridgePolicy { .. }) => nameless,
+            | Self::BridgePolicy { .. }
+            | Self::ReadOnly(_)
+            | Self::StateFile(_)
+            | Self::StateInUse { .. }) => nameless,
         })
     }
 }
