@@ -13,6 +13,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod apply;
 mod args;
 mod cert;
 pub mod cli;
@@ -25,6 +26,7 @@ mod init;
 mod json;
 mod keys;
 mod limits;
+mod manifest;
 mod policy;
 pub mod profile;
 mod progress;
@@ -32,6 +34,7 @@ pub mod sentence;
 pub mod session;
 mod show;
 mod state;
+mod supervise;
 mod units;
 
 pub use error::{Error, Exit};

@@ -414,6 +414,7 @@ fn ends_request(answer: &Response) -> bool {
             | Response::Listed { more: true, .. }
             | Response::Policies { more: true, .. }
             | Response::Revocations { more: true, .. }
+            | Response::Generation { more: true, .. }
             | Response::StateWanted
             | Response::StateData(_)
     )

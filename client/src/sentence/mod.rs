@@ -2,6 +2,7 @@
 
 mod policy;
 mod refusal;
+mod supervise;
 mod tls;
 
 use std::fmt;

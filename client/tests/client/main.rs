@@ -12,4 +12,5 @@ mod session;
 mod site;
 mod solo5;
 mod state;
+mod supervise;
 mod trust;

@@ -14,6 +14,7 @@ use crate::{
     Config, Engine, Level, Output, StateDevice,
     record::{Durability, Record},
     shim_client::Nonsense,
+    state::Before,
 };
 
 use alloc::{
@@ -41,6 +42,7 @@ impl Engine {
         let mut engine = Self::with_journal(config, recovered.journal);
         engine.state = recovered.state;
         engine.number_from_state();
+        engine.watch_anew();
         engine.outputs.extend(recovered.repair);
         let level = if engine.journal.read_only().is_some() { Level::Error } else { Level::Info };
         engine.log(level, format!("state: {}", recovered.found));
@@ -130,13 +132,33 @@ impl Engine {
         }
         for undo in undo.into_iter().rev() {
             match undo {
-                Undo::Record(record) => self.state.apply(record),
-                Undo::State(state) => self.state = *state,
+                Undo::Change(before) => self.restore(before),
+                Undo::State(state) => {
+                    self.state = *state;
+                    self.watch_anew();
+                }
             }
         }
         let waiting = self.journal.waiting;
         self.journal.forget(waiting);
         self.journal.undo.clear();
+    }
+}
+
+impl Engine {
+    fn restore(&mut self, before: Before) {
+        let (name, unikernel) = match before {
+            Before::Unikernel { name, unikernel } => (name, unikernel),
+            Before::Setting(record) => return self.state.apply(record),
+        };
+        let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
+        self.state.restore(&name, unikernel);
+        match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
+            (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
+            (Some(_), None) => drop(self.watch(&name)),
+            (None, _) => drop(self.unwatch(&name)),
+        }
+        self.taken_back(&name);
     }
 }
 
@@ -153,6 +175,11 @@ fn changes(request: &Request) -> bool {
         Request::ImagePush { .. }
         | Request::Create(_)
         | Request::Destroy(_)
+        | Request::Start(_)
+        | Request::Stop(_)
+        | Request::Restart { .. }
+        | Request::Update { .. }
+        | Request::Rollback { .. }
         | Request::StateImport { .. }
         | Request::PolicySet { .. }
         | Request::PolicyRemove(_)
@@ -163,6 +190,7 @@ fn changes(request: &Request) -> bool {
         | Request::Info(_)
         | Request::Console { .. }
         | Request::Cancel
+        | Request::History(_)
         | Request::StateExport
         | Request::PolicyList(_)
         | Request::CertRevocations
@@ -177,6 +205,9 @@ fn acknowledges(response: &Response) -> bool {
     match response {
         Response::ImageStored(_)
         | Response::Created(_)
+        | Response::Started(_)
+        | Response::Stopped(_)
+        | Response::Updated(_)
         | Response::Destroyed
         | Response::StateImported { .. }
         | Response::PolicySet
@@ -191,6 +222,7 @@ fn acknowledges(response: &Response) -> bool {
         | Response::ConsoleMissed(_)
         | Response::Ended(_)
         | Response::ConsoleEnd
+        | Response::Generation { .. }
         | Response::Refused(_)
         | Response::StateData(_)
         | Response::StateExported { .. }

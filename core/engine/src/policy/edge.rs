@@ -42,6 +42,11 @@ impl MapNames for Outward<'_> {
         self.relative(&name)?.parse().map_err(|_| OutOfSight)
     }
 
+    /// Whoever sees more may have had a unikernel started after one that this session does not see.
+    fn other(&self, name: Name) -> Result<Option<Name>, OutOfSight> {
+        Ok(self.name(name).ok())
+    }
+
     fn volume(&self, volume: VolumeName) -> Result<VolumeName, OutOfSight> {
         self.relative(&volume)?.parse().map_err(|_| OutOfSight)
     }

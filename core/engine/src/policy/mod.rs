@@ -70,10 +70,18 @@ fn rights_for(request: &Request) -> &'static [Right] {
         | Request::List
         | Request::Info(_)
         | Request::Console { .. }
+        | Request::History(_)
         | Request::PolicyList(_)
         | Request::CertRevocations
         | Request::StateExport => &[Right::Read],
-        Request::Create(_) | Request::Destroy(_) | Request::ImagePush { .. } => &[Right::Operate],
+        Request::Create(_)
+        | Request::Destroy(_)
+        | Request::Start(_)
+        | Request::Stop(_)
+        | Request::Restart { .. }
+        | Request::Update { .. }
+        | Request::Rollback { .. }
+        | Request::ImagePush { .. } => &[Right::Operate],
         Request::PolicySet { .. } | Request::PolicyRemove(_) | Request::CertRevoke { .. } => {
             &[Right::Delegate]
         }

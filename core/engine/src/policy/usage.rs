@@ -10,7 +10,7 @@ use petrel_wire::{Path, ancestors};
 
 /// What is held below each path. Each unikernel and volume is counted at each of its ancestors; a path below which
 /// there is nothing has no entry, so there are at most `LABELS_MAX` for each of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage(BTreeMap<Path, Held>);
 
 impl Usage {
