@@ -162,7 +162,6 @@ impl Refusal {
             | Self::DeviceTwice(_)
             | Self::Memory { .. }
             | Self::MemoryGiven { .. }
-            | Self::MemoryGiven { .. }
             | Self::CpuUnknown(_)
             | Self::BridgeUnknown { .. }
             | Self::Arguments { .. }
