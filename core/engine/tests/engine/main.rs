@@ -16,6 +16,7 @@ mod journal;
 mod link;
 mod order;
 mod policy;
+mod policy_generations;
 mod policy_model;
 mod probes;
 mod restart;

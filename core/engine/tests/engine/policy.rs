@@ -2,8 +2,8 @@
 
 use petrel_engine::SessionId;
 use petrel_wire::operator::{
-    CertificateFault, Held, Policy, PolicyEntry, Refusal, Request, Resource, Response, Revocable, Revocation,
-    Right, Rights, Table,
+    CertificateFault, Change, Held, Policy, PolicyEntry, Refusal, Request, Resource, Response, Revocable,
+    Revocation, Right, Rights, Table,
 };
 use petrel_wire::{
     Digest, List, Path,
@@ -12,8 +12,10 @@ use petrel_wire::{
 
 use crate::{
     chain::{self, Says, says},
+    generations::{rollback, update},
     image::{self, NET, Recipe},
-    world::{World, console, create, destroy, info, networked, plain},
+    restart::{restart, start, stop},
+    world::{World, console, create, destroy, info, name, networked, plain},
 };
 
 pub fn path(text: &str) -> Path {
@@ -28,7 +30,7 @@ fn remove(at: &str) -> Request {
     Request::PolicyRemove(path(at))
 }
 
-fn memory(mib: u64) -> Policy {
+pub fn memory(mib: u64) -> Policy {
     Policy { memory_mib: Some(mib), ..Policy::default() }
 }
 
@@ -44,12 +46,12 @@ pub fn ample() -> Policy {
 }
 
 /// An operator below the CAs with these labels.
-fn below(labels: &[&str]) -> Vec<Vec<u8>> {
+pub fn below(labels: &[&str]) -> Vec<Vec<u8>> {
     let cas = labels.iter().map(|label| says(label));
     chain::chain(&cas.chain([says("olga")]).collect::<Vec<_>>())
 }
 
-fn world() -> (World, Digest, SessionId) {
+pub fn world() -> (World, Digest, SessionId) {
     let mut world = World::new();
     let digest = world.host.store(image::build(&Recipe::default()));
     let root = world.client();
@@ -94,7 +96,10 @@ fn a_right_that_the_certificates_do_not_give_is_named() {
     for (session, right, requests) in [
         (operators, Right::Read, vec![Request::Host, Request::List, info("a"), console("a", false)]),
         (operators, Right::Read, vec![Request::PolicyList(Path::ROOT), Request::CertRevocations]),
+        (operators, Right::Read, vec![Request::History(name("a"))]),
         (readers, Right::Operate, vec![create(plain("b", digest)), destroy("a")]),
+        (readers, Right::Operate, vec![start("a"), stop("a"), restart("a", Change::default())]),
+        (readers, Right::Operate, vec![update("a", Change::default()), rollback("a", None)]),
         (delegators, Right::Operate, vec![crate::world::push(digest, 9)]),
         (readers, Right::Delegate, vec![set("a", memory(1)), remove("a"), revoke()]),
         (operators, Right::Delegate, vec![set("a", memory(1)), remove("a"), revoke()]),

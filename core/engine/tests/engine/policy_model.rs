@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use petrel_engine::SessionId;
-use petrel_wire::operator::{Create, Held, Policy, Refusal, Resource, Response};
+use petrel_wire::limits::GENERATIONS_MAX;
+use petrel_wire::operator::{Change, Create, Held, Policy, Refusal, Request, Resource, Response};
 use petrel_wire::{BridgeName, Digest, Path};
 
 use crate::{
@@ -20,7 +21,31 @@ const HOST_CPUS: [u16; 2] = [0, 1];
 
 struct Unikernel {
     name: String,
-    memory_mib: u64,
+    /// Its generations with their numbers, the oldest first, each with the CPUs that it was given.
+    generations: Vec<(u32, Create)>,
+    /// Which of them is the current one.
+    current: usize,
+}
+
+impl Unikernel {
+    fn current(&self) -> &Create {
+        &self.generations[self.current].1
+    }
+
+    fn memory_mib(&self) -> u64 {
+        self.current().memory_mib.into()
+    }
+
+    fn updated(&mut self, to: Create) {
+        let newest = self.generations.last().unwrap().0;
+        let before = self.generations[self.current].0;
+        self.generations.push((newest + 1, to));
+        if self.generations.len() > GENERATIONS_MAX {
+            let spare = self.generations.iter().position(|(number, _)| *number != before).unwrap();
+            self.generations.remove(spare);
+        }
+        self.current = self.generations.len() - 1;
+    }
 }
 
 struct Client {
@@ -132,7 +157,7 @@ impl Model {
         let below = self.there.iter().filter(|one| ancestors(&one.name).iter().any(|above| above == path));
         below.fold(Held::default(), |sum, one| Held {
             unikernels: sum.unikernels + 1,
-            memory_mib: sum.memory_mib + one.memory_mib,
+            memory_mib: sum.memory_mib + one.memory_mib(),
             volume_mib: 0,
         })
     }
@@ -147,17 +172,29 @@ impl Model {
         ancestors(name).into_iter().flat_map(at).collect()
     }
 
-    /// What must come of a create: the CPUs that it gets, unless it must be refused.
+    /// What is there under this name.
+    fn held_at(&self, name: &str) -> Held {
+        let one = self.there.iter().find(|one| one.name == name);
+        one.map_or_else(Held::default, |one| Held {
+            unikernels: 1,
+            memory_mib: one.memory_mib(),
+            volume_mib: 0,
+        })
+    }
+
+    /// What must come of a create or a change: the CPUs that it gets, unless it must be refused.
     fn allowed(&self, client: usize, wanted: &Create, name: &str) -> Option<Vec<u16>> {
+        let old = self.held_at(name);
         let mut cpus = wanted.cpus.to_vec();
         let mut any_cpu: Option<Vec<u16>> = cpus.is_empty().then(|| HOST_CPUS.to_vec());
         let mut named = false;
         for (path, policy) in self.policies_for(client, name) {
             let held = self.held_below(&path);
-            if policy.unikernels.is_some_and(|limit| held.unikernels + 1 > limit)
-                || policy
-                    .memory_mib
-                    .is_some_and(|limit| held.memory_mib + u64::from(wanted.memory_mib) > limit)
+            let memory_mib = u64::from(wanted.memory_mib);
+            let more = policy.unikernels.filter(|_| old.unikernels == 0);
+            let larger = policy.memory_mib.filter(|_| memory_mib > old.memory_mib);
+            if more.is_some_and(|limit| held.unikernels + 1 > limit)
+                || larger.is_some_and(|limit| held.memory_mib - old.memory_mib + memory_mib > limit)
             {
                 return None;
             }
@@ -201,7 +238,7 @@ impl Model {
         wanted.cpus = self.random.of(&[vec![], vec![], vec![0], vec![1, 0]]).try_into().unwrap();
         let absolute = join(&self.clients[client].scope, &relative);
         let taken = self.there.iter().any(|one| one.name == absolute);
-        let expected = self.allowed(client, &wanted, &absolute);
+        let expected = if taken { None } else { self.allowed(client, &wanted, &absolute) };
         let (session, id) = (self.clients[client].session, self.id());
         match self.world.ask(session, id, create(wanted.clone())) {
             Response::Created(brief) => {
@@ -212,13 +249,91 @@ impl Model {
                     "{absolute}"
                 );
                 assert!(!taken);
-                self.there.push(Unikernel { name: absolute, memory_mib: wanted.memory_mib.into() });
+                wanted.cpus = expected.unwrap().try_into().unwrap();
+                self.there.push(Unikernel { name: absolute, generations: vec![(1, wanted)], current: 0 });
                 self.count("created");
             }
             Response::Refused(Refusal::NameTaken) => assert!(taken),
             Response::Refused(refusal) => {
                 assert_eq!(expected, None, "{absolute}: {refusal:?}");
                 self.check_reason(client, &absolute, &wanted, refusal);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A client, and one of the unikernels that it sees.
+    fn seen(&mut self) -> Option<(usize, usize, String)> {
+        let client = self.random.below(self.clients.len());
+        let scope = &self.clients[client].scope;
+        let front = if scope.is_empty() { String::new() } else { format!("{scope}:") };
+        let seen: Vec<usize> =
+            (0..self.there.len()).filter(|at| self.there[*at].name.starts_with(&front)).collect();
+        if seen.is_empty() {
+            return None;
+        }
+        let at = self.random.of(&seen);
+        Some((client, at, self.there[at].name[front.len()..].into()))
+    }
+
+    /// Something is changed in place.
+    fn change(&mut self) {
+        let Some((client, at, relative)) = self.seen() else { return };
+        let mut change = Change { memory_mib: Some(4 + self.random.below(40) as u32), ..Change::default() };
+        if self.random.below(2) == 0 {
+            change.cpus = Some(self.random.of(&[vec![], vec![0], vec![1]]).try_into().unwrap());
+        }
+        let mut wanted = self.there[at].current().clone();
+        wanted.memory_mib = change.memory_mib.unwrap();
+        wanted.cpus = change.cpus.clone().unwrap_or(wanted.cpus);
+        let expected = self.allowed(client, &wanted, &self.there[at].name);
+        let request = Request::Restart { name: name(&relative), change: change.into() };
+        if self.told(client, at, request, &wanted, expected.clone()) {
+            wanted.cpus = expected.unwrap().try_into().unwrap();
+            self.there[at].updated(wanted);
+            self.count("changed");
+        }
+    }
+
+    /// An earlier generation comes back, just as it was.
+    fn roll_back(&mut self) {
+        let Some((client, at, relative)) = self.seen() else { return };
+        let Some(earlier) = self.there[at].current.checked_sub(1) else { return };
+        let wanted = self.there[at].generations[earlier].1.clone();
+        let mut strict = wanted.clone();
+        if strict.cpus.is_empty() {
+            strict.cpus = HOST_CPUS.to_vec().try_into().unwrap();
+        }
+        let expected = self.allowed(client, &strict, &self.there[at].name).map(|_| wanted.cpus.to_vec());
+        let request = Request::Rollback { name: name(&relative), generation: None };
+        if self.told(client, at, request, &wanted, expected) {
+            self.there[at].current = earlier;
+            self.count("rolled back");
+        }
+    }
+
+    /// Asks for a change of what is there; true if it is made, as it must be if these CPUs are `expected`.
+    fn told(
+        &mut self,
+        client: usize,
+        at: usize,
+        request: Request,
+        wanted: &Create,
+        expected: Option<Vec<u16>>,
+    ) -> bool {
+        let absolute = self.there[at].name.clone();
+        let (session, id) = (self.clients[client].session, self.id());
+        match self.world.ask(session, id, request) {
+            Response::Started(_) | Response::Updated(_) => {
+                let spawned = self.world.host.spawned.last().unwrap();
+                assert_eq!(Some(spawned.cpus.to_vec()), expected, "{absolute}");
+                assert_eq!(spawned.memory_mib, wanted.memory_mib);
+                true
+            }
+            Response::Refused(refusal) => {
+                assert_eq!(expected, None, "{absolute}: {refusal:?}");
+                self.check_reason(client, &absolute, wanted, refusal);
+                false
             }
             other => panic!("{other:?}"),
         }
@@ -232,13 +347,15 @@ impl Model {
         };
         match refusal {
             Refusal::OverPolicy { path, resource, limit, used, asked } => {
-                let held = self.held_below(path.labels());
+                let (held, old) = (self.held_below(path.labels()), self.held_at(absolute));
                 let (counted, wanted, says): (_, _, &dyn Fn(&Policy) -> _) = match resource {
-                    Resource::Unikernels => {
-                        (held.unikernels.into(), 1, &|policy| policy.unikernels.map(u64::from))
-                    }
+                    Resource::Unikernels => ((held.unikernels - old.unikernels).into(), 1, &|policy| {
+                        policy.unikernels.map(u64::from)
+                    }),
                     Resource::Memory => {
-                        (held.memory_mib, wanted.memory_mib.into(), &|policy| policy.memory_mib)
+                        (held.memory_mib - old.memory_mib, wanted.memory_mib.into(), &|policy| {
+                            policy.memory_mib
+                        })
                     }
                     Resource::VolumeSpace => panic!("no volume was asked for"),
                 };
@@ -333,10 +450,12 @@ fn over_random_trees_and_chains_what_is_allowed_is_what_adding_up_allows() {
     let mut met: BTreeMap<&str, usize> = BTreeMap::new();
     for seed in 0..60 {
         let mut model = Model::new(seed);
-        for step in 0..150 {
+        for step in 0..250 {
             match model.random.below(20) {
-                0..12 => model.create(),
-                12..15 => model.destroy(),
+                0..9 => model.create(),
+                9..12 => model.change(),
+                12..15 => model.roll_back(),
+                15..17 => model.destroy(),
                 _ => model.change_policy(),
             }
             if step % 50 == 49 {
@@ -347,7 +466,7 @@ fn over_random_trees_and_chains_what_is_allowed_is_what_adding_up_allows() {
             *met.entry(kind).or_default() += count;
         }
     }
-    for kind in ["created", "memory", "unikernels", "cpus", "bridges"] {
+    for kind in ["created", "memory", "unikernels", "cpus", "bridges", "changed", "rolled back"] {
         assert!(met.get(kind).is_some_and(|&count| count > 100), "hardly ever met: {kind} in {met:?}");
     }
 }
