@@ -165,7 +165,7 @@ impl Engine {
     fn undo(&mut self) {
         for undo in core::mem::take(&mut self.journal.undo).into_iter().rev() {
             match undo {
-                Undo::Unikernel(before) => self.restore(before),
+                Undo::Change(before) => self.restore(before),
                 Undo::State(state) => {
                     self.state = *state;
                     self.watch_anew();
@@ -179,9 +179,12 @@ impl Engine {
 
 impl Engine {
     fn restore(&mut self, before: Before) {
-        let name = before.name.clone();
+        let (name, unikernel) = match before {
+            Before::Unikernel { name, unikernel } => (name, unikernel),
+            Before::Setting(record) => return self.state.apply(record),
+        };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
-        self.state.restore(before);
+        self.state.restore(&name, unikernel);
         match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
             (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
             (Some(_), None) => drop(self.watch(&name)),
@@ -209,7 +212,10 @@ fn changes(request: &Request) -> bool {
         | Request::Restart { .. }
         | Request::Update { .. }
         | Request::Rollback { .. }
-        | Request::StateImport { .. } => true,
+        | Request::StateImport { .. }
+        | Request::PolicySet { .. }
+        | Request::PolicyRemove(_)
+        | Request::CertRevoke { .. } => true,
         Request::Hello(_)
         | Request::Host
         | Request::List
@@ -218,6 +224,8 @@ fn changes(request: &Request) -> bool {
         | Request::Cancel
         | Request::History(_)
         | Request::StateExport
+        | Request::PolicyList(_)
+        | Request::CertRevocations
         // They belong to a request that was taken in.
         | Request::ImageChunk(_)
         | Request::StateChunk(_) => false,
@@ -233,7 +241,10 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Stopped(_)
         | Response::Updated(_)
         | Response::Destroyed
-        | Response::StateImported { .. } => true,
+        | Response::StateImported { .. }
+        | Response::PolicySet
+        | Response::PolicyRemoved
+        | Response::CertRevoked { .. } => true,
         Response::Hello(_)
         | Response::Host(_)
         | Response::ImageWanted
@@ -247,7 +258,9 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Refused(_)
         | Response::StateData(_)
         | Response::StateExported { .. }
-        | Response::StateWanted => false,
+        | Response::StateWanted
+        | Response::Policies { .. }
+        | Response::Revocations { .. } => false,
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Journal {
 /// Takes something back.
 #[derive(Debug)]
 enum Undo {
-    Unikernel(Before),
+    Change(Before),
     State(Box<State>),
 }
 
@@ -139,7 +139,7 @@ impl Journal {
             Durability::Before { grows } => {
                 self.urgent = true;
                 self.grows |= grows;
-                self.undo.extend(state.before(record).map(Undo::Unikernel));
+                self.undo.extend(state.before(record).map(Undo::Change));
             }
         }
         // Nothing that can be serialised fails to be.
