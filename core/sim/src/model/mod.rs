@@ -138,12 +138,13 @@ impl Model {
     }
 
     /// The control plane is gone, and with it every session. What it had not answered is open. If it keeps no record,
-    /// so is what it had refused while the shim was away.
-    pub fn plane_crashed(&mut self, records: bool) {
+    /// so is what it had refused while the shim was away, and what the shim has nothing of.
+    pub fn plane_crashed(&mut self, records: bool, host: &Host) {
         self.console_epoch += 1;
         let forgets = !records || self.disk_failed;
-        for fate in self.fates.values_mut() {
-            if fate.creating + fate.destroying > 0 || (fate.doubtful && forgets) {
+        for (name, fate) in &mut self.fates {
+            let untold = fate.doubtful || (fate.must_be() && host.newest_of(name).is_none());
+            if fate.creating + fate.destroying > 0 || (forgets && untold) {
                 fate.leave_open();
             }
             (fate.creating, fate.destroying) = (0, 0);

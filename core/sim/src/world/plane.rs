@@ -269,7 +269,7 @@ impl World {
         }
         self.plane.back_ns = self.clock.ns() + self.random.below(self.plan.restart_ns);
         self.drop_link();
-        self.model.plane_crashed(self.disk.is_some());
+        self.model.plane_crashed(self.disk.is_some(), &self.host);
         for operator in &mut self.operators {
             operator.close();
         }
