@@ -13,6 +13,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod apply;
 mod args;
 pub mod cli;
 mod console;
@@ -23,12 +24,14 @@ pub mod image;
 mod init;
 mod json;
 mod limits;
+mod manifest;
 pub mod profile;
 mod progress;
 pub mod sentence;
 pub mod session;
 mod show;
 mod state;
+mod supervise;
 mod units;
 
 pub use error::{Error, Exit};

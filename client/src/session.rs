@@ -412,6 +412,7 @@ fn ends_request(answer: &Response) -> bool {
             | Response::ConsoleMissed(_)
             | Response::Ended(_)
             | Response::Listed { more: true, .. }
+            | Response::Generation { more: true, .. }
             | Response::StateWanted
             | Response::StateData(_)
     )

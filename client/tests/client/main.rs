@@ -11,4 +11,5 @@ mod session;
 mod site;
 mod solo5;
 mod state;
+mod supervise;
 mod trust;

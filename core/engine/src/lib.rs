@@ -15,7 +15,9 @@
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
 //! | `upload`, `images` | images on their way to the host, and what is known of those there |
-//! | `create`, `destroy` | the two flows |
+//! | `create` | what is checked before a unikernel, or a new generation of one, is taken in |
+//! | `unikernel` | one unikernel: what it shall be, was, and is at the shim |
+//! | `supervise` | keeps each at what it is wished to be |
 //! | `console` | what is kept of a guest's output |
 //! | `inspect`, `planted` | for the simulator: how full the tables are, and faults that its checkers must find |
 #![no_std]
@@ -26,7 +28,6 @@ extern crate alloc;
 mod adopt;
 mod console;
 mod create;
-mod destroy;
 mod engine;
 mod images;
 #[cfg(feature = "inspect")]
@@ -41,11 +42,13 @@ mod session;
 mod shim_client;
 mod state;
 mod stream;
+mod supervise;
+mod unikernel;
 mod upload;
 
 pub use engine::Engine;
 #[cfg(feature = "inspect")]
 pub use inspect::Table;
-pub use io::{Config, Input, Level, Now, Output, Peer, SessionId, StateDevice};
+pub use io::{Config, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId, StateDevice};
 #[cfg(feature = "planted")]
 pub use planted::{Planted, plant};

@@ -156,6 +156,7 @@ impl World {
                 Ok(())
             }
             Output::Persist { offset, data } => self.persist(offset, &data),
+            Output::Probe { .. } => ensure(false, || "something is probed, and nothing has a probe".into()),
             Output::Log { level, line } => {
                 self.trace.note(|| format!("log {level:?}: {line}"));
                 ensure(!line.contains('\n'), || format!("logged on two lines: {line:?}"))?;
