@@ -120,11 +120,14 @@ impl Engine {
             }
         }
         let from = self.outputs.len();
+        // What is begun now would follow from a state that is about to be another one.
+        self.withholding = true;
         for id in unsent {
             if let Err(Nonsense(why)) = self.unsent(id, NOT_SENT) {
                 self.reset_link(why);
             }
         }
+        self.withholding = false;
         for output in self.outputs.range_mut(from..) {
             if let Output::ToSession { message, .. } = output
                 && let Response::Refused(refusal) = &mut message.response
