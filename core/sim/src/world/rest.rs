@@ -7,7 +7,7 @@ use petrel_engine::{Input, Peer, SessionId};
 use petrel_wire::{
     ExitStatus,
     limits::{OPERATOR_VERSION, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, Unikernel},
+    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, Unikernel, Wish},
 };
 
 use super::{World, encoded, plane::known_to};
@@ -137,11 +137,14 @@ impl World {
         let shown = self.shown()?;
         let host = &self.host;
         let mut running_mib = 0;
-        let mut names = BTreeSet::new();
+        let (mut names, mut going) = (BTreeSet::new(), BTreeSet::new());
         let entries = host.entries();
         for unikernel in &shown {
             let running = entries.get(&unikernel.name).copied();
             names.insert(unikernel.name.clone());
+            if unikernel.wish == Wish::Destroyed {
+                going.insert(unikernel.name.clone());
+            }
             shows_truth(unikernel, running == Some(true), host)?;
             running_mib += if running == Some(true) { u64::from(unikernel.memory_mib) } else { 0 };
         }
@@ -156,7 +159,7 @@ impl World {
         for digest in &self.model.images {
             ensure(host.images.contains_key(digest), || format!("image {digest} was stored, and is lost"))?;
         }
-        self.model.settled(&names, &self.host);
+        self.model.settled(&names, &going, &self.host);
         let Response::Host(facts) = self.audit_ask(Request::Host)? else {
             return Err(Violation("at rest, the host's facts are refused".into()));
         };
