@@ -7,7 +7,7 @@ use petrel_engine::{Input, Peer, SessionId};
 use petrel_wire::{
     ExitStatus,
     limits::{OPERATOR_VERSION, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, Unikernel, Wish},
+    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, State, Unikernel, Wish},
 };
 
 use super::{World, encoded, plane::known_to};
@@ -146,7 +146,9 @@ impl World {
                 going.insert(unikernel.name.clone());
             }
             shows_truth(unikernel, running == Some(true), host)?;
-            running_mib += if running == Some(true) { u64::from(unikernel.memory_mib) } else { 0 };
+            // One that is tried again and again keeps what it needs.
+            let holds = running == Some(true) || unikernel.state == State::Failed;
+            running_mib += if holds { u64::from(unikernel.memory_mib) } else { 0 };
         }
         for name in entries.keys() {
             ensure(names.contains(name), || format!("{name} is on the host, and nobody is shown it"))?;
