@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{create, init, json, show, units};
+use crate::{create, init, json, show, storage, units};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -79,6 +79,9 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             ask_about(profile, &name, Request::Destroy(name.clone()))?;
             Ok(0)
         }
+        Command::Volume { command } => storage::volume(&command, || open(profile)),
+        Command::Image { command } => storage::image(&command, || open(profile)),
+        Command::Get(args) => storage::get(&args, || open(profile)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "petrel", &mut script);
@@ -148,7 +151,8 @@ pub fn print_data(
     if as_json { print(&format!("{:#}\n", json())) } else { print(&people()) }
 }
 
-fn print(text: &str) -> Result<u8, Failure> {
+/// Prints for people, or what is JSON already.
+pub fn print(text: &str) -> Result<u8, Failure> {
     write_out(text.as_bytes()).map(|()| 0)
 }
 

@@ -92,7 +92,7 @@ fn deploy(session: &mut Session, create: Create, image: &Source) -> Result<Unike
     let request = Request::Create(Box::new(create));
     let answer = match (session.request(request.clone()), image) {
         (Err(Error::Refused(Refusal::NoSuchImage)), Source::Here(image)) => {
-            let mut progress = Progress::new(image.bytes.len());
+            let mut progress = Progress::new("uploading", image.bytes.len() as u64);
             session.push(&image.bytes, digest, |done| progress.update(done))?;
             drop(progress);
             session.request(request)?

@@ -11,7 +11,8 @@ use crate::image::Image;
 pub const HOST_FIELDS: &str = "\
 Fields of --json:
   host, control_plane, shim (releases, \"1.2.3\"), uptime_ms, cpus [N], memory_mib, memory_used_mib, unikernels
-  (how many), bridges [NAME], monitors [{name, target, target_number, abi_version, backend: kvm|ring3}]";
+  (how many), volumes_mib (null when only the disk bounds them), volumes_used_mib, bridges [NAME],
+  monitors [{name, target, target_number, abi_version, backend: kvm|ring3}]";
 
 /// What `inspect --json` prints.
 pub const INSPECT_FIELDS: &str = "\
@@ -57,6 +58,8 @@ pub fn host(host: &HostInfo) -> Value {
         "memory_mib": host.memory_mib,
         "memory_used_mib": host.memory_used_mib,
         "unikernels": host.unikernels,
+        "volumes_mib": host.volumes_mib,
+        "volumes_used_mib": host.volumes_used_mib,
         "bridges": host.bridges.iter().map(|bridge| &**bridge).collect::<Vec<_>>(),
         "monitors": monitors.collect::<Vec<_>>(),
     })

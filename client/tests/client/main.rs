@@ -10,4 +10,5 @@ mod peer;
 mod session;
 mod site;
 mod solo5;
+mod storage;
 mod trust;

@@ -9,7 +9,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, vec::Vec};
 use petrel_wire::{
     DeviceName, ExitStatus, List, Mac,
     limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, TAPS_MAX, UNIKERNELS_MAX},
-    operator::{Create, DeviceKind, Net, Refusal, Response, Table},
+    operator::{Create, DeviceKind, Net, Refusal, Response, Table, VolumeRefusal},
     shim::{Fault, Host, InstanceId, Op, Reply, Spawn, SpawnBlock, SpawnNet, TapId},
 };
 use sha2::{Digest as _, Sha256};
@@ -72,7 +72,10 @@ impl Engine {
         let Wanted { asker, grant, create } = wanted;
         match self.plan(*create, image) {
             Ok((spec, tag)) => self.start(asker, grant, spec, tag),
-            Err(refusal) => self.refuse(asker, refusal),
+            Err(refusal) => {
+                self.refuse(asker, refusal);
+                self.trim_images();
+            }
         }
     }
 
@@ -83,7 +86,8 @@ impl Engine {
         check_arguments(create)?;
         check_name(create, &self.state)?;
         check_memory(create, min_mib, host, &self.state)?;
-        check_places(create, host, &self.state)?;
+        check_places(create, host)?;
+        self.check_volumes(create)?;
         self.check_bounds(create.nets.len())
     }
 
@@ -132,6 +136,7 @@ impl Engine {
         self.next_instance = self.next_instance.saturating_add(1);
         let taps: Vec<TapId> = spec.nets.iter().map(|_| self.new_tap()).collect();
         self.log(Level::Info, format!("{}: created as instance {}", spec.name, instance.0));
+        self.store.touch(spec.image);
         let spec = Box::new(spec);
         self.apply(Record::Creating { instance, spec: spec.clone(), taps: taps.clone() });
         for (&tap, (net, _)) in taps.iter().zip(&spec.nets) {
@@ -195,25 +200,29 @@ impl Engine {
 
     fn spawn_failed(&mut self, instance: InstanceId, fault: Fault) {
         let Some(unikernel) = self.state.by_id(instance) else { return };
-        let Some(creation) = self.creations.get_mut(&instance) else { return };
+        let Some(creation) = self.creations.get(&instance) else { return };
         if creation.failure.is_some() {
             // It could only fail, without the tap.
             return;
         }
+        let image = unikernel.spec.image;
         let volume = match &*unikernel.spec.blocks {
             [only] => Some(only.volume.clone()),
             _ => None,
         };
-        creation.failure = Some(match (fault, volume) {
+        let failure = match (fault, volume) {
             (Fault::NotFound, _) => Refusal::NoSuchImage,
-            (Fault::NoVolume, Some(volume)) => Refusal::VolumeUnknown(volume),
-            (Fault::InUse, Some(volume)) => Refusal::VolumeInUse(volume),
+            (Fault::NoVolume, Some(volume)) => self.volume_fault(&volume, fault),
+            (Fault::InUse, Some(volume)) => VolumeRefusal::InUse { volume, user: None }.into(),
             (Fault::Full, _) => Refusal::Full(Table::Unikernels),
             (fault, _) => Refusal::Shim(fault),
-        });
+        };
         if fault == Fault::NotFound {
-            let image = unikernel.spec.image;
             self.images.forget(image);
+            self.store.gone(image);
+        }
+        if let Some(creation) = self.creations.get_mut(&instance) {
+            creation.failure = Some(failure);
         }
     }
 
@@ -269,6 +278,7 @@ impl Engine {
         self.log(Level::Info, format!("instance {}: not created: {refusal:?}", instance.0));
         self.refuse(asker, refusal);
         self.gone(instance);
+        self.trim_images();
     }
 
     /// The link is gone: the creates under way are refused, and what became of them is ended when it is back.
@@ -334,20 +344,14 @@ fn check_memory(create: &Create, min_mib: u32, host: &Host, state: &State) -> Re
     Ok(())
 }
 
-/// The CPUs, the bridges and the volumes must be there to be had.
-fn check_places(create: &Create, host: &Host, state: &State) -> Result<(), Refusal> {
+/// The CPUs and the bridges must be there to be had.
+fn check_places(create: &Create, host: &Host) -> Result<(), Refusal> {
     if let Some(cpu) = create.cpus.iter().find(|cpu| !host.cpus.contains(cpu)) {
         return Err(Refusal::CpuUnknown(*cpu));
     }
     if let Some(net) = create.nets.iter().find(|net| !host.bridges.contains(&net.bridge)) {
         let known = host.bridges.clone();
         return Err(Refusal::BridgeUnknown { bridge: net.bridge.clone(), known });
-    }
-    for (i, block) in create.blocks.iter().enumerate() {
-        let twice = create.blocks.iter().take(i).any(|earlier| earlier.volume == block.volume);
-        if twice || state.volume_taken(&block.volume) {
-            return Err(Refusal::VolumeInUse(block.volume.clone()));
-        }
     }
     Ok(())
 }
@@ -363,7 +367,7 @@ fn spawn(instance: InstanceId, spec: Spec, taps: &[TapId], tag: Tag) -> Spawn {
     let nets: Vec<_> = nets.map(|((net, mac), &tap)| SpawnNet { device: net.device, tap, mac }).collect();
     let blocks = spec.blocks.into_vec().into_iter();
     let blocks: Vec<_> =
-        blocks.map(|block| SpawnBlock { device: block.device, volume: block.volume }).collect();
+        blocks.map(|block| SpawnBlock { device: block.device, volume: (&block.volume).into() }).collect();
     Spawn {
         instance,
         monitor: spec.monitor,

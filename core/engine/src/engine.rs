@@ -12,12 +12,15 @@ use crate::{
     console::Console,
     create::Creations,
     destroy::Stops,
+    download::Downloads,
     images::Images,
     record::Record,
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
+    store::Store,
     upload::Uploads,
+    volumes::Volumes,
 };
 
 /// The control plane's decisions; see the [crate's page](crate).
@@ -37,7 +40,10 @@ pub struct Engine {
     pub(crate) state: State,
     pub(crate) consoles: BTreeMap<InstanceId, Console>,
     pub(crate) images: Images,
+    pub(crate) store: Store,
     pub(crate) uploads: Uploads,
+    pub(crate) downloads: Downloads,
+    pub(crate) volumes: Volumes,
     pub(crate) creations: Creations,
     pub(crate) stops: Stops,
     /// Nobody was promised these, and the shim may have them: ended when it lists them.
@@ -64,7 +70,10 @@ impl Engine {
             state: State::default(),
             consoles: BTreeMap::new(),
             images: Images::default(),
+            store: Store::default(),
             uploads: Uploads::new(),
+            downloads: Downloads::new(),
+            volumes: Volumes::default(),
             creations: Creations::new(),
             stops: Stops::new(),
             doomed: BTreeSet::new(),
@@ -106,10 +115,11 @@ impl Engine {
         self.shim_deadline();
     }
 
-    /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.
+    /// Whether this session sends an image or a volume: the driver stops reading it while its queue towards the shim is long.
     pub fn uploading(&self, session: SessionId) -> bool {
         let requests = self.sessions.get(&session).map(|session| session.requests.values());
-        requests.is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_))))
+        requests
+            .is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_) | Kind::Push(_))))
     }
 
     /// Makes a change to the state: the only way there is.

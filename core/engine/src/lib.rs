@@ -13,7 +13,9 @@
 //! | `record`, `state` | what can change, and what there is; the seam for the journal |
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
-//! | `upload`, `images` | images on their way to the host, and what is known of those there |
+//! | `upload`, `images`, `store` | images on their way to the host, what is known of those there, and which can go |
+//! | `volumes` | what block devices store on |
+//! | `download` | volumes and images on their way to a client |
 //! | `create`, `destroy` | the two flows |
 //! | `console` | what is kept of a guest's output |
 #![no_std]
@@ -25,6 +27,7 @@ mod adopt;
 mod console;
 mod create;
 mod destroy;
+mod download;
 mod engine;
 mod images;
 mod io;
@@ -34,8 +37,10 @@ mod record;
 mod session;
 mod shim_client;
 mod state;
+mod store;
 mod stream;
 mod upload;
+mod volumes;
 
 pub use engine::Engine;
 pub use io::{Config, Input, Level, Now, Output, Peer, SessionId};

@@ -13,6 +13,8 @@ use petrel_wire::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::volumes::VolumeRecord;
+
 /// A change.
 #[derive(Debug)]
 pub(crate) enum Record {
@@ -28,6 +30,8 @@ pub(crate) enum Record {
     Kept(InstanceId),
     /// Nothing of it is left, or what is left is nobody's.
     Removed(InstanceId),
+    /// Something about a volume.
+    Volume(VolumeRecord),
 }
 
 /// All of a unikernel that does not change while it is.
@@ -71,6 +75,10 @@ mod tests {
 
     use super::*;
 
+    fn largest_name() -> Name {
+        format!("{}:{}:n", "n".repeat(63), "n".repeat(62)).parse().unwrap()
+    }
+
     /// The largest spec that can be created: every list full, every name of full length.
     fn largest() -> Spec {
         let device = |kind: char, i: usize| format!("{}{i:066}", kind).parse().unwrap();
@@ -78,12 +86,12 @@ mod tests {
             let bridge = "b".repeat(15).parse().unwrap();
             (Net { device: device('n', i), bridge }, Mac([0xff; 6]))
         };
-        let block = |i| Block { device: device('b', i), volume: "v".repeat(63).parse().unwrap() };
+        let block = |i| Block { device: device('b', i), volume: largest_name() };
         let mut args = vec![Blob::try_from(&b"x"[..]).unwrap(); ARGS_MAX - 1];
         let rest = CMDLINE_BYTES_MAX - 1 - 2 * args.len();
         args.push(Blob::try_from(vec![b'x'; rest]).unwrap());
         Spec {
-            name: format!("{}:{}", "n".repeat(63), "n".repeat(63)).parse().unwrap(),
+            name: largest_name(),
             image: Digest([0xff; 32]),
             memory_mib: u32::MAX,
             cpus: vec![u16::MAX; CPUS_MAX].try_into().unwrap(),

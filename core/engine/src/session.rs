@@ -11,7 +11,10 @@ use alloc::{
 use petrel_wire::{
     frame,
     limits::{OPERATOR_VERSION, REQUESTS_MAX, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, Welcome},
+    operator::{
+        ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, VolumeRequest,
+        Welcome,
+    },
     shim::InstanceId,
 };
 
@@ -19,6 +22,8 @@ use crate::{
     Engine, Level, Output, Peer, SessionId,
     policy::{self, Grant},
     stream::{Source, Stream, response_bytes},
+    upload::Chunk,
+    volumes::{JobId, Piece},
 };
 
 /// A session.
@@ -54,8 +59,16 @@ pub(crate) enum Kind {
     Destroy(InstanceId),
     /// It uploads this image, or waits for another's upload of it.
     Upload(petrel_wire::Digest),
+    /// It sends new content for a volume.
+    Push(JobId),
     /// It is one of the session's streams.
     Stream,
+}
+
+/// A part of an upload.
+enum Sent {
+    Image(Chunk),
+    Volume(Piece),
 }
 
 /// Who waits for an answer.
@@ -101,6 +114,7 @@ impl Engine {
     fn abandon(&mut self, asker: Asker, kind: Kind) {
         match kind {
             Kind::Upload(digest) => self.upload_abandoned(asker, digest),
+            Kind::Push(job) => self.push_abandoned(job),
             Kind::Destroy(instance) => self.destroy_abandoned(asker, instance),
             Kind::Plain | Kind::Stream => {}
         }
@@ -123,7 +137,13 @@ impl Engine {
         match (session.greeted, request) {
             (false, Request::Hello(hello)) => self.hello(id, number, hello),
             (true, Request::Cancel) => self.cancel(id, number),
-            (true, Request::ImageChunk(data)) => self.chunk(id, number, data),
+            (true, Request::ImageChunk(data)) => self.chunk(id, number, Sent::Image(data)),
+            (true, Request::Volume(VolumeRequest::Chunk { offset, data })) => {
+                self.chunk(id, number, Sent::Volume(Piece::Chunk { offset, data }));
+            }
+            (true, Request::Volume(VolumeRequest::PushEnd)) => {
+                self.chunk(id, number, Sent::Volume(Piece::End))
+            }
             (false, _) | (true, Request::Hello(_)) => self.expel(id, number, Refusal::HelloExpected),
             (true, request) => self.request(id, number, request),
         }
@@ -177,6 +197,8 @@ impl Engine {
             Request::Info(name) => self.info(asker, &name),
             Request::Console { name, follow } => self.console(asker, &name, follow),
             Request::Destroy(name) => self.destroy(asker, grant, &name),
+            Request::Image(request) => self.image_request(asker, grant, request),
+            Request::Volume(request) => self.volume_request(asker, grant, request),
             // Told apart before they get here.
             Request::Hello(_) | Request::ImageChunk(_) | Request::Cancel => {}
         }
@@ -193,6 +215,8 @@ impl Engine {
             memory_mib: host.memory_mib,
             memory_used_mib: self.state.memory_given_mib(),
             unikernels: u32::try_from(self.state.len()).unwrap_or(u32::MAX),
+            volumes_mib: host.volumes_mib,
+            volumes_used_mib: self.state.volumes.bytes().div_ceil(1 << 20),
             bridges: host.bridges.clone(),
             monitors: host.monitors.clone(),
         };
@@ -224,7 +248,7 @@ impl Engine {
     fn cancel(&mut self, id: SessionId, number: u32) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         match session.requests.get(&number) {
-            Some(&Unanswered { serial, kind: kind @ Kind::Upload(_) }) => {
+            Some(&Unanswered { serial, kind: kind @ (Kind::Upload(_) | Kind::Push(_)) }) => {
                 session.requests.remove(&number);
                 self.abandon(Asker { session: id, id: number, serial }, kind);
             }
@@ -240,15 +264,18 @@ impl Engine {
         }
     }
 
-    fn chunk(&mut self, id: SessionId, number: u32, data: crate::upload::Chunk) {
+    fn chunk(&mut self, id: SessionId, number: u32, sent: Sent) {
         let Some(session) = self.sessions.get(&id) else { return };
-        match session.requests.get(&number) {
-            Some(&Unanswered { serial, kind: Kind::Upload(digest) }) => {
+        match (session.requests.get(&number), sent) {
+            (Some(&Unanswered { serial, kind: Kind::Upload(digest) }), Sent::Image(data)) => {
                 self.upload_chunk(Asker { session: id, id: number, serial }, digest, data);
             }
-            Some(_) => self.expel(id, number, Refusal::IdInUse),
-            None if session.refused_uploads.contains(&number) => {}
-            None => self.send(id, number, Response::Refused(Refusal::UnexpectedChunk)),
+            (Some(&Unanswered { kind: Kind::Push(job), .. }), Sent::Volume(piece)) => {
+                self.push_piece(job, piece)
+            }
+            (Some(_), _) => self.expel(id, number, Refusal::IdInUse),
+            (None, _) if session.refused_uploads.contains(&number) => {}
+            (None, _) => self.send(id, number, Response::Refused(Refusal::UnexpectedChunk)),
         }
     }
 
@@ -290,7 +317,7 @@ impl Engine {
         }
         let Some(session) = self.sessions.get_mut(&asker.session) else { return };
         let request = session.requests.remove(&asker.id);
-        let upload = matches!(request, Some(Unanswered { kind: Kind::Upload(_), .. }));
+        let upload = matches!(request, Some(Unanswered { kind: Kind::Upload(_) | Kind::Push(_), .. }));
         if upload && matches!(response, Response::Refused(_)) {
             if session.refused_uploads.len() >= REQUESTS_MAX {
                 session.refused_uploads.pop_front();

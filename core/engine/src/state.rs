@@ -8,13 +8,16 @@ use alloc::{
 use core::ops::Bound;
 
 use petrel_wire::{
-    ExitStatus, List, Name, VolumeName,
+    Digest, ExitStatus, List, Name,
     limits::PAGE_ENTRIES_MAX,
     operator::{State as Shown, Unikernel as Brief, UnikernelInfo},
     shim::{InstanceId, TapId},
 };
 
-use crate::record::{Record, Spec};
+use crate::{
+    record::{Record, Spec},
+    volumes::Book,
+};
 
 /// A unikernel.
 #[derive(Debug)]
@@ -80,7 +83,9 @@ impl Unikernel {
 pub(crate) struct State {
     unikernels: BTreeMap<InstanceId, Unikernel>,
     names: BTreeMap<Name, InstanceId>,
-    volumes: BTreeMap<VolumeName, InstanceId>,
+    /// The volumes, whether a unikernel has them or not.
+    pub volumes: Book,
+    volume_users: BTreeMap<Name, InstanceId>,
     taps: BTreeSet<TapId>,
     memory_given_mib: u64,
 }
@@ -103,13 +108,19 @@ impl State {
                     self.names.remove(&unikernel.spec.name);
                 }
             }
+            Record::Volume(record) => self.volumes.apply(record),
         }
     }
 
     fn insert(&mut self, instance: InstanceId, spec: Box<Spec>, taps: Vec<TapId>) {
         self.memory_given_mib += u64::from(spec.memory_mib);
         self.names.insert(spec.name.clone(), instance);
-        self.volumes.extend(spec.blocks.iter().map(|block| (block.volume.clone(), instance)));
+        for block in &spec.blocks {
+            self.volume_users.insert(block.volume.clone(), instance);
+            if let Some(volume) = self.volumes.get_mut(&block.volume) {
+                volume.last_user = Some(instance);
+            }
+        }
         self.taps.extend(&taps);
         let unikernel = Unikernel { spec, run: Run::Starting, destroying: false, taps };
         self.unikernels.insert(instance, unikernel);
@@ -139,8 +150,8 @@ impl State {
         }
         for block in &unikernel.spec.blocks {
             // Adopted unikernels may have been given one volume by different control planes.
-            if self.volumes.get(&block.volume) == Some(&instance) {
-                self.volumes.remove(&block.volume);
+            if self.volume_users.get(&block.volume) == Some(&instance) {
+                self.volume_users.remove(&block.volume);
             }
         }
     }
@@ -175,9 +186,21 @@ impl State {
         (List::try_from(briefs).unwrap_or_default(), rest.next().is_some())
     }
 
-    /// Whether a unikernel that has not ended has this volume.
-    pub fn volume_taken(&self, volume: &VolumeName) -> bool {
-        self.volumes.contains_key(volume)
+    /// The unikernel that has this volume and has not ended.
+    pub fn volume_user(&self, volume: &Name) -> Option<Name> {
+        let user = self.unikernels.get(self.volume_users.get(volume)?)?;
+        Some(user.spec.name.clone())
+    }
+
+    /// The images that unikernels are made of, each with the unikernel's name, in the order of the names.
+    pub fn images(&self) -> impl Iterator<Item = (Digest, &Name)> {
+        let named = self.names.iter().filter_map(|(name, id)| Some((name, self.unikernels.get(id)?)));
+        named.map(|(name, unikernel)| (unikernel.spec.image, name))
+    }
+
+    /// The unikernels that are made of this image.
+    pub fn image_users(&self, image: Digest) -> impl Iterator<Item = &Name> {
+        self.images().filter(move |(digest, _)| *digest == image).map(|(_, name)| name)
     }
 
     /// Whether a unikernel that has not ended has this tap.

@@ -2,9 +2,9 @@
 //! it is used up its streams wait, in turn, and cost nobody else.
 
 use petrel_wire::{
-    ExitStatus, Name,
+    Digest, ExitStatus, Name,
     limits::SESSION_QUEUE_BYTES,
-    operator::{Response, Unikernel},
+    operator::{Download, ImageResponse, Response, StoredImage, Unikernel, VolumeResponse},
     shim::InstanceId,
 };
 
@@ -12,6 +12,7 @@ use crate::{
     Engine, SessionId,
     console::{Console, Piece},
     session::{Asker, Kind},
+    volumes::JobId,
 };
 
 /// A request that is answered in pieces.
@@ -28,10 +29,16 @@ pub(crate) enum Source {
     List { after: Option<Name> },
     /// A console, from this position on, up to that one; without one it goes on until the unikernel has ended.
     Console { instance: InstanceId, cursor: u64, until: Option<u64> },
+    /// The volumes, from behind this name on.
+    Volumes { after: Option<Name> },
+    /// The images, from behind this digest on.
+    Images { after: Option<Digest> },
+    /// A volume or an image.
+    Download(JobId),
 }
 
 /// What a stream does next.
-enum Step {
+pub(crate) enum Step {
     Send(Response),
     /// `Some` goes before the end of the stream.
     End(Option<Response>, Response),
@@ -60,10 +67,14 @@ impl Engine {
 
     /// A stream has been taken off its session.
     pub(crate) fn stream_closed(&mut self, session: SessionId, stream: &Stream) {
-        if let Source::Console { instance, .. } = stream.source
-            && let Some(console) = self.consoles.get_mut(&instance)
-        {
-            console.remove_reader(session);
+        match stream.source {
+            Source::Console { instance, .. } => {
+                if let Some(console) = self.consoles.get_mut(&instance) {
+                    console.remove_reader(session);
+                }
+            }
+            Source::Download(id) => self.download_closed(id),
+            Source::List { .. } | Source::Volumes { .. } | Source::Images { .. } => {}
         }
     }
 
@@ -100,10 +111,13 @@ impl Engine {
         }
     }
 
-    fn step(&self, source: &mut Source) -> Step {
+    fn step(&mut self, source: &mut Source) -> Step {
         match source {
             Source::List { after } => self.step_list(after),
             Source::Console { instance, cursor, until } => self.step_console(*instance, cursor, *until),
+            Source::Volumes { after } => self.step_volumes(after),
+            Source::Images { after } => self.step_images(after),
+            Source::Download(id) => self.step_download(*id),
         }
     }
 
@@ -111,6 +125,20 @@ impl Engine {
         let (page, more) = self.state.page(after.as_ref());
         *after = page.last().map(|last| last.name.clone());
         let response = Response::Listed { page, more };
+        if more { Step::Send(response) } else { Step::End(None, response) }
+    }
+
+    fn step_volumes(&self, after: &mut Option<Name>) -> Step {
+        let (page, more) = self.volume_page(after.as_ref());
+        *after = page.last().map(|last| last.name.clone());
+        let response = Response::Volume(VolumeResponse::Listed { page, more });
+        if more { Step::Send(response) } else { Step::End(None, response) }
+    }
+
+    fn step_images(&self, after: &mut Option<Digest>) -> Step {
+        let (page, more) = self.image_page(*after);
+        *after = page.last().map(|last| last.digest);
+        let response = Response::Image(ImageResponse::Listed { page, more });
         if more { Step::Send(response) } else { Step::End(None, response) }
     }
 
@@ -190,6 +218,14 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
             ENVELOPE + page.iter().map(|entry: &Unikernel| BRIEF + entry.name.len()).sum::<usize>()
         }
         Response::Host(_) | Response::Info(_) => LONG,
+        Response::Download(Download::Data { data, .. }) => ENVELOPE + data.len(),
+        Response::Volume(VolumeResponse::Listed { page, .. }) => {
+            ENVELOPE + page.iter().map(|entry| BRIEF + entry.name.len()).sum::<usize>()
+        }
+        Response::Image(ImageResponse::Listed { page, .. }) => {
+            let names = |image: &StoredImage| image.names.iter().map(|name| name.len()).sum::<usize>();
+            ENVELOPE + page.iter().map(|image| BRIEF + names(image)).sum::<usize>()
+        }
         _ => ENVELOPE,
     }
 }

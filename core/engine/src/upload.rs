@@ -83,6 +83,7 @@ impl Engine {
             return self.refuse(asker, Refusal::ImageSize { max: IMAGE_BYTES_MAX });
         }
         if self.images.known(digest).is_some() {
+            self.store.touch(digest);
             return self.answer(asker, Response::ImageStored(digest));
         }
         if !self.shim.is_ready() {
@@ -100,6 +101,7 @@ impl Engine {
     }
 
     fn upload_begin(&mut self, digest: Digest, owner: Offer, waiting: VecDeque<Offer>) {
+        self.make_room_for_image();
         let op = Op::ImageBegin { digest, bytes: owner.bytes };
         self.ask(&owner.grant, op, Waiting::ImageBegin(digest));
         let left = owner.bytes;
@@ -227,6 +229,7 @@ impl Engine {
     /// Has the shim delete what it holds of the image.
     fn upload_leave(&mut self, digest: Digest, op: Op) {
         self.images.forget(digest);
+        self.store.gone(digest);
         if let Some(upload) = self.uploads.get_mut(&digest) {
             upload.phase = Phase::Leaving;
             self.shim.ask(self.now, &upload.owner.grant, op, Waiting::ImageGone(digest), &mut self.outputs);
@@ -251,6 +254,7 @@ impl Engine {
         let for_all = match verdict {
             None => {
                 self.log(Level::Info, format!("image {digest}: stored"));
+                self.store.used(digest, owner.bytes);
                 Response::ImageStored(digest)
             }
             Some(Verdict::Image(refusal)) => {

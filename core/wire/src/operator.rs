@@ -15,20 +15,28 @@
 //! | `Info` | `Info` |
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
+//! | `Image(…)` | `Image(…)`, pages of `Image(Listed)`, or a `Download` |
+//! | `Volume(…)` | `Volume(…)`, pages of `Volume(Listed)`, or a `Download`; a push as that of an image |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
 //!
 //! Any request may be answered by `Refused`, which ends it.
 
+mod images;
+mod volumes;
+
 use alloc::boxed::Box;
+
+pub use images::{ImageRequest, ImageResponse, StoredImage};
+pub use volumes::{Download, Volume, VolumeRefusal, VolumeRequest, VolumeResponse, VolumeState};
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
-    MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX,
+    IMAGE_USERS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX,
 };
 use crate::shim::Monitor;
-use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, VolumeName};
+use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name};
 
 /// What the client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +80,10 @@ pub enum Request {
     Destroy(Name),
     /// Ends the stream or the upload with this `id`.
     Cancel,
+    /// Something about stored images.
+    Image(ImageRequest),
+    /// Something about volumes.
+    Volume(VolumeRequest),
 }
 
 /// The versions that a client speaks.
@@ -116,8 +128,8 @@ pub struct Net {
 pub struct Block {
     /// The device in the manifest.
     pub device: DeviceName,
-    /// The volume of the host.
-    pub volume: VolumeName,
+    /// The volume.
+    pub volume: Name,
 }
 
 /// What the control plane sends.
@@ -163,6 +175,12 @@ pub enum Response {
     Destroyed,
     /// The request was not carried out, and this is why.
     Refused(Refusal),
+    /// About stored images.
+    Image(ImageResponse),
+    /// About volumes.
+    Volume(VolumeResponse),
+    /// A volume or an image on its way.
+    Download(Download),
 }
 
 /// The control plane's greeting.
@@ -193,6 +211,10 @@ pub struct HostInfo {
     pub memory_used_mib: u64,
     /// How many unikernels there are.
     pub unikernels: u32,
+    /// The space that volumes may take, in MiB; what the disk has when absent.
+    pub volumes_mib: Option<u64>,
+    /// The space that volumes take by their sizes, in MiB.
+    pub volumes_used_mib: u64,
     /// The bridges that unikernels may be plugged into.
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors that can run them.
@@ -328,10 +350,11 @@ pub enum Refusal {
         /// What there is.
         known: List<BridgeName, BRIDGES_MAX>,
     },
-    /// The host has no such volume.
-    VolumeUnknown(VolumeName),
-    /// Another unikernel has this volume.
-    VolumeInUse(VolumeName),
+    /// Something is in the way of it with a volume.
+    Volume(VolumeRefusal),
+    /// Unikernels are made of this image, or can go back to it: the first of them. None if somebody uploads it, or it is
+    /// being looked into.
+    ImageInUse(List<Name, IMAGE_USERS_MAX>),
     /// The arguments, joined by spaces, exceed Solo5's command line, or one has a NUL.
     Arguments {
         /// The most, in bytes.
@@ -349,6 +372,12 @@ pub enum Refusal {
     Shim(crate::shim::Fault),
 }
 
+impl From<VolumeRefusal> for Refusal {
+    fn from(refusal: VolumeRefusal) -> Self {
+        Self::Volume(refusal)
+    }
+}
+
 /// Which table is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Table {
@@ -362,6 +391,10 @@ pub enum Table {
     Taps,
     /// Requests to the shim.
     ShimRequests,
+    /// Volumes.
+    Volumes,
+    /// Volumes that are pushed, pulled or copied, and images that are downloaded.
+    Transfers,
 }
 
 /// What kind of device a manifest declares.

@@ -3,9 +3,9 @@
 use petrel_wire::frame::FrameError;
 use petrel_wire::limits::{
     CMDLINE_BYTES_MAX, IMAGE_BYTES_MAX, IMAGE_READ_BYTES_MAX, IMAGES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN,
-    SHIM_VERSION, TAPS_MAX, UNIKERNELS_MAX, UPLOADS_MAX,
+    SHIM_VERSION, TAPS_MAX, UNIKERNELS_MAX, UPLOADS_MAX, VOLUMES_MAX,
 };
-use petrel_wire::shim::{Fault, Host, InstanceId, Op, Spawn, TapId};
+use petrel_wire::shim::{Fault, Host, InstanceId, Op, Spawn, TapId, VolumeOp};
 use petrel_wire::{BridgeName, DeviceName, Digest, Label};
 
 use crate::ledger::{Ledger, State, Tap};
@@ -54,6 +54,8 @@ pub enum Violation {
     ImageBytes(Digest),
     /// A read of more than [`IMAGE_READ_BYTES_MAX`] bytes.
     ReadSize(u32),
+    /// A write beyond the end of a volume.
+    VolumeEnd(u64),
     /// A bridge that is not in the configuration.
     Bridge(BridgeName),
     /// The control plane's own instance.
@@ -78,7 +80,8 @@ pub fn check<P, T, U>(op: Op, host: &Host, ledger: &Ledger<P, T, U>) -> Result<C
     ensure(is_hello != ledger.greeted, Violation::Hello)?;
     match &op {
         Op::Hello { .. } => ensure(is_hello, Violation::Hello)?,
-        Op::Host | Op::List { .. } => {}
+        Op::Host | Op::List { .. } | Op::ImageList { .. } => {}
+        Op::Volume(op) => volume(op, host, ledger)?,
         Op::ImageBegin { digest, bytes } => image_begin(digest, *bytes, ledger)?,
         // Chunks that follow a refused begin are on their way before its answer is read: they are dropped.
         Op::ImageChunk { digest, data } => ensure(
@@ -137,6 +140,36 @@ fn image_begin<P, T, U>(digest: &Digest, bytes: u64, ledger: &Ledger<P, T, U>) -
     ensure(ledger.uploads.len() < UPLOADS_MAX && places < IMAGES_MAX, Fault::Full)
 }
 
+fn volume<P, T, U>(op: &VolumeOp, host: &Host, ledger: &Ledger<P, T, U>) -> Result<(), Refusal> {
+    let volumes = &ledger.volume_bytes;
+    let size = |volume| volumes.get(volume).copied().ok_or(Refusal::Fault(Fault::NoVolume));
+    let free = |volume| ensure(!ledger.volumes.contains(volume), Fault::InUse);
+    let room = |more: u64| {
+        let all = volumes.values().fold(more, |sum, bytes| sum.saturating_add(*bytes));
+        ensure(host.volumes_mib.is_none_or(|max| all <= max.saturating_mul(1 << 20)), Fault::Full)
+    };
+    match op {
+        VolumeOp::Create { volume, bytes } => {
+            ensure(!volumes.contains_key(volume), Fault::Exists)?;
+            ensure(volumes.len() < VOLUMES_MAX, Fault::Full).and(room(*bytes))
+        }
+        VolumeOp::Resize { volume, bytes } => match bytes.checked_sub(size(volume)?) {
+            Some(more) => room(more),
+            None => free(volume),
+        },
+        VolumeOp::Remove(volume) => size(volume).and(free(volume)),
+        VolumeOp::Rename { from, to } => size(from).and(free(from)).and(free(to)),
+        VolumeOp::Clone { from, to } => ensure(size(from)? == size(to)?, Fault::NoVolume).and(free(to)),
+        VolumeOp::Copy { from, to, .. } => size(from).and(size(to)).and(free(to)),
+        VolumeOp::Write { volume, offset, data } => {
+            let end = offset.saturating_add(data.len() as u64);
+            ensure(end <= size(volume)?, Violation::VolumeEnd(end)).and(free(volume))
+        }
+        VolumeOp::Read { volume, .. } | VolumeOp::Sync(volume) => size(volume).map(drop),
+        VolumeOp::List { .. } => Ok(()),
+    }
+}
+
 /// Whether an honest control plane may ask for it, whatever the ledger holds.
 fn spawn_honest(spawn: &Spawn, host: &Host) -> Result<(), Refusal> {
     ensure(spawn.instance != InstanceId(0), Violation::InstanceZero)?;
@@ -173,6 +206,7 @@ fn spawn_possible<P, T, U>(spawn: &Spawn, ledger: &Ledger<P, T, U>) -> Result<()
     for (index, block) in spawn.blocks.iter().enumerate() {
         let twice = spawn.blocks[..index].iter().any(|other| other.volume == block.volume);
         ensure(!twice && !ledger.volumes.contains(&block.volume), Fault::InUse)?;
+        ensure(ledger.volume_bytes.contains_key(&block.volume), Fault::NoVolume)?;
     }
     Ok(())
 }

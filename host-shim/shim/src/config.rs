@@ -23,6 +23,8 @@ pub struct Config {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// What workloads may run on; where the shim may, when absent.
     pub cpus: Option<List<u16, CPUS_MAX>>,
+    /// The space that volumes may take together; what the disk has, when absent.
+    pub volumes_mib: Option<u64>,
     pub uids: Option<Uids>,
     pub control_plane: ControlPlane,
     pub monitors: List<Monitor, MONITORS_MAX>,

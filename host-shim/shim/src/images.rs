@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::Bound;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use petrel_shim::check::{Refusal, Violation};
 use petrel_wire::Digest;
+use petrel_wire::limits::PAGE_ENTRIES_MAX;
+use petrel_wire::shim::Reply;
 use ring::digest::{Context, SHA256};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat};
 
@@ -30,6 +33,15 @@ impl Images {
         let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name()));
         let names = names.collect::<io::Result<Vec<_>>>()?;
         Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+    }
+
+    /// The page of `images` with digests greater than `after`.
+    pub fn page(&self, images: &BTreeSet<Digest>, after: Option<Digest>) -> io::Result<Reply> {
+        let mut following = images.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let size = |digest: &Digest| Ok((*digest, fs::metadata(self.path(digest))?.len()));
+        let page = following.by_ref().take(PAGE_ENTRIES_MAX).map(size).collect::<io::Result<Vec<_>>>()?;
+        let page = page.try_into().unwrap_or_default(); // as many as fit are taken
+        Ok(Reply::Images { page, more: following.next().is_some() })
     }
 
     pub fn path(&self, digest: &Digest) -> PathBuf {

@@ -19,6 +19,8 @@ pub struct Ledger<P, T, U> {
     pub uploads: BTreeMap<Digest, Upload<U>>,
     /// The taps, those that a monitor has taken included.
     pub taps: BTreeMap<TapId, Tap<T>>,
+    /// The volumes that there are, drafts included, with the size of each in bytes.
+    pub volume_bytes: BTreeMap<VolumeName, u64>,
     /// The volumes that monitors have.
     pub volumes: BTreeSet<VolumeName>,
     /// The monitors that have not been forgotten.
@@ -83,6 +85,7 @@ impl<P, T, U> Default for Ledger<P, T, U> {
             images: BTreeSet::new(),
             uploads: BTreeMap::new(),
             taps: BTreeMap::new(),
+            volume_bytes: BTreeMap::new(),
             volumes: BTreeSet::new(),
             monitors: BTreeMap::new(),
         }

@@ -4,7 +4,7 @@
 //! * `check`, `ledger` (the library): what the peer may ask, a pure function of the request, the host and the ledger
 //! * `config`: `shim.toml`
 //! * `link`: TLS to the peer
-//! * `ops`: carries out what was checked, on `images` and `interface` (taps; the only unsafe code)
+//! * `ops`: carries out what was checked, on `images`, `volumes` and `interface` (taps; the only unsafe code)
 //! * `process`, `program`: monitors
 //! * `control_plane`: the control plane's own monitor
 //!
@@ -20,6 +20,7 @@ mod link;
 mod ops;
 mod process;
 mod program;
+mod volumes;
 
 use std::collections::VecDeque;
 use std::fmt::Arguments;
@@ -51,6 +52,7 @@ use crate::link::{Link, tls_config};
 use crate::ops::Ops;
 use crate::process::Runner;
 use crate::program::Program;
+use crate::volumes::Volumes;
 
 const USAGE: &str = "usage: petrel-shim --config FILE [--check-config] | --version";
 /// How often the consoles of guests are looked at while nobody takes them.
@@ -143,15 +145,21 @@ impl Shim {
             control_plane.start(&runner, &programs);
         }
         let images = Images(state_dir.join("images"));
+        let volumes = Volumes(state_dir.join("volumes"));
+        let ledger = Ledger {
+            images: images.list().map_err(os("images"))?,
+            volume_bytes: volumes.list().map_err(os("volumes"))?,
+            ..Ledger::default()
+        };
         let set = || epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| errno.to_string());
         let mut ops = Ops {
-            host: host(&config.cpus, config.bridges, &programs)?,
-            ledger: Ledger { images: images.list().map_err(os("images"))?, ..Ledger::default() },
+            host: host(&config.cpus, config.bridges, config.volumes_mib, &programs)?,
+            ledger,
             programs,
             runner,
             uids: config.uids,
             images,
-            volumes: state_dir.join("volumes"),
+            volumes,
             exits: set()?,
             consoles: set()?,
             ending: VecDeque::new(),
@@ -319,6 +327,7 @@ fn answer(request: Request, ops: &mut Ops, link: &mut Link) -> Result<(), Violat
 fn host(
     cpus: &Option<List<u16, CPUS_MAX>>,
     bridges: List<BridgeName, BRIDGES_MAX>,
+    volumes_mib: Option<u64>,
     programs: &[Program],
 ) -> Result<Host, String> {
     let usable = sched_getaffinity(None).map_err(|errno| errno.to_string())?;
@@ -333,6 +342,7 @@ fn host(
         cpus: cpus.clone().unwrap_or_else(|| all().try_into().unwrap_or_default()),
         memory_mib: memory.totalram.saturating_mul(u64::from(memory.mem_unit)) >> 20,
         bridges,
+        volumes_mib,
         monitors: told.try_into().unwrap_or_default(), // as many as are configured
     })
 }

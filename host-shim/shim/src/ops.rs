@@ -6,17 +6,14 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 
 use petrel_shim::check::{Checked, Refusal};
 use petrel_shim::ledger::{Ledger, Monitor, Record, State, Tap, Upload};
 use petrel_wire::limits::CONSOLE_BYTES_MAX;
 use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Op, Reply, Spawn};
-use petrel_wire::{Blob, ExitStatus, VolumeName};
+use petrel_wire::{Blob, ExitStatus};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-use rustix::io::Errno;
 
 use crate::config::Uids;
 use crate::images::{Images, Receiving};
@@ -24,6 +21,7 @@ use crate::interface::create_tap;
 use crate::link::Link;
 use crate::process::{Process, Runner};
 use crate::program::{Guest, Program};
+use crate::volumes::Volumes;
 use crate::{fault, give};
 
 /// The monitors whose consoles, or ends, are looked at in one turn of the loop.
@@ -38,7 +36,7 @@ pub struct Ops {
     pub runner: Runner,
     pub uids: Option<Uids>,
     pub images: Images,
-    pub volumes: PathBuf,
+    pub volumes: Volumes,
     /// Readable when a monitor has ended.
     pub exits: OwnedFd,
     /// Readable when a guest has written to its console.
@@ -90,6 +88,14 @@ impl Ops {
                 let data = read.map(|data| Reply::Bytes(Blob::try_from(data).unwrap_or_default()));
                 return Some(data.map_err(|error| fault(&error).into()));
             }
+            Op::ImageList { after } => {
+                let page = self.images.page(&self.ledger.images, after);
+                return Some(page.map_err(|error| fault(&error).into()));
+            }
+            Op::Volume(op) => {
+                let done = self.volumes.carry_out(op, &mut self.ledger);
+                return Some(done.map_err(|error| fault(&error).into()));
+            }
             Op::ImageRemove(digest) => {
                 self.ledger.images.remove(&digest);
                 fs::remove_file(self.images.path(&digest))
@@ -125,7 +131,7 @@ impl Ops {
         }
         let mut blocks = Vec::new();
         for block in &spawn.blocks {
-            let (path, file) = self.open_volume(&block.volume)?;
+            let (path, file) = self.volumes.open(&block.volume).map_err(|error| fault(&error))?;
             if !program.takes_files() {
                 give(&file, uid).map_err(|error| fault(&error))?;
             }
@@ -190,20 +196,6 @@ impl Ops {
         let start = u32::try_from(id % u64::from(others)).unwrap_or(0);
         let mut users = (start..others).chain(0..start).map(|index| first + 1 + index);
         users.find(|uid| !taken.contains(uid)).map(Some).ok_or(Fault::Full)
-    }
-
-    /// A volume is a regular file of its folder; a link to elsewhere is none.
-    fn open_volume(&self, volume: &VolumeName) -> Result<(PathBuf, OwnedFd), Fault> {
-        let path = self.volumes.join(&**volume);
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let opened = open(&path, flags, Mode::empty()).and_then(|file| Ok((fstat(&file)?, file)));
-        match opened {
-            Ok((status, file)) if FileType::from_raw_mode(status.st_mode) == FileType::RegularFile => {
-                Ok((path, file))
-            }
-            Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Err(Fault::NoVolume),
-            Err(errno) => Err(fault(&errno.into())),
-        }
     }
 
     /// Reaps the monitors that have ended.

@@ -11,5 +11,7 @@ mod image;
 mod images;
 mod link;
 mod sessions;
+mod store;
+mod volumes;
 mod walk;
 mod world;

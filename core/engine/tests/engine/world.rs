@@ -6,7 +6,10 @@ use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId};
 use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
-    operator::{ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, Unikernel},
+    operator::{
+        ClientMessage, Create, Download, Hello, ImageResponse, Net, Refusal, Request, Response,
+        ServerMessage, Unikernel, VolumeRequest, VolumeResponse,
+    },
     shim::InstanceId,
 };
 
@@ -159,7 +162,8 @@ impl World {
     /// A client asks something under a number that it does not use for anything else.
     pub fn send(&mut self, session: SessionId, id: u32, request: Request) {
         match &request {
-            Request::ImageChunk(_) => {}
+            Request::ImageChunk(_)
+            | Request::Volume(VolumeRequest::Chunk { .. } | VolumeRequest::PushEnd) => {}
             Request::Cancel => drop(self.unanswered.remove(&(session, id))),
             request => {
                 let earlier = self.unanswered.insert((session, id), format!("{request:?}"));
@@ -321,7 +325,7 @@ impl World {
         if let Some(queued) = self.stalled.get_mut(&session) {
             *queued += frame::HEADER_BYTES + payload.len();
         }
-        if message.response == Response::ImageWanted {
+        if matches!(message.response, Response::ImageWanted | Response::Volume(VolumeResponse::Wanted)) {
             self.wanted.insert((session, message.id));
         }
         if is_last(&message.response) {
@@ -347,7 +351,11 @@ fn is_last(response: &Response) -> bool {
         Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
             false
         }
-        Response::Listed { more, .. } => !more,
+        Response::Listed { more, .. }
+        | Response::Volume(VolumeResponse::Listed { more, .. })
+        | Response::Image(ImageResponse::Listed { more, .. }) => !more,
+        Response::Volume(VolumeResponse::Wanted)
+        | Response::Download(Download::Begin { .. } | Download::Data { .. }) => false,
         _ => true,
     }
 }

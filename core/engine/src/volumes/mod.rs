@@ -1,0 +1,473 @@
+//! Volumes: what block devices store on.
+//!
+//! | room | what it does |
+//! |---|---|
+//! | `book` | what there is, by records |
+//! | `survey` | what the shim has, made one with that |
+//! | `push` | new content, which appears as a whole or not at all |
+//! | `snapshot` | a volume that is the same as another |
+//! | here | making, resizing and deleting; what may be done with which volume |
+//!
+//! Reading one is a download, as reading an image is. One job at a time changes a volume; reading is no job. A
+//! record comes before what it explains, so what a control plane that went down was making is deleted by the next
+//! one, and what it was deleting too.
+
+mod book;
+mod push;
+mod snapshot;
+mod survey;
+
+use alloc::{collections::BTreeMap, format};
+
+use petrel_wire::{
+    Name, VolumeName,
+    limits::{TRANSFERS_MAX, VOLUME_BLOCK_BYTES, VOLUME_BYTES_MAX, VOLUMES_MAX},
+    operator::{
+        Create, Refusal, Response, Table, Volume as Shown, VolumeRefusal, VolumeRequest, VolumeResponse,
+        VolumeState,
+    },
+    shim::{Fault, InstanceId, Op, Reply, VolumeFile, VolumeOp},
+};
+
+pub(crate) use book::{Book, File, Phase, VolumeRecord};
+pub(crate) use push::Piece;
+use push::Push;
+use snapshot::Snapshot;
+use survey::Survey;
+
+use crate::{
+    Engine, Level,
+    policy::{self, Grant},
+    record::Record,
+    session::Asker,
+    shim_client::{Handled, Nonsense, Waiting},
+};
+
+/// A job's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct JobId(pub u64);
+
+/// What is under way with volumes.
+#[derive(Debug, Default)]
+pub(crate) struct Volumes {
+    jobs: BTreeMap<JobId, Job>,
+    last_job: u64,
+    last_draft: u64,
+    /// Files that no record tells of.
+    orphans: BTreeMap<Name, VolumeFile>,
+    survey: Survey,
+}
+
+/// A change to a volume, under way at the shim.
+#[derive(Debug)]
+struct Job {
+    /// Nobody if it is of the control plane's own accord.
+    asker: Option<Asker>,
+    grant: Grant,
+    name: Name,
+    task: Task,
+}
+
+#[derive(Debug)]
+enum Task {
+    Create,
+    Remove,
+    /// From one size to another, in bytes.
+    Resize {
+        before: u64,
+        after: u64,
+    },
+    /// The job's volume is the new one.
+    Snapshot(Snapshot),
+    Push(Push),
+}
+
+/// Something that is read over some time: whether it stayed the same meanwhile.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    pub name: Name,
+    edition: u64,
+    /// No unikernel had it at the beginning.
+    unused: bool,
+    last_user: Option<InstanceId>,
+}
+
+impl Volumes {
+    /// A number that no other job has.
+    pub fn new_job(&mut self) -> JobId {
+        self.last_job += 1;
+        JobId(self.last_job)
+    }
+
+    /// A draft that there is not yet.
+    pub fn new_draft(&mut self) -> VolumeName {
+        self.last_draft += 1;
+        VolumeName::draft(self.last_draft)
+    }
+
+    fn job_of(&self, name: &Name) -> Option<(JobId, &Job)> {
+        self.jobs.iter().find(|(_, job)| job.name == *name).map(|(id, job)| (*id, job))
+    }
+
+    /// The jobs that move content.
+    fn transfers(&self) -> usize {
+        self.jobs.values().filter(|job| matches!(job.task, Task::Push(_) | Task::Snapshot(_))).count()
+    }
+
+    /// What files take that are no volumes, by their sizes, in bytes.
+    fn other_bytes(&self) -> u64 {
+        let drafts =
+            self.jobs.values().map(|job| if let Task::Push(push) = &job.task { push.draft_bytes } else { 0 });
+        drafts.chain(self.orphans.values().map(|file| file.bytes)).fold(0, u64::saturating_add)
+    }
+}
+
+impl Engine {
+    pub(crate) fn volume_request(&mut self, asker: Asker, grant: Grant, request: VolumeRequest) {
+        let begun = match request {
+            VolumeRequest::List => return self.volume_list(asker),
+            VolumeRequest::Create { name, bytes } => self.volume_create(asker, grant, name, bytes),
+            VolumeRequest::Push { name, bytes } => self.volume_push(asker, grant, name, bytes),
+            VolumeRequest::Pull(name) => self.volume_pull(asker, grant, name),
+            VolumeRequest::Snapshot { name, new } => self.volume_snapshot(asker, grant, name, new),
+            VolumeRequest::Resize { name, bytes } => self.volume_resize(asker, grant, name, bytes),
+            VolumeRequest::Remove(name) => self.volume_remove(asker, grant, name),
+            // Told apart before they get here.
+            VolumeRequest::Chunk { .. } | VolumeRequest::PushEnd => Ok(()),
+        };
+        if let Err(refusal) = begun {
+            self.refuse(asker, refusal);
+        }
+    }
+
+    /// How much more space a request takes, in bytes, and for which volume: what a policy has to allow.
+    #[allow(dead_code, reason = "the seam for policies")]
+    pub(crate) fn volume_growth<'a>(&self, request: &'a VolumeRequest) -> Option<(&'a Name, u64)> {
+        let bytes_of = |name| self.state.volumes.get(name).map_or(0, |volume| volume.bytes);
+        match request {
+            VolumeRequest::Create { name, bytes } => Some((name, *bytes)),
+            VolumeRequest::Resize { name, bytes } => Some((name, bytes.saturating_sub(bytes_of(name)))),
+            VolumeRequest::Snapshot { name, new } => Some((new, bytes_of(name))),
+            _ => None,
+        }
+    }
+
+    fn volume_create(&mut self, asker: Asker, grant: Grant, name: Name, bytes: u64) -> Result<(), Refusal> {
+        self.check_shim(1)?;
+        check_size(bytes)?;
+        self.check_new_volume(&name, bytes)?;
+        self.record(VolumeRecord::Creating { name: name.clone(), bytes });
+        let op = VolumeOp::Create { volume: VolumeName::from(&name), bytes };
+        self.begin_job(Some(asker), grant, name, Task::Create, op);
+        Ok(())
+    }
+
+    fn volume_resize(&mut self, asker: Asker, grant: Grant, name: Name, bytes: u64) -> Result<(), Refusal> {
+        self.check_shim(1)?;
+        check_size(bytes)?;
+        let before = self.check_volume(&name)?;
+        if bytes < before {
+            self.check_volume_free(&name)?;
+        } else {
+            self.check_space(bytes - before)?;
+            self.record(VolumeRecord::Resized { name: name.clone(), bytes });
+        }
+        let op = VolumeOp::Resize { volume: VolumeName::from(&name), bytes };
+        self.begin_job(Some(asker), grant, name, Task::Resize { before, after: bytes }, op);
+        Ok(())
+    }
+
+    fn volume_remove(&mut self, asker: Asker, grant: Grant, name: Name) -> Result<(), Refusal> {
+        self.check_shim(1)?;
+        match self.check_volume(&name) {
+            Ok(_) => self.check_volume_free(&name)?,
+            // What is missing cannot be in use, what has no record may be: the shim knows.
+            Err(Refusal::Volume(VolumeRefusal::Missing(_) | VolumeRefusal::Orphan(_))) => {}
+            Err(refusal) => return Err(refusal),
+        }
+        self.remove_job(Some(asker), grant, name);
+        Ok(())
+    }
+
+    fn remove_job(&mut self, asker: Option<Asker>, grant: Grant, name: Name) {
+        self.record(VolumeRecord::Removing(name.clone()));
+        let op = VolumeOp::Remove(VolumeName::from(&name));
+        self.begin_job(asker, grant, name, Task::Remove, op);
+    }
+
+    /// Begins a job with the first that it asks of the shim.
+    fn begin_job(
+        &mut self,
+        asker: Option<Asker>,
+        grant: Grant,
+        name: Name,
+        task: Task,
+        op: VolumeOp,
+    ) -> JobId {
+        let id = self.volumes.new_job();
+        self.volumes.survey.unlisted.remove(&name);
+        if matches!(task, Task::Resize { .. } | Task::Remove) {
+            self.state.volumes.new_edition(&name);
+        }
+        self.volumes.jobs.insert(id, Job { asker, grant, name, task });
+        self.ask_for_job(id, op);
+        id
+    }
+
+    fn ask_for_job(&mut self, id: JobId, op: VolumeOp) {
+        if let Some(job) = self.volumes.jobs.get(&id) {
+            self.shim.ask(self.now, &job.grant, Op::Volume(op), Waiting::Volume(id), &mut self.outputs);
+        }
+    }
+
+    /// The shim has answered what a job has asked for last.
+    pub(crate) fn volume_replied(&mut self, id: JobId, result: Result<Reply, Fault>) -> Handled {
+        let Some(job) = self.volumes.jobs.get(&id) else { return Ok(()) };
+        let (name, job_of_operator) = (job.name.clone(), job.asker.is_some());
+        match job.task {
+            Task::Create => {
+                let outcome = self.done(&name, result)?;
+                self.record(match outcome {
+                    Ok(()) => VolumeRecord::Kept(name),
+                    Err(_) => VolumeRecord::Removed(name),
+                });
+                self.end_job(id, outcome);
+            }
+            Task::Remove => {
+                let outcome = match self.done(&name, result)? {
+                    Err(Refusal::Volume(VolumeRefusal::Missing(_))) => Ok(()),
+                    outcome => outcome,
+                };
+                self.volumes.orphans.retain(|orphan, _| outcome.is_err() || *orphan != name);
+                match outcome {
+                    Ok(()) => self.record(VolumeRecord::Removed(name)),
+                    Err(_) if job_of_operator => self.record(VolumeRecord::Kept(name)),
+                    // Tried again when the link has been opened anew.
+                    Err(_) => {}
+                }
+                self.end_job(id, outcome);
+            }
+            Task::Resize { before, after } => {
+                let outcome = self.done(&name, result)?;
+                let bytes = if outcome.is_ok() { after } else { before };
+                self.record(VolumeRecord::Resized { name, bytes });
+                self.end_job(id, outcome);
+            }
+            Task::Snapshot(_) => self.snapshot_replied(id, result)?,
+            Task::Push(_) => self.push_replied(id, result)?,
+        }
+        Ok(())
+    }
+
+    /// A reply that can be nothing but done, or a fault in the words of operators.
+    fn done(&mut self, name: &Name, result: Result<Reply, Fault>) -> Result<Result<(), Refusal>, Nonsense> {
+        match result {
+            Ok(Reply::Done) => Ok(Ok(())),
+            Ok(_) => Err(Nonsense("another reply than done to a change of a volume")),
+            Err(fault) => Ok(Err(self.volume_fault(name, fault))),
+        }
+    }
+
+    /// Why the shim could not do it.
+    pub(crate) fn volume_fault(&mut self, name: &Name, fault: Fault) -> Refusal {
+        let volume = name.clone();
+        Refusal::Volume(match fault {
+            Fault::NoVolume => {
+                if let Some(known) = self.state.volumes.get_mut(name) {
+                    known.file = File::Missing;
+                }
+                VolumeRefusal::Missing(volume)
+            }
+            Fault::InUse => VolumeRefusal::InUse { volume, user: self.state.volume_user(name) },
+            Fault::Exists => VolumeRefusal::Taken(volume),
+            fault => return Refusal::Shim(fault),
+        })
+    }
+
+    /// Answers a job's asker.
+    fn end_job(&mut self, id: JobId, outcome: Result<(), Refusal>) {
+        let Some(Job { asker, name, task, .. }) = self.volumes.jobs.remove(&id) else { return };
+        let what = match task {
+            Task::Create => "created",
+            Task::Remove => "removed",
+            Task::Resize { .. } => "resized",
+            Task::Snapshot(_) => "made of another",
+            Task::Push(_) => "pushed",
+        };
+        match (&outcome, asker) {
+            (Ok(()), _) => self.log(Level::Info, format!("volume {name}: {what}")),
+            (Err(refusal), Some(_)) => {
+                self.log(Level::Info, format!("volume {name}: not {what}: {refusal:?}"));
+            }
+            (Err(refusal), None) => {
+                self.log(Level::Error, format!("volume {name}: not {what}: {refusal:?}"));
+            }
+        }
+        let Some(asker) = asker else { return };
+        let response = match (outcome, task) {
+            (Err(refusal), _) => Response::Refused(refusal),
+            (Ok(()), Task::Remove) => Response::Volume(VolumeResponse::Removed),
+            (Ok(()), Task::Snapshot(snapshot)) => match self.volume_shown(&name) {
+                Some(volume) => {
+                    Response::Volume(VolumeResponse::Copied { volume, consistent: snapshot.consistent })
+                }
+                None => Response::Refused(VolumeRefusal::Unknown(name).into()),
+            },
+            (Ok(()), Task::Create | Task::Resize { .. } | Task::Push(_)) => match self.volume_shown(&name) {
+                Some(volume) => Response::Volume(VolumeResponse::Is(volume)),
+                None => Response::Refused(VolumeRefusal::Unknown(name).into()),
+            },
+        };
+        self.answer(asker, response);
+    }
+
+    fn record(&mut self, record: VolumeRecord) {
+        self.apply(Record::Volume(record));
+    }
+
+    /// Deletes a draft, or what there may be of one.
+    pub(crate) fn remove_draft(&mut self, draft: VolumeName) {
+        self.ask(&policy::upkeep(), Op::Volume(VolumeOp::Remove(draft)), Waiting::DraftGone);
+    }
+
+    pub(crate) fn draft_gone(&mut self, result: Result<Reply, Fault>) -> Handled {
+        match result {
+            Ok(Reply::Done) | Err(Fault::NoVolume) => {}
+            Ok(_) => return Err(Nonsense("another reply than done to the removal of a draft")),
+            Err(fault) => self.log(Level::Error, format!("a volume's draft is left: {fault:?}")),
+        }
+        Ok(())
+    }
+
+    // What may be done.
+
+    fn check_shim(&self, requests: usize) -> Result<(), Refusal> {
+        if !self.shim.is_ready() {
+            return Err(Refusal::ShimAway);
+        }
+        if self.shim.has_room(requests) { Ok(()) } else { Err(Refusal::Full(Table::ShimRequests)) }
+    }
+
+    /// Whether one more volume or image may be moved.
+    pub(crate) fn check_transfers(&self) -> Result<(), Refusal> {
+        self.check_shim(1)?;
+        let under_way = self.volumes.transfers() + self.downloads.len();
+        if under_way < TRANSFERS_MAX { Ok(()) } else { Err(Refusal::Full(Table::Transfers)) }
+    }
+
+    /// Whether there may be a new volume of this name and size.
+    fn check_new_volume(&self, name: &Name, bytes: u64) -> Result<(), Refusal> {
+        if self.state.volumes.get(name).is_some() || self.volumes.orphans.contains_key(name) {
+            return Err(VolumeRefusal::Taken(name.clone()).into());
+        }
+        if self.state.volumes.len() + self.volumes.orphans.len() + TRANSFERS_MAX >= VOLUMES_MAX {
+            return Err(Refusal::Full(Table::Volumes));
+        }
+        self.check_space(bytes)
+    }
+
+    /// Whether volumes may take so much more.
+    pub(crate) fn check_space(&self, more: u64) -> Result<(), Refusal> {
+        let Some(mib) = self.shim.host_if_ready().and_then(|host| host.volumes_mib) else { return Ok(()) };
+        let pulls = self.downloads.values().map(|download| download.draft_bytes());
+        let drafts = pulls.fold(self.volumes.other_bytes(), u64::saturating_add);
+        let (taken, max) = (self.state.volumes.bytes().saturating_add(drafts), mib.saturating_mul(1 << 20));
+        if taken.saturating_add(more) <= max {
+            return Ok(());
+        }
+        Err(VolumeRefusal::Space { asked: more, taken, max }.into())
+    }
+
+    /// Whether there is a volume of this name and no job at it; its size in bytes.
+    pub(crate) fn check_volume(&self, name: &Name) -> Result<u64, Refusal> {
+        let named = || name.clone();
+        let refusal = match self.state.volumes.get(name) {
+            None if self.volumes.orphans.contains_key(name) => VolumeRefusal::Orphan(named()),
+            // It would be a lie: the shim has not told yet what there is.
+            None if !self.shim.ever_ready() => return Err(Refusal::ShimAway),
+            None => VolumeRefusal::Unknown(named()),
+            Some(_) if self.volumes.job_of(name).is_some() => VolumeRefusal::Busy(named()),
+            Some(volume) if volume.phase != Phase::Kept => VolumeRefusal::Busy(named()),
+            Some(volume) if volume.file == File::Missing => VolumeRefusal::Missing(named()),
+            Some(volume) => return Ok(volume.bytes),
+        };
+        Err(refusal.into())
+    }
+
+    fn check_volume_free(&self, name: &Name) -> Result<(), Refusal> {
+        match self.state.volume_user(name) {
+            Some(user) => Err(VolumeRefusal::InUse { volume: name.clone(), user: Some(user) }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a unikernel may have the volumes that it is given.
+    pub(crate) fn check_volumes(&self, create: &Create) -> Result<(), Refusal> {
+        for (i, block) in create.blocks.iter().enumerate() {
+            if create.blocks.iter().take(i).any(|earlier| earlier.volume == block.volume) {
+                let (volume, user) = (block.volume.clone(), Some(create.name.clone()));
+                return Err(VolumeRefusal::InUse { volume, user }.into());
+            }
+            self.check_volume(&block.volume)?;
+            self.check_volume_free(&block.volume)?;
+        }
+        Ok(())
+    }
+
+    // Reading.
+
+    pub(crate) fn watch(&self, name: &Name) -> Option<Watch> {
+        let volume = self.state.volumes.get(name)?;
+        let (edition, last_user) = (volume.edition, volume.last_user);
+        Some(Watch { name: name.clone(), edition, unused: self.state.volume_user(name).is_none(), last_user })
+    }
+
+    /// Why what is being read is not what it was; nothing if it is, but for what a unikernel writes.
+    pub(crate) fn changed(&self, watch: &Watch) -> Option<Refusal> {
+        let same = self.state.volumes.get(&watch.name).is_some_and(|volume| volume.edition == watch.edition);
+        (!same).then(|| VolumeRefusal::Changed(watch.name.clone()).into())
+    }
+
+    /// Whether no unikernel had it while it was read.
+    pub(crate) fn stayed_unused(&self, watch: &Watch) -> bool {
+        let volume = self.state.volumes.get(&watch.name);
+        let no_other = volume.is_some_and(|volume| volume.last_user == watch.last_user);
+        watch.unused && no_other && self.state.volume_user(&watch.name).is_none()
+    }
+
+    // The link.
+
+    /// The link is gone. What was being made or deleted is, when it is back.
+    pub(crate) fn volumes_lost(&mut self) {
+        for asker in self.volumes.survey.give_up() {
+            self.refuse(asker, Refusal::ShimAway);
+        }
+        for job in core::mem::take(&mut self.volumes.jobs).into_values() {
+            if let Some(asker) = job.asker {
+                self.refuse(asker, Refusal::ShimAway);
+            }
+        }
+    }
+
+    /// A volume as it is shown.
+    fn volume_shown(&self, name: &Name) -> Option<Shown> {
+        let volume = self.state.volumes.get(name)?;
+        let state = match (volume.phase, volume.file) {
+            (Phase::Creating, _) => VolumeState::Creating,
+            (Phase::Removing, _) => VolumeState::Removing,
+            (Phase::Kept, File::Missing) => VolumeState::Missing,
+            (Phase::Kept, _) => VolumeState::Ready,
+        };
+        let disk_bytes = if let File::There { disk_bytes } = volume.file { Some(disk_bytes) } else { None };
+        let user = self.state.volume_user(name);
+        Some(Shown { name: name.clone(), bytes: volume.bytes, disk_bytes, state, user })
+    }
+}
+
+fn check_size(asked: u64) -> Result<(), Refusal> {
+    let (multiple, max) = (VOLUME_BLOCK_BYTES, VOLUME_BYTES_MAX);
+    if asked > 0 && asked <= max && asked.is_multiple_of(multiple) {
+        return Ok(());
+    }
+    Err(VolumeRefusal::Size { asked, multiple, max }.into())
+}

@@ -1,0 +1,209 @@
+//! What the shim has of volumes, asked whenever the link has opened, and when somebody wants to see the listing.
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    format,
+    vec::Vec,
+};
+
+use petrel_wire::{
+    List, Name, VolumeName,
+    limits::{PAGE_ENTRIES_MAX, VOLUMES_MAX},
+    operator::{Refusal, Volume as Shown, VolumeState},
+    shim::{Fault, Op, Reply, VolumeFile, VolumeOp},
+};
+
+use super::{File, Phase, VolumeRecord};
+use crate::{
+    Engine, Level, policy,
+    session::Asker,
+    shim_client::{Handled, Nonsense, Waiting},
+    stream::Source,
+};
+
+/// A look at all files of the volume folder.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    under_way: bool,
+    /// The volumes that it has not come across yet.
+    pub unlisted: BTreeSet<Name>,
+    last: Option<VolumeName>,
+    seen: usize,
+    orphans: BTreeMap<Name, VolumeFile>,
+    /// Who waits for the listing.
+    askers: Vec<Asker>,
+}
+
+impl Survey {
+    /// Ends it; returns who waited.
+    pub fn give_up(&mut self) -> Vec<Asker> {
+        core::mem::take(self).askers
+    }
+}
+
+impl Engine {
+    /// The listing: with what the files take now, or while the shim is away with what it told last.
+    pub(super) fn volume_list(&mut self, asker: Asker) {
+        if !self.shim.ever_ready() {
+            return self.refuse(asker, Refusal::ShimAway);
+        }
+        if !self.shim.is_ready() {
+            return self.open_stream(asker, Source::Volumes { after: None });
+        }
+        self.volumes.survey.askers.push(asker);
+        if !self.volumes.survey.under_way {
+            self.survey_volumes();
+        }
+    }
+
+    /// Asks for the first page.
+    pub(crate) fn survey_volumes(&mut self) {
+        let kept = self.state.volumes.after(None).filter(|(_, volume)| volume.phase == Phase::Kept);
+        let kept: BTreeSet<Name> = kept.map(|(name, _)| name.clone()).collect();
+        let survey = &mut self.volumes.survey;
+        let askers = survey.give_up();
+        *survey = Survey { under_way: true, unlisted: kept, askers, ..Survey::default() };
+        self.ask_for_volumes(None);
+    }
+
+    fn ask_for_volumes(&mut self, after: Option<VolumeName>) {
+        self.ask(&policy::upkeep(), Op::Volume(VolumeOp::List { after }), Waiting::Volumes);
+    }
+
+    pub(crate) fn volumes_listed(&mut self, result: Result<Reply, Fault>) -> Handled {
+        let (page, more) = match result {
+            Ok(Reply::Volumes { page, more }) => (page.into_vec(), more),
+            Ok(_) => return Err(Nonsense("another reply than volumes to the question for them")),
+            Err(fault) => {
+                // What there is stays unknown: nothing is missing, nothing is an orphan.
+                self.log(Level::Error, format!("volumes: cannot be listed: {fault:?}"));
+                self.volumes.survey.unlisted.clear();
+                (Vec::new(), false)
+            }
+        };
+        if more && page.is_empty() {
+            return Err(Nonsense("an empty page of the volumes, and more to follow"));
+        }
+        for file in page {
+            if Some(&file.volume) <= self.volumes.survey.last.as_ref() {
+                return Err(Nonsense("volumes that are not in the order of their names"));
+            }
+            self.volumes.survey.seen += 1;
+            self.volumes.survey.last = Some(file.volume.clone());
+            self.volume_found(file);
+        }
+        if self.volumes.survey.seen > 2 * VOLUMES_MAX {
+            return Err(Nonsense("more volumes than there can be"));
+        }
+        if more {
+            let after = self.volumes.survey.last.clone();
+            self.ask_for_volumes(after);
+        } else {
+            self.survey_done();
+        }
+        Ok(())
+    }
+
+    fn volume_found(&mut self, file: VolumeFile) {
+        let learning = self.shim.is_learning();
+        let Some(name) = file.volume.volume() else {
+            if learning {
+                // Of a push or a pull that went down with its control plane or its link.
+                self.remove_draft(file.volume);
+            }
+            return;
+        };
+        self.volumes.survey.unlisted.remove(&name);
+        match self.state.volumes.get(&name).map(|volume| volume.phase) {
+            Some(Phase::Kept) => self.volume_told(name, file.bytes, file.disk_bytes),
+            // It was being made or deleted, and nobody was promised that it stays.
+            Some(_) if learning => self.remove_job(None, policy::upkeep(), name),
+            Some(_) => {}
+            None if learning && self.adopts_volumes() && self.state.volumes.len() < VOLUMES_MAX => {
+                self.log(Level::Info, format!("volume {name}: adopted"));
+                self.record(VolumeRecord::Creating { name: name.clone(), bytes: file.bytes });
+                self.record(VolumeRecord::Kept(name.clone()));
+                self.volume_told(name, file.bytes, file.disk_bytes);
+            }
+            None => drop(self.volumes.survey.orphans.insert(name, file)),
+        }
+    }
+
+    /// The shim has told of a volume's file.
+    fn volume_told(&mut self, name: Name, bytes: u64, disk_bytes: u64) {
+        let busy = self.volumes.job_of(&name).is_some();
+        let Some(volume) = self.state.volumes.get_mut(&name) else { return };
+        volume.file = File::There { disk_bytes };
+        if volume.bytes != bytes && !busy {
+            self.state.volumes.new_edition(&name);
+            self.log(Level::Warning, format!("volume {name}: has {bytes} bytes"));
+            self.record(VolumeRecord::Resized { name, bytes });
+        }
+    }
+
+    /// Whether files that no record tells of are volumes: a control plane that never had records of this host has to
+    /// believe what it finds.
+    fn adopts_volumes(&self) -> bool {
+        !self.shim.ever_ready()
+    }
+
+    /// All files are known.
+    fn survey_done(&mut self) {
+        let survey = core::mem::take(&mut self.volumes.survey);
+        for name in survey.unlisted {
+            let Some(volume) = self.state.volumes.get_mut(&name) else { continue };
+            if volume.file != File::Missing {
+                volume.file = File::Missing;
+                self.log(Level::Error, format!("volume {name}: its file is missing"));
+            }
+        }
+        for name in survey.orphans.keys().filter(|name| !self.volumes.orphans.contains_key(*name)) {
+            let line = format!("volume {name}: a file without a record: left alone");
+            self.outputs.push_back(crate::Output::Log { level: Level::Warning, line });
+        }
+        self.volumes.orphans = survey.orphans;
+        for asker in survey.askers {
+            if self.waits(asker) {
+                self.open_stream(asker, Source::Volumes { after: None });
+            }
+        }
+        if self.shim.is_learning() {
+            self.forget_unmade();
+            self.survey_images();
+        }
+    }
+
+    /// What was being made or deleted when the records ended, and is not there: nothing is left of it.
+    fn forget_unmade(&mut self) {
+        let unmade = self.state.volumes.after(None).filter(|(_, volume)| volume.phase != Phase::Kept);
+        let unmade = unmade.filter(|(name, _)| self.volumes.job_of(name).is_none());
+        let unmade: Vec<Name> = unmade.map(|(name, _)| name.clone()).collect();
+        for name in unmade {
+            self.record(VolumeRecord::Removed(name));
+        }
+    }
+
+    /// A page of the listing: those with greater names, and whether more follow.
+    pub(crate) fn volume_page(&self, after: Option<&Name>) -> (List<Shown, PAGE_ENTRIES_MAX>, bool) {
+        let own = self.state.volumes.after(after).map(|(name, _)| name).take(PAGE_ENTRIES_MAX + 1);
+        let others = self.volumes.orphans.keys().filter(|name| after.is_none_or(|after| *name > after));
+        let mut names: Vec<&Name> = own.chain(others.take(PAGE_ENTRIES_MAX + 1)).collect();
+        names.sort_unstable();
+        names.dedup();
+        let more = names.len() > PAGE_ENTRIES_MAX;
+        names.truncate(PAGE_ENTRIES_MAX);
+        let page: Vec<Shown> = names
+            .into_iter()
+            .filter_map(|name| {
+                self.volume_shown(name)
+                    .or_else(|| self.volumes.orphans.get(name).map(|file| orphan(name, file)))
+            })
+            .collect();
+        (List::try_from(page).unwrap_or_default(), more)
+    }
+}
+
+fn orphan(name: &Name, file: &VolumeFile) -> Shown {
+    let (bytes, disk_bytes) = (file.bytes, Some(file.disk_bytes));
+    Shown { name: name.clone(), bytes, disk_bytes, state: VolumeState::Orphan, user: None }
+}
