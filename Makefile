@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 OUT := out
 HOST_PROGRAMS := petrel petrel-shim petrel-tender
-GUESTS := petrel hello web crash
+GUESTS := petrel hello web crash disk
 GUEST_TARGET := x86_64-solo5-hvt
 
 # Recipes call cargo through these, so that the toolchain is chosen in one place.
@@ -31,7 +31,7 @@ host:
 	@install -C $(HOST_PROGRAMS:%=target/release/%) $(OUT)
 
 guests:
-	$(GUEST_CARGO) build --release --locked -p petrel-unikernel -p hello -p web -p crash $(GUEST_FLAGS) --target-dir target/guests
+	$(GUEST_CARGO) build --release --locked -p petrel-unikernel -p hello -p web -p crash -p disk $(GUEST_FLAGS) --target-dir target/guests
 	@mkdir -p $(OUT)
 	@for guest in $(GUESTS); do \
 		install -C -m 644 target/guests/$(GUEST_TARGET)/release/$$guest $(OUT)/$$guest.hvt; done
@@ -40,7 +40,7 @@ run: setup build ## bring a whole host up, run two unikernels on it, fetch a pag
 	@tools/demo
 
 test: setup build ## run all tests: units, conformance, a whole host from outside
-	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash
+	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash --exclude disk
 
 check: setup ## formatting, lints, licences and duplicate dependencies
 	$(HOST_CARGO) fmt --all --check
