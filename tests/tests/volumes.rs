@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -145,7 +146,6 @@ fn holes_stay_holes_on_the_way_there_and_back() {
         let pulled = path(&host, volume);
         let _ = host.petrel(&["volume", "pull", volume, &text(&pulled)]).ok();
         let metadata = fs::metadata(&pulled).unwrap();
-        use std::os::unix::fs::MetadataExt;
         assert!(metadata.len() == bytes && metadata.blocks() * 512 <= MIB, "{metadata:?}");
     }
     assert!(fs::read(path(&host, "copy")).unwrap() == fs::read(sparse).unwrap());
@@ -235,7 +235,6 @@ fn a_push_that_is_cut_leaves_nothing() {
     let mut client = host.petrel_in_background(&["volume", "push", "data", &new]);
     host.eventually("bytes arrive", || {
         let draft = volume_files(&host).into_iter().find(|name| name.starts_with('~'))?;
-        use std::os::unix::fs::MetadataExt;
         let metadata = fs::metadata(host.state().join("volumes").join(draft)).ok()?;
         (metadata.blocks() > 0).then_some(())
     });

@@ -180,7 +180,7 @@ fn given_a_monitor_with_a_volume_when_it_runs_then_the_volume_can_be_read_and_gr
             let copy = Op::Volume(VolumeOp::Copy { from: volume("~1"), to: volume("a"), offset: 0 });
             assert_eq!(peer.ask(copy), Err(Fault::InUse));
             peer.done(resize("a", 2048));
-            assert_eq!(read(&mut peer, "a", 0), (2048, Vec::new()));
+            assert!(read(&mut peer, "a", 0).1.iter().all(|byte| *byte == 0));
             peer.done(Op::Kill(InstanceId(1)));
             peer.until_exit(1);
             peer.done(resize("a", 512));

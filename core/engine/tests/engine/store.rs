@@ -35,7 +35,7 @@ fn list(world: &mut World) -> Vec<StoredImage> {
     }
 }
 
-fn digests(world: &mut World) -> Vec<Digest> {
+pub fn digests(world: &mut World) -> Vec<Digest> {
     list(world).into_iter().map(|image| image.digest).collect()
 }
 

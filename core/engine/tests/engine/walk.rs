@@ -7,14 +7,16 @@ use petrel_engine::SessionId;
 use petrel_wire::{
     Blob, Digest, ExitStatus,
     limits::{REQUESTS_MAX, SESSION_QUEUE_BYTES},
-    operator::{Refusal, Request, Response, State},
-    shim::{Fault, InstanceId, Op},
+    operator::{ImageRequest, Refusal, Request, Response, State, VolumeRequest, VolumeState},
+    shim::{Fault, InstanceId, Op, VolumeOp},
 };
 
 use crate::{
+    create::with_disks,
     host::Applies,
-    image::{self, NET, Recipe},
-    world::{World, console, create, destroy, info, networked, push},
+    image::{self, BLOCK, NET, Recipe},
+    store, volumes,
+    world::{World, console, create, destroy, info, networked, plain, push},
 };
 
 /// SplitMix64: the same numbers from the same seed, everywhere.
@@ -48,6 +50,8 @@ struct Walk {
     /// Each with the bytes of its uploads that are still to be sent, by request.
     clients: Vec<Client>,
     stored: Digest,
+    /// An image that wants a volume.
+    disk: Digest,
     uploads: Vec<Vec<u8>>,
     /// The kinds of answers that there were.
     met: BTreeSet<String>,
@@ -57,6 +61,8 @@ struct Client {
     session: SessionId,
     next_id: u32,
     uploads: Vec<(u32, Vec<u8>)>,
+    /// The same of its volumes.
+    pushes: Vec<(u32, Vec<u8>)>,
 }
 
 impl Walk {
@@ -64,11 +70,20 @@ impl Walk {
         let mut world = World::new();
         let recipe = Recipe { devices: &[("net0", NET), ("net1", NET)], ..Recipe::default() };
         let stored = world.host.store(image::build(&recipe));
+        let disk = world.host.store(image::build(&Recipe { devices: &[("disk0", BLOCK)], ..recipe.clone() }));
         let mut uploads: Vec<_> =
             (1..4).map(|i| image::build(&Recipe { padding: 30_000 * i, ..recipe.clone() })).collect();
         uploads.push(image::build(&Recipe { target: image::SPT, ..recipe }));
         uploads.push(vec![b'#'; 50_000]);
-        Self { world, random: Random::new(seed), clients: Vec::new(), stored, uploads, met: BTreeSet::new() }
+        Self {
+            world,
+            random: Random::new(seed),
+            clients: Vec::new(),
+            stored,
+            disk,
+            uploads,
+            met: BTreeSet::new(),
+        }
     }
 
     fn step(&mut self) {
@@ -101,6 +116,7 @@ impl Walk {
                 let client = self.clients.swap_remove(gone);
                 self.world.disconnect(client.session);
             }
+            4 => self.world.host.shares_blocks = !self.world.host.shares_blocks,
             _ => self.world.wait_ms(1000),
         }
     }
@@ -123,7 +139,7 @@ impl Walk {
     }
 
     fn plan_fault(&mut self) {
-        let steps: [Applies; 9] = [
+        let steps: [Applies; 14] = [
             |op| matches!(op, Op::TapCreate { .. }),
             |op| matches!(op, Op::TapCreate { tap, .. } if tap.0 % 2 == 0),
             |op| matches!(op, Op::Spawn(_)),
@@ -133,6 +149,11 @@ impl Walk {
             |op| matches!(op, Op::ImageCommit(_)),
             |op| matches!(op, Op::ImageRead { .. }),
             |op| matches!(op, Op::Spawn(_)),
+            |op| matches!(op, Op::ImageRemove(_)),
+            |op| matches!(op, Op::Volume(VolumeOp::Create { .. })),
+            |op| matches!(op, Op::Volume(VolumeOp::Write { .. } | VolumeOp::Copy { .. })),
+            |op| matches!(op, Op::Volume(VolumeOp::Remove(_) | VolumeOp::Resize { .. })),
+            |op| matches!(op, Op::Volume(VolumeOp::Rename { .. } | VolumeOp::Sync(_))),
         ];
         let step = steps[self.random.below(steps.len())];
         let fault = [Fault::Full, Fault::Os { errno: 5 }, Fault::InUse][self.random.below(3)];
@@ -160,7 +181,7 @@ impl Walk {
     fn client_step(&mut self) {
         if self.clients.len() < 2 || (self.clients.len() < 8 && self.random.below(20) == 0) {
             let session = self.world.client();
-            self.clients.push(Client { session, next_id: 1, uploads: Vec::new() });
+            self.clients.push(Client { session, next_id: 1, uploads: Vec::new(), pushes: Vec::new() });
             return;
         }
         let index = self.random.below(self.clients.len());
@@ -172,6 +193,9 @@ impl Walk {
         if !self.clients[index].uploads.is_empty() && self.random.below(3) > 0 {
             return self.send_chunk(index);
         }
+        if !self.clients[index].pushes.is_empty() && self.random.below(3) == 0 {
+            return self.send_push(index);
+        }
         let id = self.clients[index].next_id;
         self.clients[index].next_id += 1;
         let request = self.any_request(index, id);
@@ -182,8 +206,19 @@ impl Walk {
 
     fn any_request(&mut self, index: usize, id: u32) -> Request {
         let unikernel = format!("u{}", self.random.below(12));
-        match self.random.below(12) {
-            0..4 => {
+        match self.random.below(18) {
+            12..17 => self.any_volume_request(index, id),
+            17 => Request::Image(match self.random.below(4) {
+                0 => ImageRequest::List,
+                1 => ImageRequest::Pull(self.stored),
+                2 => ImageRequest::Remove(image::digest(&self.uploads[0])),
+                _ => ImageRequest::Collect,
+            }),
+            0 => {
+                let volume = format!("v{}", self.random.below(4));
+                create(with_disks(plain(&unikernel, self.disk), &[("disk0", &volume)]))
+            }
+            1..4 => {
                 let devices: &[&str] = if self.random.below(8) == 0 { &["net0"] } else { &["net1", "net0"] };
                 let image = match self.random.below(4) {
                     0 => image::digest(&self.uploads[self.random.below(self.uploads.len())]),
@@ -205,6 +240,42 @@ impl Walk {
                 request
             }
         }
+    }
+
+    fn any_volume_request(&mut self, index: usize, id: u32) -> Request {
+        let volume = format!("v{}", self.random.below(4));
+        let bytes = 4096 * (1 + self.random.below(20)) as u64;
+        match self.random.below(10) {
+            0..3 => volumes::make(&volume, bytes),
+            3 => volumes::remove(&volume),
+            4 => volumes::resize(&volume, bytes),
+            5 => volumes::snapshot(&volume, &format!("v{}", self.random.below(4))),
+            6 => Request::Volume(VolumeRequest::List),
+            7 => volumes::pull(&volume),
+            _ => {
+                let content = vec![self.random.byte(); self.random.below(50_000)];
+                let request = volumes::push(&volume, content.len());
+                self.clients[index].pushes.push((id, content));
+                request
+            }
+        }
+    }
+
+    /// Sends the whole content of a push that is wanted, or gives it up half-way.
+    fn send_push(&mut self, index: usize) {
+        let at = self.random.below(self.clients[index].pushes.len());
+        let session = self.clients[index].session;
+        if !self.world.wanted.contains(&(session, self.clients[index].pushes[at].0)) {
+            return;
+        }
+        let (id, content) = self.clients[index].pushes.swap_remove(at);
+        for (i, piece) in content.chunks(20_000).enumerate() {
+            if self.random.below(10) == 0 {
+                return self.world.send(session, id, Request::Cancel);
+            }
+            self.world.send(session, id, volumes::chunk(i * 20_000, piece));
+        }
+        self.world.send(session, id, volumes::PUSH_END);
     }
 
     /// Sends the next bytes of an upload that is wanted, or gives one up.
@@ -251,12 +322,13 @@ impl Walk {
             self.world.unstall(session);
         }
         for client in std::mem::take(&mut self.clients) {
-            for (id, _) in client.uploads {
+            for (id, _) in client.uploads.into_iter().chain(client.pushes) {
                 if self.world.unanswered.contains_key(&(client.session, id)) {
                     self.world.send(client.session, id, Request::Cancel);
                 }
             }
-            self.clients.push(Client { uploads: Vec::new(), ..client });
+            let (session, next_id) = (client.session, client.next_id);
+            self.clients.push(Client { session, next_id, uploads: Vec::new(), pushes: Vec::new() });
         }
         // What the shim could not end is ended when it is asked again.
         if self.world.linked {
@@ -279,15 +351,42 @@ impl Walk {
         assert_eq!(shown.len(), host.ledger.monitors.len(), "{context}: {shown:?}");
         let running = shown.iter().filter(|unikernel| unikernel.state == State::Running);
         assert_eq!(running.clone().count(), host.running().len(), "{context}: {shown:?}");
-        let taps = 2 * running.clone().count();
+        let networked = running.clone().filter(|unikernel| unikernel.image != self.disk);
+        let taps = 2 * networked.count();
         assert_eq!((host.ledger.taps.len(), host.free_taps()), (taps, 0), "{context}");
         assert!(host.ledger.uploads.is_empty(), "{context}: an upload is left");
+        let attached = running.clone().filter(|unikernel| unikernel.image == self.disk).count();
+        assert_eq!(host.ledger.volumes.len(), attached, "{context}");
         let memory_mib: u64 = running.map(|unikernel| u64::from(unikernel.memory_mib)).sum();
         let session = self.world.client();
         let Response::Host(facts) = self.world.ask(session, 1, Request::Host) else { panic!() };
         assert_eq!(facts.memory_used_mib, memory_mib, "{context}");
         self.world.disconnect(session);
+        self.check_volumes(context);
         assert_eq!(self.world.resets, 0, "{context}: an honest shim was taken for nonsense");
+    }
+}
+
+impl Walk {
+    /// Each volume that is shown is a file and each file is shown, with its size and who has it; no draft is left but what
+    /// is read still.
+    fn check_volumes(&mut self, context: &str) {
+        let shown = volumes::list(&mut self.world);
+        let files: Vec<String> = self.world.host.volume_files().into_iter().map(String::from).collect();
+        let names: Vec<String> = shown.iter().map(|volume| volume.name.to_string()).collect();
+        assert_eq!(names, files, "{context}");
+        for volume in &shown {
+            assert_eq!(volume.state, VolumeState::Ready, "{context}: {volume:?}");
+            assert_eq!(
+                volume.bytes,
+                self.world.host.volume(&volume.name).len() as u64,
+                "{context}: {volume:?}"
+            );
+            let attached = self.world.host.ledger.volumes.contains(&(&volume.name).into());
+            assert_eq!(volume.user.is_some(), attached, "{context}: {volume:?}");
+        }
+        let images: BTreeSet<Digest> = self.world.host.images.keys().copied().collect();
+        assert_eq!(store::digests(&mut self.world).into_iter().collect::<BTreeSet<_>>(), images, "{context}");
     }
 }
 
@@ -295,11 +394,22 @@ impl Walk {
 fn kind_of(response: &Response) -> String {
     let text = match response {
         Response::Refused(Refusal::Full(table)) => return format!("Refused(Full({table:?}))"),
+        Response::Refused(Refusal::Volume(refusal)) => {
+            return format!("Refused(Volume({}))", first_word(refusal));
+        }
+        Response::Volume(response) => return format!("Volume({})", first_word(response)),
+        Response::Image(response) => return format!("Image({})", first_word(response)),
         Response::Refused(refusal) => format!("{refusal:?}"),
         other => format!("{other:?}"),
     };
-    let kind = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-    if matches!(response, Response::Refused(_)) { format!("Refused({kind})") } else { kind.into() }
+    let kind = first_word(&text);
+    if matches!(response, Response::Refused(_)) { format!("Refused({kind})") } else { kind }
+}
+
+fn first_word(shown: &dyn std::fmt::Debug) -> String {
+    let text = format!("{shown:?}");
+    let word = text.trim_start_matches('"').split(|c: char| !c.is_alphanumeric()).next();
+    word.unwrap_or_default().into()
 }
 
 #[test]
@@ -316,10 +426,11 @@ fn whatever_happens_what_is_shown_is_what_there_is() {
         met.append(&mut walk.met);
     }
     // The walks get everywhere.
-    let answers =
-        "Host ImageWanted ImageStored Created Listed Info Console ConsoleMissed Ended ConsoleEnd Destroyed";
+    let answers = "Host ImageWanted ImageStored Created Listed Info Console ConsoleMissed Ended ConsoleEnd Destroyed \
+        Download Volume(Is) Volume(Listed) Volume(Wanted) Volume(Copied) Volume(Removed) \
+        Image(Listed) Image(Removed) Image(Collected)";
     let refusals = "NoSuchUnikernel NameTaken NoSuchImage UnexpectedChunk NotAnImage NoMonitor DeviceMissing \
-        Full(Taps) Full(Unikernels) ShimAway Shim";
+        Volume(Unknown) Volume(Taken) Volume(InUse) Volume(Busy) Volume(Changed) Volume(TooSmall) ImageInUse Full(Taps) Full(Unikernels) ShimAway Shim";
     let refusals = refusals.split_whitespace().map(|refusal| format!("Refused({refusal})"));
     let all: BTreeSet<String> = answers.split_whitespace().map(String::from).chain(refusals).collect();
     assert_eq!(all.difference(&met).collect::<Vec<_>>(), Vec::<&String>::new());

@@ -54,7 +54,8 @@ fn run() -> Result<Status, Usage> {
     if let Some(seed) = [&check, &fill].into_iter().flatten().find(|seed| seed.len() > SEED_BYTES_MAX) {
         return Err(options.error(alloc::format!("the seed '{seed}' is longer than {SEED_BYTES_MAX} bytes")));
     }
-    let mut disk = Block::acquire("data").ok_or_else(|| options.error("there is no block device \"data\""))?;
+    let mut disk =
+        Block::acquire("data").ok_or_else(|| options.error("there is no block device \"data\""))?;
     println!("disk: {} bytes in blocks of {}", disk.capacity(), disk.block_size());
     let done = check_all(&mut disk, check.as_deref()).and_then(|()| fill_all(&mut disk, fill.as_deref()));
     if let Err(status) = done {
