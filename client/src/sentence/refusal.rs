@@ -199,9 +199,7 @@ fn shim(fault: Fault) -> Sentence {
         }
         Fault::InUse => ("something that it needs is in use", "it to be free", "try again in a moment"),
         Fault::NoVolume => ("the host has no such volume", "a volume of the host", "see `petrel volume ls`"),
-        Fault::Full => {
-            ("the host's shim is full", "room for one more", "destroy a unikernel that is not needed")
-        }
+        Fault::Full => ("the host's shim is full", "room for one more", "remove what is not needed there"),
         Fault::Os { errno } => return os(errno),
     };
     say(what, expected, advice)

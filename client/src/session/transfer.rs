@@ -14,7 +14,7 @@ use super::Session;
 use crate::error::Error;
 
 impl Session {
-    /// Gives a volume the content of `file`, `bytes` bytes that are read from `path`. `sent` is told how many of them are
+    /// Gives a volume the content of `file`, `bytes` bytes; `path` is what it is called. `sent` is told how many of them are
     /// done.
     ///
     /// # Errors
@@ -22,7 +22,8 @@ impl Session {
     pub fn push_volume(
         &mut self,
         name: &Name,
-        (file, path): (&mut impl Read, &Path),
+        file: &mut impl Read,
+        path: &Path,
         bytes: u64,
         mut sent: impl FnMut(u64),
     ) -> Result<Volume, Error> {

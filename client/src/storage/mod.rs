@@ -89,7 +89,7 @@ fn push(
     let mut session = open()?;
     // The host makes what it got durable at the end, however long that takes.
     session.wait_forever()?;
-    let volume = session.push_volume(name, (&mut file, path), bytes, |done| progress.update(done))?;
+    let volume = session.push_volume(name, &mut file, path, bytes, |done| progress.update(done))?;
     drop(progress);
     show_volume(&volume, form)
 }

@@ -14,6 +14,7 @@ use crate::{
     destroy::Stops,
     download::Downloads,
     images::Images,
+    limits::PUSH_WRITES_MAX,
     record::Record,
     session::{Kind, Session},
     shim_client::ShimClient,
@@ -120,6 +121,12 @@ impl Engine {
         let requests = self.sessions.get(&session).map(|session| session.requests.values());
         requests
             .is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_) | Kind::Push(_))))
+    }
+
+    /// Whether this session has sent more of a volume than the shim has written: the driver stops reading it until the shim
+    /// has answered.
+    pub fn overtaken(&self, session: SessionId) -> bool {
+        self.unanswered_writes(session) >= PUSH_WRITES_MAX
     }
 
     /// Makes a change to the state: the only way there is.

@@ -71,7 +71,10 @@ struct Job {
 #[derive(Debug)]
 enum Task {
     Create,
-    Remove,
+    /// It stays if it cannot be deleted, unless nobody was promised that it does.
+    Remove {
+        kept: bool,
+    },
     /// From one size to another, in bytes.
     Resize {
         before: u64,
@@ -183,6 +186,8 @@ impl Engine {
             Ok(_) => self.check_volume_free(&name)?,
             // What is missing cannot be in use, what has no record may be: the shim knows.
             Err(Refusal::Volume(VolumeRefusal::Missing(_) | VolumeRefusal::Orphan(_))) => {}
+            // It could not be deleted before.
+            Err(Refusal::Volume(VolumeRefusal::Busy(_))) if self.volumes.job_of(&name).is_none() => {}
             Err(refusal) => return Err(refusal),
         }
         self.remove_job(Some(asker), grant, name);
@@ -190,9 +195,10 @@ impl Engine {
     }
 
     fn remove_job(&mut self, asker: Option<Asker>, grant: Grant, name: Name) {
+        let kept = self.state.volumes.get(&name).is_some_and(|volume| volume.phase == Phase::Kept);
         self.record(VolumeRecord::Removing(name.clone()));
         let op = VolumeOp::Remove(VolumeName::from(&name));
-        self.begin_job(asker, grant, name, Task::Remove, op);
+        self.begin_job(asker, grant, name, Task::Remove { kept }, op);
     }
 
     /// Begins a job with the first that it asks of the shim.
@@ -206,7 +212,7 @@ impl Engine {
     ) -> JobId {
         let id = self.volumes.new_job();
         self.volumes.survey.unlisted.remove(&name);
-        if matches!(task, Task::Resize { .. } | Task::Remove) {
+        if matches!(task, Task::Resize { .. } | Task::Remove { .. }) {
             self.state.volumes.new_edition(&name);
         }
         self.volumes.jobs.insert(id, Job { asker, grant, name, task });
@@ -223,7 +229,7 @@ impl Engine {
     /// The shim has answered what a job has asked for last.
     pub(crate) fn volume_replied(&mut self, id: JobId, result: Result<Reply, Fault>) -> Handled {
         let Some(job) = self.volumes.jobs.get(&id) else { return Ok(()) };
-        let (name, job_of_operator) = (job.name.clone(), job.asker.is_some());
+        let name = job.name.clone();
         match job.task {
             Task::Create => {
                 let outcome = self.done(&name, result)?;
@@ -233,7 +239,7 @@ impl Engine {
                 });
                 self.end_job(id, outcome);
             }
-            Task::Remove => {
+            Task::Remove { kept } => {
                 let outcome = match self.done(&name, result)? {
                     Err(Refusal::Volume(VolumeRefusal::Missing(_))) => Ok(()),
                     outcome => outcome,
@@ -241,7 +247,7 @@ impl Engine {
                 self.volumes.orphans.retain(|orphan, _| outcome.is_err() || *orphan != name);
                 match outcome {
                     Ok(()) => self.record(VolumeRecord::Removed(name)),
-                    Err(_) if job_of_operator => self.record(VolumeRecord::Kept(name)),
+                    Err(_) if kept => self.record(VolumeRecord::Kept(name)),
                     // Tried again when the link has been opened anew.
                     Err(_) => {}
                 }
@@ -289,7 +295,7 @@ impl Engine {
         let Some(Job { asker, name, task, .. }) = self.volumes.jobs.remove(&id) else { return };
         let what = match task {
             Task::Create => "created",
-            Task::Remove => "removed",
+            Task::Remove { .. } => "removed",
             Task::Resize { .. } => "resized",
             Task::Snapshot(_) => "made of another",
             Task::Push(_) => "pushed",
@@ -306,7 +312,7 @@ impl Engine {
         let Some(asker) = asker else { return };
         let response = match (outcome, task) {
             (Err(refusal), _) => Response::Refused(refusal),
-            (Ok(()), Task::Remove) => Response::Volume(VolumeResponse::Removed),
+            (Ok(()), Task::Remove { .. }) => Response::Volume(VolumeResponse::Removed),
             (Ok(()), Task::Snapshot(snapshot)) => match self.volume_shown(&name) {
                 Some(volume) => {
                     Response::Volume(VolumeResponse::Copied { volume, consistent: snapshot.consistent })

@@ -9,7 +9,7 @@ use petrel_wire::{
 use super::{Job, JobId, Task};
 use crate::{
     Engine, SessionId,
-    limits::{PUSH_WRITES_MAX, SYNC_BYTES},
+    limits::SYNC_BYTES,
     policy::Grant,
     session::{Asker, Kind},
     shim_client::Handled,
@@ -94,16 +94,13 @@ impl Engine {
         }
     }
 
-    /// Whether a session has sent more of a volume than the shim has written: the driver stops reading it until the shim
-    /// has answered.
-    pub fn overtaken(&self, session: SessionId) -> bool {
-        let writes = self.volumes.jobs.values().filter_map(|job| match &job.task {
-            Task::Push(push) if job.asker.is_some_and(|asker| asker.session == session) => {
-                Some(push.unanswered)
-            }
-            _ => None,
+    /// The writes of a session's pushes that the shim has not answered.
+    pub(crate) fn unanswered_writes(&self, session: SessionId) -> usize {
+        let writes = self.volumes.jobs.values().map(|job| match &job.task {
+            Task::Push(push) if job.asker.is_some_and(|asker| asker.session == session) => push.unanswered,
+            _ => 0,
         });
-        writes.sum::<usize>() >= PUSH_WRITES_MAX
+        writes.sum()
     }
 
     pub(crate) fn push_piece(&mut self, id: JobId, piece: Piece) {
@@ -161,8 +158,11 @@ impl Engine {
     pub(super) fn push_replied(&mut self, id: JobId, result: Result<Reply, Fault>) -> Handled {
         let Some(job) = self.volumes.jobs.get(&id) else { return Ok(()) };
         let (name, asker) = (job.name.clone(), job.asker);
-        // The draft is not the volume: its faults are the shim's, but for the last.
-        let outcome = self.done(&name, result)?;
+        let outcome = match result {
+            // All else is about the draft, which no operator knows of.
+            Err(fault) if fault != Fault::InUse => Err(Refusal::Shim(fault)),
+            result => self.done(&name, result)?,
+        };
         let Some(push) = self.push_of(id) else { return Ok(()) };
         match push.phase {
             Phase::Beginning => match outcome {

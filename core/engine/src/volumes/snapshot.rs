@@ -1,4 +1,5 @@
-//! A new volume that is the same as another: by sharing its blocks where the file system can, else by copying them.
+//! A new volume that is the same as another: by sharing its blocks where the file system can, else by copying them. It is
+//! made as a draft, so that no half of one is ever taken for a volume.
 
 use petrel_wire::{
     Name, VolumeName,
@@ -19,15 +20,15 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     from: Watch,
+    draft: VolumeName,
     bytes: u64,
     phase: Phase,
     pub consistent: bool,
-    /// Why it does not succeed.
-    failure: Option<Refusal>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// The draft is being made.
     Creating,
     Cloning,
     /// All before `next` is the same; so much of it is not durable yet.
@@ -39,8 +40,8 @@ enum Phase {
     Syncing {
         next: u64,
     },
-    /// It has failed: the new volume is deleted.
-    Leaving,
+    /// The draft becomes the new volume.
+    Renaming,
 }
 
 impl Engine {
@@ -56,8 +57,9 @@ impl Engine {
         self.check_new_volume(&new, bytes)?;
         let Some(from) = self.watch(&name) else { return Err(VolumeRefusal::Unknown(name).into()) };
         self.record(VolumeRecord::Creating { name: new.clone(), bytes });
-        let op = VolumeOp::Create { volume: VolumeName::from(&new), bytes };
-        let snapshot = Snapshot { from, bytes, phase: Phase::Creating, consistent: true, failure: None };
+        let draft = self.volumes.new_draft();
+        let op = VolumeOp::Create { volume: draft.clone(), bytes };
+        let snapshot = Snapshot { from, draft, bytes, phase: Phase::Creating, consistent: true };
         self.begin_job(Some(asker), grant, new, Task::Snapshot(snapshot), op);
         Ok(())
     }
@@ -66,49 +68,35 @@ impl Engine {
         let Some(Job { name, task: Task::Snapshot(snapshot), .. }) = self.volumes.jobs.get(&id) else {
             return Ok(());
         };
-        let (new, from, bytes) = (name.clone(), snapshot.from.name.clone(), snapshot.bytes);
-        match snapshot.phase {
-            Phase::Creating => match self.done(&new, result)? {
-                Ok(()) => {
-                    let op = VolumeOp::Clone { from: (&from).into(), to: (&new).into() };
-                    self.snapshot_asks(id, Phase::Cloning, op);
-                }
-                Err(refusal) => {
-                    self.record(VolumeRecord::Removed(new));
-                    self.end_job(id, Err(refusal));
-                }
-            },
-            Phase::Cloning => match result {
-                Ok(Reply::Done) => self.snapshot_made(id),
-                Ok(_) => return Err(Nonsense("another reply than done to a clone")),
-                Err(_) => self.snapshot_copies(id, 0, 0),
-            },
-            Phase::Copying { next: before, unsynced } => match result {
-                Ok(Reply::Copied { next }) if next > before || next >= bytes => {
-                    self.snapshot_copies(id, next, unsynced.saturating_add(next.saturating_sub(before)));
-                }
-                // It has become shorter, by somebody's hand.
-                Ok(Reply::Copied { .. }) => self.snapshot_fails(id, VolumeRefusal::Changed(from).into()),
-                Ok(_) => return Err(Nonsense("another reply than how far to a copy")),
-                Err(fault) => {
-                    let refusal = self.volume_fault(&from, fault);
-                    self.snapshot_fails(id, refusal);
-                }
-            },
-            Phase::Syncing { next } => match self.done(&new, result)? {
-                Ok(()) if next >= bytes => self.snapshot_copied(id),
-                Ok(()) => self.snapshot_copies(id, next, 0),
-                Err(refusal) => self.snapshot_fails(id, refusal),
-            },
-            Phase::Leaving => {
-                if let Err(refusal) = self.done(&new, result)? {
-                    // The record stays: it is deleted when the link has been opened anew.
-                    self.log(crate::Level::Error, alloc::format!("volume {new}: is left: {refusal:?}"));
-                } else {
-                    self.record(VolumeRecord::Removed(new));
-                }
-                self.snapshot_ended(id);
+        let Snapshot { from, draft, bytes, phase, .. } = snapshot;
+        let (new, from, draft, bytes) = (name.clone(), from.name.clone(), draft.clone(), *bytes);
+        match (*phase, result) {
+            // The file system cannot share blocks.
+            (Phase::Cloning, Err(_)) => self.snapshot_copies(id, 0, 0),
+            (Phase::Copying { .. }, Err(fault)) => {
+                let refusal = self.volume_fault(&from, fault);
+                self.snapshot_fails(id, refusal);
             }
+            (_, Err(fault)) => self.snapshot_fails(id, Refusal::Shim(fault)),
+            (Phase::Creating, Ok(Reply::Done)) => {
+                let op = VolumeOp::Clone { from: (&from).into(), to: draft };
+                self.snapshot_asks(id, Phase::Cloning, op);
+            }
+            (Phase::Cloning, Ok(Reply::Done)) => self.snapshot_renames(id),
+            (Phase::Copying { next: before, unsynced }, Ok(Reply::Copied { next })) => {
+                if next > before || next >= bytes {
+                    self.snapshot_copies(id, next, unsynced.saturating_add(next.saturating_sub(before)));
+                } else {
+                    // It has become shorter, by somebody's hand.
+                    self.snapshot_fails(id, VolumeRefusal::Changed(from).into());
+                }
+            }
+            (Phase::Syncing { next }, Ok(Reply::Done)) => self.snapshot_copies(id, next, 0),
+            (Phase::Renaming, Ok(Reply::Done)) => {
+                self.record(VolumeRecord::Kept(new));
+                self.end_job(id, Ok(()));
+            }
+            (_, Ok(_)) => return Err(Nonsense("another reply than was asked for to a step of a copy")),
         }
         Ok(())
     }
@@ -129,14 +117,19 @@ impl Engine {
 
     /// Goes on with the copy from `next`, unless the old volume has been changed meanwhile.
     fn snapshot_copies(&mut self, id: JobId, next: u64, unsynced: u64) {
-        let Some(Job { name, task: Task::Snapshot(snapshot), .. }) = self.volumes.jobs.get(&id) else {
-            return;
-        };
+        let Some(Job { task: Task::Snapshot(snapshot), .. }) = self.volumes.jobs.get(&id) else { return };
         if let Some(refusal) = self.changed(&snapshot.from) {
             return self.snapshot_fails(id, refusal);
         }
-        let (from, to) = (VolumeName::from(&snapshot.from.name), VolumeName::from(name));
-        if next >= snapshot.bytes || unsynced >= SYNC_BYTES {
+        let (from, to) = (VolumeName::from(&snapshot.from.name), snapshot.draft.clone());
+        if next >= snapshot.bytes {
+            // A copy takes its time: a unikernel may have written to the old volume meanwhile.
+            let consistent = self.stayed_unused(&snapshot.from);
+            if let Some(snapshot) = self.snapshot_of(id) {
+                snapshot.consistent = consistent;
+            }
+            self.snapshot_renames(id);
+        } else if unsynced >= SYNC_BYTES {
             self.snapshot_asks(id, Phase::Syncing { next }, VolumeOp::Sync(to));
         } else {
             let op = VolumeOp::Copy { from, to, offset: next };
@@ -144,38 +137,23 @@ impl Engine {
         }
     }
 
-    /// A copy takes its time: a unikernel may have written to the old volume meanwhile.
-    fn snapshot_copied(&mut self, id: JobId) {
-        let Some(Job { task: Task::Snapshot(snapshot), .. }) = self.volumes.jobs.get(&id) else { return };
-        if let Some(refusal) = self.changed(&snapshot.from) {
-            return self.snapshot_fails(id, refusal);
-        }
-        let consistent = self.stayed_unused(&snapshot.from);
-        if let Some(snapshot) = self.snapshot_of(id) {
-            snapshot.consistent = consistent;
-        }
-        self.snapshot_made(id);
-    }
-
-    fn snapshot_made(&mut self, id: JobId) {
-        let Some(Job { name, .. }) = self.volumes.jobs.get(&id) else { return };
-        let name = name.clone();
-        self.record(VolumeRecord::Kept(name));
-        self.end_job(id, Ok(()));
+    fn snapshot_renames(&mut self, id: JobId) {
+        let Some(Job { name, task: Task::Snapshot(snapshot), .. }) = self.volumes.jobs.get(&id) else {
+            return;
+        };
+        let op = VolumeOp::Rename { from: snapshot.draft.clone(), to: name.into() };
+        self.snapshot_asks(id, Phase::Renaming, op);
     }
 
     fn snapshot_fails(&mut self, id: JobId, refusal: Refusal) {
-        let Some(Job { name, .. }) = self.volumes.jobs.get(&id) else { return };
-        let (name, volume) = (name.clone(), VolumeName::from(name));
-        if let Some(snapshot) = self.snapshot_of(id) {
-            snapshot.failure = Some(refusal);
+        let Some(Job { name, task: Task::Snapshot(snapshot), .. }) = self.volumes.jobs.get(&id) else {
+            return;
+        };
+        let (name, draft, begun) = (name.clone(), snapshot.draft.clone(), snapshot.phase != Phase::Creating);
+        if begun {
+            self.remove_draft(draft);
         }
-        self.record(VolumeRecord::Removing(name));
-        self.snapshot_asks(id, Phase::Leaving, VolumeOp::Remove(volume));
-    }
-
-    fn snapshot_ended(&mut self, id: JobId) {
-        let failure = self.snapshot_of(id).and_then(|snapshot| snapshot.failure.take());
-        self.end_job(id, Err(failure.unwrap_or(Refusal::ShimAway)));
+        self.record(VolumeRecord::Removed(name));
+        self.end_job(id, Err(refusal));
     }
 }

@@ -447,6 +447,27 @@ fn a_full_disk_is_told_and_leaves_the_old_content() {
     }
 }
 
+/// What is left of one that was refused is no volume, however often it cannot be deleted.
+#[test]
+fn a_leftover_that_cannot_be_deleted_is_never_a_volume() {
+    let (mut world, session) = given_no_volumes();
+    let deleting = |op: &Op| matches!(op, Op::Volume(VolumeOp::Remove(_)));
+    world.send(session, 1, make("a", MIB));
+    world.step_host();
+    let fail = |world: &mut World| world.host.faults.push((deleting, Fault::Os { errno: 5 }));
+    fail(&mut world);
+    world.restart_link();
+    assert_eq!(world.next(session, 1), Response::Refused(Refusal::ShimAway));
+    let removing = [("a".into(), VolumeState::Removing)];
+    assert_eq!(states(&mut world), removing);
+    assert_eq!(world.refused(session, 2, pull("a")), VolumeRefusal::Busy(name("a")).into());
+    fail(&mut world);
+    assert_eq!(world.refused(session, 3, remove("a")), Refusal::Shim(Fault::Os { errno: 5 }));
+    assert_eq!(states(&mut world), removing);
+    assert_eq!(world.ask(session, 4, remove("a")), REMOVED);
+    assert_eq!(list(&mut world), []);
+}
+
 #[test]
 fn a_volume_that_a_unikernel_has_can_be_read_and_grown_and_no_more() {
     let (mut world, session) = given_a_used_volume();
@@ -549,7 +570,7 @@ fn a_snapshot_is_the_same_and_one_by_shared_blocks_is_so_while_a_unikernel_write
 #[test]
 fn a_snapshot_is_copied_in_steps_and_others_are_served_between_them() {
     let (mut world, session) = given_no_volumes();
-    let bytes = content(20 * VOLUME_COPY_BYTES_MAX as usize, 2);
+    let bytes = content(40 * VOLUME_COPY_BYTES_MAX as usize, 2);
     world.ask(session, 1, make("a", bytes.len() as u64));
     *world.host.volume("a") = bytes.clone();
     let other = world.client();
@@ -570,8 +591,8 @@ fn a_snapshot_is_copied_in_steps_and_others_are_served_between_them() {
 #[test]
 fn a_snapshot_that_fails_or_whose_source_changes_leaves_nothing() {
     let copy = |op: &Op| matches!(op, Op::Volume(VolumeOp::Copy { .. }));
-    let sync = |op: &Op| matches!(op, Op::Volume(VolumeOp::Sync(_)));
-    for step in [copy as fn(&Op) -> bool, sync] {
+    let rename = |op: &Op| matches!(op, Op::Volume(VolumeOp::Rename { .. }));
+    for step in [copy as fn(&Op) -> bool, rename] {
         let (mut world, session) = given_no_volumes();
         world.ask(session, 1, make("a", MIB));
         push_whole(&mut world, session, 2, "a", &content(MIB as usize, 1));

@@ -90,6 +90,15 @@ impl World {
         self.input(Input::LinkClosed);
     }
 
+    /// The link breaks and opens again; faults that are planned stay so.
+    pub fn restart_link(&mut self) {
+        let faults = std::mem::take(&mut self.host.faults);
+        self.link_down();
+        self.host.faults = faults;
+        self.link_up();
+        self.run();
+    }
+
     /// The control plane dies and comes back with no memory.
     pub fn restart(&mut self) {
         self.engine = engine();
