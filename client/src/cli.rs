@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{create, init, json, show, storage, units};
+use crate::{create, init, json, show, state, storage, units};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -82,6 +82,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Volume { command } => storage::volume(&command, || open(profile)),
         Command::Image { command } => storage::image(&command, || open(profile)),
         Command::Get(args) => storage::get(&args, || open(profile)),
+        Command::State { verb } => print(&state::run(&verb, || open(profile))?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "petrel", &mut script);

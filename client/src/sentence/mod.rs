@@ -12,6 +12,7 @@ use petrel_wire::Name;
 use petrel_wire::limits::OPERATOR_VERSION;
 
 use crate::error::{Error, ImageProblem, ProfileFault};
+pub use refusal::journal_fault;
 use refusal::refusal;
 use tls::{not_petrel, tls};
 

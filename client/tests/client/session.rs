@@ -1,6 +1,6 @@
 use petrel::{Error, Session};
 use petrel_wire::limits::FRAME_BYTES_MAX;
-use petrel_wire::operator::{HostInfo, Refusal, Request, Response, State, Unikernel};
+use petrel_wire::operator::{HostInfo, Journal, Refusal, Request, Response, State, Unikernel};
 use petrel_wire::{Digest, ExitStatus, List};
 
 use crate::peer::{config, serve};
@@ -17,7 +17,7 @@ pub fn unikernel(name: &str, image: Digest) -> Unikernel {
     }
 }
 
-fn host_info() -> HostInfo {
+pub fn host_info() -> HostInfo {
     HostInfo {
         host: "alpha".parse().unwrap(),
         control_plane: [0, 1, 0],
@@ -31,6 +31,7 @@ fn host_info() -> HostInfo {
         volumes_used_mib: 0,
         bridges: vec!["service".parse().unwrap()].try_into().unwrap(),
         monitors: List::new(),
+        journal: Journal::Kept { epoch: 3, used_bytes: 2048, area_bytes: 8 << 20 },
     }
 }
 

@@ -87,6 +87,18 @@ impl Console {
         Some((Piece::Bytes(Blob::try_from(bytes).unwrap_or_default()), cursor))
     }
 
+    /// The bytes that are kept.
+    #[cfg(feature = "inspect")]
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The places where bytes were lost.
+    #[cfg(feature = "inspect")]
+    pub fn gaps(&self) -> usize {
+        self.gaps.len()
+    }
+
     /// One of a session's streams no longer reads it.
     pub fn remove_reader(&mut self, session: SessionId) {
         if let Some(index) = self.readers.iter().position(|&reader| reader == session) {

@@ -14,8 +14,8 @@ use crate::{
     destroy::Stops,
     download::Downloads,
     images::Images,
+    journal::{Journal, Transfer},
     limits::PUSH_WRITES_MAX,
-    record::Record,
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
@@ -39,6 +39,9 @@ pub struct Engine {
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
     pub(crate) state: State,
+    pub(crate) journal: Journal,
+    /// A state file that is on its way in.
+    pub(crate) transfer: Option<Transfer>,
     pub(crate) consoles: BTreeMap<InstanceId, Console>,
     pub(crate) images: Images,
     pub(crate) store: Store,
@@ -58,8 +61,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that knows nothing yet of the host it runs on.
+    /// An engine that knows nothing yet of the host it runs on, and keeps what it learns in memory only.
     pub fn new(config: Config) -> Self {
+        let mut engine = Self::with_journal(config, Journal::in_memory());
+        engine.log(Level::Info, "state: no block device \"state\": kept in memory only".into());
+        engine
+    }
+
+    pub(crate) fn with_journal(config: Config, journal: Journal) -> Self {
         Self {
             config,
             now: Now::default(),
@@ -69,6 +78,8 @@ impl Engine {
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
+            journal,
+            transfer: None,
             consoles: BTreeMap::new(),
             images: Images::default(),
             store: Store::default(),
@@ -88,6 +99,10 @@ impl Engine {
     /// Takes in what happened. Take the outputs before the next input.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         self.set_now(now);
+        if matches!(input, Input::StateFailed) {
+            return self.state_failed();
+        }
+        let mark = self.begin();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
             Input::SessionFrame { session, payload } => self.session_frame(session, payload),
@@ -97,7 +112,9 @@ impl Engine {
             Input::LinkOpened => self.link_opened(),
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
+            Input::StateFailed => {}
         }
+        self.commit(mark);
     }
 
     /// The next thing to be done, until there is nothing left to do.
@@ -107,13 +124,15 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        self.shim.deadline()
+        [self.shim.deadline(), self.journal.deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
+        let mark = self.begin();
         self.shim_deadline();
+        self.commit(mark);
     }
 
     /// Whether this session sends an image or a volume: the driver stops reading it while its queue towards the shim is long.
@@ -127,11 +146,6 @@ impl Engine {
     /// has answered.
     pub fn overtaken(&self, session: SessionId) -> bool {
         self.unanswered_writes(session) >= PUSH_WRITES_MAX
-    }
-
-    /// Makes a change to the state: the only way there is.
-    pub(crate) fn apply(&mut self, record: Record) {
-        self.state.apply(record);
     }
 
     pub(crate) fn log(&mut self, level: Level, line: String) {

@@ -10,7 +10,8 @@
 //! | `session` | operators' sessions: hello, requests, answers |
 //! | `stream` | answers in pieces, within each session's credit |
 //! | `policy` | who may do what; the only maker of a `Grant`, without which nothing leaves for the shim |
-//! | `record`, `state` | what can change, and what there is; the seam for the journal |
+//! | `record`, `state` | what can change, and what there is |
+//! | `journal` | what is kept of it through any crash; no output leaves before its records |
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
 //! | `upload`, `images`, `store` | images on their way to the host, what is known of those there, and which can go |
@@ -18,6 +19,7 @@
 //! | `download` | volumes and images on their way to a client |
 //! | `create`, `destroy` | the two flows |
 //! | `console` | what is kept of a guest's output |
+//! | `inspect`, `planted` | for the simulator: how full the tables are, and faults that its checkers must find |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -30,8 +32,12 @@ mod destroy;
 mod download;
 mod engine;
 mod images;
+#[cfg(feature = "inspect")]
+mod inspect;
 mod io;
+mod journal;
 mod limits;
+mod planted;
 mod policy;
 mod record;
 mod session;
@@ -43,4 +49,8 @@ mod upload;
 mod volumes;
 
 pub use engine::Engine;
-pub use io::{Config, Input, Level, Now, Output, Peer, SessionId};
+#[cfg(feature = "inspect")]
+pub use inspect::Table;
+pub use io::{Config, Input, Level, Now, Output, Peer, SessionId, StateDevice};
+#[cfg(feature = "planted")]
+pub use planted::{Planted, plant};

@@ -15,6 +15,7 @@ use petrel_wire::{
 };
 
 use crate::{
+    planted::{self, Planted},
     record::{Record, Spec},
     volumes::Book,
 };
@@ -44,6 +45,17 @@ impl Unikernel {
             Run::Ended { status, .. } => Some(status),
             Run::Starting | Run::Running { .. } => None,
         }
+    }
+
+    /// Records that make it again. That it runs, and as which process, the shim tells.
+    fn records(&self, instance: InstanceId) -> impl Iterator<Item = Record> {
+        let creating = Record::Creating { instance, spec: self.spec.clone(), taps: self.taps.clone() };
+        let ended = match self.run {
+            Run::Ended { status, at_ms } => Some(Record::Ended { instance, status, at_ms }),
+            Run::Starting | Run::Running { .. } => None,
+        };
+        let destroying = self.destroying.then_some(Record::Destroying(instance));
+        core::iter::once(creating).chain(ended).chain(destroying)
     }
 
     /// In brief.
@@ -88,6 +100,7 @@ pub(crate) struct State {
     volume_users: BTreeMap<Name, InstanceId>,
     taps: BTreeSet<TapId>,
     memory_given_mib: u64,
+    complete: bool,
 }
 
 impl State {
@@ -108,7 +121,34 @@ impl State {
                     self.names.remove(&unikernel.spec.name);
                 }
             }
+            Record::Complete => self.complete = true,
             Record::Volume(record) => self.volumes.apply(record),
+        }
+    }
+
+    /// Records that make this state again, but for what is learned anew: the journal's snapshot.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let unikernels = self.unikernels.iter().flat_map(|(&id, unikernel)| unikernel.records(id));
+        let volumes = self.volumes.records().map(Record::Volume);
+        unikernels.chain(volumes).chain(self.complete.then_some(Record::Complete))
+    }
+
+    /// What takes `record` back, if nothing may be left of it when it could not be made durable. Ask before it is
+    /// applied.
+    pub fn undo(&self, record: &Record) -> Option<Record> {
+        match record {
+            Record::Creating { instance, .. } => Some(Record::Removed(*instance)),
+            Record::Destroying(instance) => {
+                let wanted = self.by_id(*instance).is_some_and(|unikernel| !unikernel.destroying);
+                wanted.then_some(Record::Kept(*instance))
+            }
+            Record::Volume(record) => self.volumes.undo(record).map(Record::Volume),
+            // What has happened on the host has happened.
+            Record::Started { .. }
+            | Record::Ended { .. }
+            | Record::Kept(_)
+            | Record::Removed(_)
+            | Record::Complete => None,
         }
     }
 
@@ -144,7 +184,9 @@ impl State {
         if unikernel.ended().is_some() {
             return;
         }
-        self.memory_given_mib -= u64::from(unikernel.spec.memory_mib);
+        if !planted::is(Planted::KeepMemory) {
+            self.memory_given_mib -= u64::from(unikernel.spec.memory_mib);
+        }
         for tap in unikernel.taps.drain(..) {
             self.taps.remove(&tap);
         }
@@ -154,6 +196,11 @@ impl State {
                 self.volume_users.remove(&block.volume);
             }
         }
+    }
+
+    /// Whether all that is ours on the host is here.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The unikernel with this id.
@@ -216,5 +263,35 @@ impl State {
     /// The memory of all unikernels that have not ended, in MiB.
     pub fn memory_given_mib(&self) -> u64 {
         self.memory_given_mib
+    }
+}
+
+#[cfg(feature = "inspect")]
+impl State {
+    /// Those whose monitors do not run yet.
+    pub fn starting(&self) -> impl Iterator<Item = InstanceId> {
+        let starting = self.unikernels.iter().filter(|(_, unikernel)| unikernel.run == Run::Starting);
+        starting.map(|(id, _)| *id)
+    }
+
+    /// Counts everything anew.
+    ///
+    /// # Errors
+    /// What is out of step.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        use crate::inspect::ensure;
+        let holding = || self.unikernels.values().filter(|unikernel| unikernel.ended().is_none());
+        let memory_mib: u64 = holding().map(|unikernel| u64::from(unikernel.spec.memory_mib)).sum();
+        ensure(memory_mib == self.memory_given_mib, "memory is taken that nobody has")?;
+        let taps: usize = holding().map(|unikernel| unikernel.taps.len()).sum();
+        ensure(taps == self.taps.len(), "taps are taken that nobody has")?;
+        let named = self.names.iter().all(|(name, id)| self.by_id(*id).is_some_and(|u| u.spec.name == *name));
+        ensure(named && self.names.len() == self.unikernels.len(), "names and unikernels are out of step")?;
+        let held = |(volume, id): (&Name, &InstanceId)| {
+            let unikernel = self.by_id(*id).filter(|unikernel| unikernel.ended().is_none());
+            unikernel.is_some_and(|unikernel| unikernel.spec.blocks.iter().any(|b| b.volume == *volume))
+        };
+        ensure(self.volume_users.iter().all(held), "a volume is taken that nobody has")?;
+        ensure(self.volumes.audit(), "the space of volumes is not the sum of their sizes")
     }
 }

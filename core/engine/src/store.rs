@@ -88,6 +88,21 @@ impl Store {
     }
 }
 
+#[cfg(feature = "inspect")]
+impl Store {
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    pub fn removals_len(&self) -> usize {
+        self.removals.len()
+    }
+
+    pub fn collections_len(&self) -> usize {
+        self.collections.len()
+    }
+}
+
 impl Engine {
     pub(crate) fn image_request(&mut self, asker: Asker, grant: Grant, request: ImageRequest) {
         let begun = match request {

@@ -15,6 +15,8 @@
 //! | `Info` | `Info` |
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
+//! | `StateExport` | `StateData`…, then `StateExported` |
+//! | `StateImport` | `StateWanted`, then after the last `StateChunk` (same `id`) `StateImported` |
 //! | `Image(…)` | `Image(…)`, pages of `Image(Listed)`, or a `Download` |
 //! | `Volume(…)` | `Volume(…)`, pages of `Volume(Listed)`, or a `Download`; a push as that of an image |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
@@ -22,11 +24,13 @@
 //! Any request may be answered by `Refused`, which ends it.
 
 mod images;
+mod journal;
 mod volumes;
 
 use alloc::boxed::Box;
 
 pub use images::{ImageRequest, ImageResponse, StoredImage};
+pub use journal::{Journal, ReadOnly, StateFault};
 pub use volumes::{Download, Volume, VolumeRefusal, VolumeRequest, VolumeResponse, VolumeState};
 
 use serde::{Deserialize, Serialize};
@@ -80,6 +84,21 @@ pub enum Request {
     Destroy(Name),
     /// Ends the stream or the upload with this `id`.
     Cancel,
+
+    // The journal.
+    /// All that the control plane keeps, as a state file.
+    StateExport,
+    /// Offers a state file, to be kept in place of what there is.
+    StateImport {
+        /// Its size.
+        bytes: u64,
+        /// Whether what is known so far is given up.
+        force: bool,
+    },
+    /// The next bytes of the state file with this `id`; not answered by itself.
+    StateChunk(Blob<CHUNK_BYTES_MAX>),
+
+    // What is stored.
     /// Something about stored images.
     Image(ImageRequest),
     /// Something about volumes.
@@ -175,6 +194,24 @@ pub enum Response {
     Destroyed,
     /// The request was not carried out, and this is why.
     Refused(Refusal),
+
+    // The journal.
+    /// The next bytes of the state file.
+    StateData(Blob<CHUNK_BYTES_MAX>),
+    /// The state file is complete.
+    StateExported {
+        /// How many records it holds.
+        records: u32,
+    },
+    /// The state file is awaited: send it.
+    StateWanted,
+    /// What the state file holds is kept.
+    StateImported {
+        /// How many records that were.
+        records: u32,
+    },
+
+    // What is stored.
     /// About stored images.
     Image(ImageResponse),
     /// About volumes.
@@ -219,6 +256,8 @@ pub struct HostInfo {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors that can run them.
     pub monitors: List<Monitor, MONITORS_MAX>,
+    /// Where the control plane keeps what it knows.
+    pub journal: Journal,
 }
 
 /// A unikernel, in brief.
@@ -370,6 +409,19 @@ pub enum Refusal {
     ShimAway,
     /// The shim could not do it.
     Shim(crate::shim::Fault),
+
+    // The journal.
+    /// Changes cannot be kept, so none is made.
+    ReadOnly(ReadOnly),
+    /// The state file is no such file, or cannot be used.
+    StateFile(StateFault),
+    /// The state file would take the place of what there is.
+    StateInUse {
+        /// The unikernels that there are.
+        unikernels: u32,
+        /// Those of them that have not ended.
+        running: u32,
+    },
 }
 
 impl From<VolumeRefusal> for Refusal {
@@ -391,6 +443,8 @@ pub enum Table {
     Taps,
     /// Requests to the shim.
     ShimRequests,
+    /// State files on their way, in either direction.
+    StateFiles,
     /// Volumes.
     Volumes,
     /// Volumes that are pushed, pulled or copied, and images that are downloaded.

@@ -96,8 +96,20 @@ impl Book {
         }
     }
 
+    /// What takes `record` back if it could not be made durable. Ask before it is applied.
+    pub fn undo(&self, record: &VolumeRecord) -> Option<VolumeRecord> {
+        match record {
+            VolumeRecord::Creating { name, .. } => Some(VolumeRecord::Removed(name.clone())),
+            VolumeRecord::Removing(name) => {
+                let kept = self.get(name).is_some_and(|volume| volume.phase == Phase::Kept);
+                kept.then(|| VolumeRecord::Kept(name.clone()))
+            }
+            // What has happened on the host has happened; a size that was not given is taken back by who asked for it.
+            VolumeRecord::Kept(_) | VolumeRecord::Resized { .. } | VolumeRecord::Removed(_) => None,
+        }
+    }
+
     /// The records that make a book like this one.
-    #[allow(dead_code, reason = "the seam for a journal")]
     pub fn records(&self) -> impl Iterator<Item = VolumeRecord> {
         self.volumes.iter().flat_map(|(name, volume)| {
             let second = match volume.phase {
@@ -108,6 +120,12 @@ impl Book {
             let bytes = volume.bytes;
             core::iter::once(VolumeRecord::Creating { name: name.clone(), bytes }).chain(second)
         })
+    }
+
+    /// Whether what is counted is what a count gives.
+    #[cfg(feature = "inspect")]
+    pub fn audit(&self) -> bool {
+        self.bytes == self.volumes.values().fold(0, |sum: u64, volume| sum.saturating_add(volume.bytes))
     }
 
     pub fn get(&self, name: &Name) -> Option<&Volume> {

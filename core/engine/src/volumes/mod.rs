@@ -125,6 +125,21 @@ impl Volumes {
     }
 }
 
+#[cfg(feature = "inspect")]
+impl Volumes {
+    pub fn jobs_len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    pub fn orphans_len(&self) -> usize {
+        self.orphans.len()
+    }
+
+    pub fn survey_askers(&self) -> usize {
+        self.survey.askers_len()
+    }
+}
+
 impl Engine {
     pub(crate) fn volume_request(&mut self, asker: Asker, grant: Grant, request: VolumeRequest) {
         let begun = match request {

@@ -16,6 +16,7 @@ use petrel_wire::{
 use super::{File, Phase, VolumeRecord};
 use crate::{
     Engine, Level, policy,
+    record::Record,
     session::Asker,
     shim_client::{Handled, Nonsense, Waiting},
     stream::Source,
@@ -38,6 +39,11 @@ impl Survey {
     /// Ends it; returns who waited.
     pub fn give_up(&mut self) -> Vec<Asker> {
         core::mem::take(self).askers
+    }
+
+    #[cfg(feature = "inspect")]
+    pub fn askers_len(&self) -> usize {
+        self.askers.len()
     }
 }
 
@@ -117,12 +123,14 @@ impl Engine {
         match self.state.volumes.get(&name).map(|volume| volume.phase) {
             Some(Phase::Kept) => self.volume_told(name, file.bytes, file.disk_bytes),
             // It was being made or deleted, and nobody was promised that it stays.
-            Some(_) if learning => self.remove_job(None, policy::upkeep(), name),
+            Some(_) if learning && self.journal.read_only().is_none() => {
+                self.remove_job(None, policy::upkeep(), name)
+            }
             Some(_) => {}
             None if learning && self.adopts_volumes() && self.state.volumes.len() < VOLUMES_MAX => {
                 self.log(Level::Info, format!("volume {name}: adopted"));
-                self.record(VolumeRecord::Creating { name: name.clone(), bytes: file.bytes });
-                self.record(VolumeRecord::Kept(name.clone()));
+                self.note(Record::Volume(VolumeRecord::Creating { name: name.clone(), bytes: file.bytes }));
+                self.note(Record::Volume(VolumeRecord::Kept(name.clone())));
                 self.volume_told(name, file.bytes, file.disk_bytes);
             }
             None => drop(self.volumes.survey.orphans.insert(name, file)),
@@ -137,14 +145,14 @@ impl Engine {
         if volume.bytes != bytes && !busy {
             self.state.volumes.new_edition(&name);
             self.log(Level::Warning, format!("volume {name}: has {bytes} bytes"));
-            self.record(VolumeRecord::Resized { name, bytes });
+            self.note(Record::Volume(VolumeRecord::Resized { name, bytes }));
         }
     }
 
-    /// Whether files that no record tells of are volumes: a control plane that never had records of this host has to
-    /// believe what it finds.
+    /// Whether files that no record tells of are volumes: a control plane that has no records of this host, or not all,
+    /// has to believe what it finds.
     fn adopts_volumes(&self) -> bool {
-        !self.shim.ever_ready()
+        !self.shim.ever_ready() && !self.knows_all()
     }
 
     /// All files are known.
@@ -179,7 +187,7 @@ impl Engine {
         let unmade = unmade.filter(|(name, _)| self.volumes.job_of(name).is_none());
         let unmade: Vec<Name> = unmade.map(|(name, _)| name.clone()).collect();
         for name in unmade {
-            self.record(VolumeRecord::Removed(name));
+            self.note(Record::Volume(VolumeRecord::Removed(name)));
         }
     }
 

@@ -5,10 +5,12 @@
 mod console;
 mod create;
 mod destroy;
+mod disk;
 mod garbage;
 mod host;
 mod image;
 mod images;
+mod journal;
 mod link;
 mod sessions;
 mod store;

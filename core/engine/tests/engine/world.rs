@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId};
+use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId, StateDevice};
 use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
@@ -13,11 +13,13 @@ use petrel_wire::{
     shim::InstanceId,
 };
 
-use crate::host::Host;
+use crate::{disk::Disk, host::Host};
 
 pub struct World {
     pub engine: Engine,
     pub host: Host,
+    /// The block device "state", if one is attached.
+    pub disk: Option<Disk>,
     pub now: Now,
     pub linked: bool,
     /// On their way to the host.
@@ -36,6 +38,8 @@ pub struct World {
     pub lenient: bool,
     pub log: Vec<(Level, String)>,
     pub resets: usize,
+    /// The kinds of outputs that there were, in their order.
+    pub order: Vec<&'static str>,
     next_session: u32,
 }
 
@@ -57,10 +61,20 @@ impl World {
         world
     }
 
+    /// A world that keeps what it knows on a disk of so many bytes, whose link is up and at rest.
+    pub fn with_disk(bytes: usize) -> Self {
+        let mut world = Self::unlinked();
+        world.disk = Some(Disk::new(bytes));
+        world.restart();
+        world.run();
+        world
+    }
+
     pub fn unlinked() -> Self {
         Self {
-            engine: engine(),
+            engine: engine(None),
             host: Host::new(),
+            disk: None,
             now: Now { monotonic_ns: 1_000_000_000, wall_ms: 1_700_000_000_000 },
             linked: false,
             requests: VecDeque::new(),
@@ -72,6 +86,7 @@ impl World {
             lenient: false,
             log: Vec::new(),
             resets: 0,
+            order: Vec::new(),
             next_session: 0,
         }
     }
@@ -99,9 +114,9 @@ impl World {
         self.run();
     }
 
-    /// The control plane dies and comes back with no memory.
+    /// The control plane dies and comes back, with no memory but what is on its disk.
     pub fn restart(&mut self) {
-        self.engine = engine();
+        self.engine = engine(self.disk.as_ref());
         self.unanswered.clear();
         self.inboxes.clear();
         self.stalled.clear();
@@ -172,6 +187,7 @@ impl World {
     pub fn send(&mut self, session: SessionId, id: u32, request: Request) {
         match &request {
             Request::ImageChunk(_)
+            | Request::StateChunk(_)
             | Request::Volume(VolumeRequest::Chunk { .. } | VolumeRequest::PushEnd) => {}
             Request::Cancel => drop(self.unanswered.remove(&(session, id))),
             request => {
@@ -296,6 +312,7 @@ impl World {
     fn take_outputs(&mut self) {
         let mut drained = BTreeSet::new();
         while let Some(output) = self.engine.poll_output() {
+            self.order.push(kind_of(&output));
             match output {
                 Output::ToSession { session, message } => {
                     drained.insert(session);
@@ -315,6 +332,12 @@ impl World {
                     self.linked = false;
                     self.requests.clear();
                     self.host.link_ended();
+                }
+                Output::Persist { offset, data } => {
+                    let disk = self.disk.as_mut().expect("there is a disk to write to");
+                    if !disk.write(offset, &data) {
+                        self.engine.handle(self.now, Input::StateFailed);
+                    }
                 }
                 Output::Log { level, line } => {
                     assert!(!line.contains('\n'));
@@ -355,11 +378,23 @@ impl World {
     }
 }
 
+fn kind_of(output: &Output) -> &'static str {
+    match output {
+        Output::ToSession { .. } => "answer",
+        Output::CloseSession { .. } => "close",
+        Output::ToShim(_) => "request",
+        Output::ResetLink => "reset",
+        Output::Persist { .. } => "persist",
+        Output::Log { .. } => "log",
+    }
+}
+
 fn is_last(response: &Response) -> bool {
     match response {
         Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
             false
         }
+        Response::StateWanted | Response::StateData(_) => false,
         Response::Listed { more, .. }
         | Response::Volume(VolumeResponse::Listed { more, .. })
         | Response::Image(ImageResponse::Listed { more, .. }) => !more,
@@ -369,8 +404,11 @@ fn is_last(response: &Response) -> bool {
     }
 }
 
-fn engine() -> Engine {
-    Engine::new(Config { host: "alpha".parse().unwrap(), release: [0, 1, 0] })
+fn engine(disk: Option<&Disk>) -> Engine {
+    let config = Config { host: "alpha".parse().unwrap(), release: [0, 1, 0] };
+    let Some(disk) = disk else { return Engine::new(config) };
+    let device = StateDevice { bytes: disk.bytes.len() as u64, block_bytes: 512, seed: disk.writes as u64 };
+    Engine::recover(config, &device, |offset, data| disk.read(offset, data))
 }
 
 pub fn encoded<T: serde::Serialize>(message: &T) -> Vec<u8> {
