@@ -96,9 +96,9 @@ impl Ops {
                 let done = self.volumes.carry_out(op, &mut self.ledger);
                 return Some(done.map_err(|error| fault(&error).into()));
             }
-            Op::ImageRemove(digest) => {
-                fs::remove_file(self.images.path(&digest)).map(|()| drop(self.ledger.images.remove(&digest)))
-            }
+            Op::ImageRemove(digest) => fs::remove_file(self.images.path(&digest)).map(|()| {
+                self.ledger.images.remove(&digest);
+            }),
             Op::TapCreate { tap, bridge } => {
                 let created = create_tap(&format!("pt{}", tap.0), Some(&bridge));
                 created

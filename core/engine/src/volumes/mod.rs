@@ -56,6 +56,8 @@ pub(crate) struct Volumes {
     /// Files that no record tells of.
     orphans: BTreeMap<Name, VolumeFile>,
     survey: Survey,
+    /// Why the shim could not tell what there is, when it was asked last.
+    untold: Option<Fault>,
 }
 
 /// A change to a volume, under way at the shim.
@@ -155,6 +157,7 @@ impl Engine {
         };
         if let Err(refusal) = begun {
             self.refuse(asker, refusal);
+            self.survey_anew();
         }
     }
 
@@ -406,7 +409,10 @@ impl Engine {
             None if self.volumes.orphans.contains_key(name) => VolumeRefusal::Orphan(named()),
             // It would be a lie: the shim has not told yet what there is.
             None if !self.shim.ever_ready() => return Err(Refusal::ShimAway),
-            None => VolumeRefusal::Unknown(named()),
+            None => match self.volumes.untold {
+                Some(fault) => return Err(Refusal::Shim(fault)),
+                None => VolumeRefusal::Unknown(named()),
+            },
             Some(_) if self.volumes.job_of(name).is_some() => VolumeRefusal::Busy(named()),
             Some(volume) if volume.phase != Phase::Kept => VolumeRefusal::Busy(named()),
             Some(volume) if volume.file == File::Missing => VolumeRefusal::Missing(named()),

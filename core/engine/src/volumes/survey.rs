@@ -81,10 +81,9 @@ impl Engine {
             Ok(Reply::Volumes { page, more }) => (page.into_vec(), more),
             Ok(_) => return Err(Nonsense("another reply than volumes to the question for them")),
             Err(fault) => {
-                // What there is stays unknown: nothing is missing, nothing is an orphan.
                 self.log(Level::Error, format!("volumes: cannot be listed: {fault:?}"));
-                self.volumes.survey.unlisted.clear();
-                (Vec::new(), false)
+                self.survey_over(Some(fault));
+                return Ok(());
             }
         };
         if more && page.is_empty() {
@@ -105,7 +104,8 @@ impl Engine {
             let after = self.volumes.survey.last.clone();
             self.ask_for_volumes(after);
         } else {
-            self.survey_done();
+            self.compare_volumes();
+            self.survey_over(None);
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Engine {
                 self.remove_job(None, policy::upkeep(), name)
             }
             Some(_) => {}
-            None if learning && self.adopts_volumes() && self.state.volumes.len() < VOLUMES_MAX => {
+            None if self.adopts_volumes() && self.state.volumes.len() < VOLUMES_MAX => {
                 self.log(Level::Info, format!("volume {name}: adopted"));
                 self.note(Record::Volume(VolumeRecord::Creating { name: name.clone(), bytes: file.bytes }));
                 self.note(Record::Volume(VolumeRecord::Kept(name.clone())));
@@ -152,32 +152,50 @@ impl Engine {
     /// Whether files that no record tells of are volumes: a control plane that has no records of this host, or not all,
     /// has to believe what it finds.
     fn adopts_volumes(&self) -> bool {
-        !self.shim.ever_ready() && !self.knows_all()
+        (self.shim.is_learning() && !self.shim.ever_ready() || self.volumes.untold.is_some())
+            && !self.knows_all()
     }
 
     /// All files are known.
-    fn survey_done(&mut self) {
-        let survey = core::mem::take(&mut self.volumes.survey);
-        for name in survey.unlisted {
+    fn compare_volumes(&mut self) {
+        let survey = &mut self.volumes.survey;
+        let (unlisted, orphans) =
+            (core::mem::take(&mut survey.unlisted), core::mem::take(&mut survey.orphans));
+        for name in unlisted {
             let Some(volume) = self.state.volumes.get_mut(&name) else { continue };
             if volume.file != File::Missing {
                 volume.file = File::Missing;
                 self.log(Level::Error, format!("volume {name}: its file is missing"));
             }
         }
-        for name in survey.orphans.keys().filter(|name| !self.volumes.orphans.contains_key(*name)) {
+        for name in orphans.keys().filter(|name| !self.volumes.orphans.contains_key(*name)) {
             let line = format!("volume {name}: a file without a record: left alone");
             self.outputs.push_back(crate::Output::Log { level: Level::Warning, line });
         }
-        self.volumes.orphans = survey.orphans;
-        for asker in survey.askers {
+        self.volumes.orphans = orphans;
+        if self.shim.is_learning() {
+            self.forget_unmade();
+        }
+    }
+
+    /// The survey has ended, at all files or at a fault: then what there is stays unknown, nothing is missing, and nothing
+    /// an orphan.
+    fn survey_over(&mut self, fault: Option<Fault>) {
+        self.volumes.untold = fault;
+        for asker in self.volumes.survey.give_up() {
             if self.waits(asker) {
                 self.open_stream(asker, Source::Volumes { after: None });
             }
         }
         if self.shim.is_learning() {
-            self.forget_unmade();
             self.survey_images();
+        }
+    }
+
+    /// Asks again for what the shim could not tell.
+    pub(crate) fn survey_anew(&mut self) {
+        if self.volumes.untold.is_some() && self.shim.is_ready() && !self.volumes.survey.under_way {
+            self.survey_volumes();
         }
     }
 

@@ -5,7 +5,7 @@ use petrel_wire::{
     Blob, Digest, ExitStatus, Name,
     limits::{CHUNK_BYTES_MAX, TRANSFERS_MAX, VOLUME_BYTES_MAX, VOLUME_COPY_BYTES_MAX, VOLUMES_MAX},
     operator::{
-        Create, Download, Refusal, Request, Response, Table, Volume, VolumeRefusal, VolumeRequest,
+        Create, Download, ReadOnly, Refusal, Request, Response, Table, Volume, VolumeRefusal, VolumeRequest,
         VolumeResponse, VolumeState,
     },
     shim::{Fault, Op, VolumeOp},
@@ -685,6 +685,21 @@ fn a_control_plane_without_records_adopts_what_it_finds() {
     assert_eq!(listed[0].user, Some(name("acme:web")));
 }
 
+/// A folder that cannot be read when the link opens is read when somebody needs it.
+#[test]
+fn volumes_that_could_not_be_listed_are_learned_later() {
+    let mut world = World::unlinked();
+    let fault = Fault::Os { errno: 5 };
+    world.host.faults.push((|op| matches!(op, Op::Volume(VolumeOp::List { .. })), fault));
+    world.link_up();
+    world.run();
+    let session = world.client();
+    let unikernel = user_of(&mut world, "u", "data");
+    assert_eq!(world.refused(session, 1, create(unikernel.clone())), Refusal::Shim(fault));
+    world.create(session, 2, unikernel);
+    assert_eq!(states(&mut world).len(), 2);
+}
+
 #[test]
 fn a_file_that_no_record_tells_of_is_left_alone_until_it_is_removed_by_name() {
     let (mut world, session) = given_no_volumes();
@@ -777,5 +792,92 @@ fn a_change_during_which_the_link_breaks_is_whole_or_nothing() {
             let wanted: Name = name("c");
             shown(world.ask(session, 4, make(&wanted, 512)));
         }
+    }
+}
+
+// What is remembered.
+
+fn given_a_disk() -> (World, SessionId) {
+    let mut world = World::with_disk(1 << 20);
+    let session = world.client();
+    world.ask(session, 1, make("a", MIB));
+    push_whole(&mut world, session, 2, "a", b"kept");
+    (world, session)
+}
+
+#[test]
+fn a_control_plane_that_remembers_tells_its_volumes_from_files_that_are_nobodys() {
+    let (mut world, session) = given_a_disk();
+    world.ask(session, 3, make("b", 512));
+    world.ask(session, 4, resize("b", 1024));
+    world.ask(session, 5, remove("more"));
+    world.host.put_volume("stray", vec![0; 512]);
+    world.host.lose_volume("data");
+    world.restart();
+    world.run();
+    let expected = [
+        ("a".into(), VolumeState::Ready),
+        ("b".into(), VolumeState::Ready),
+        ("data".into(), VolumeState::Missing),
+        ("stray".into(), VolumeState::Orphan),
+    ];
+    assert_eq!(states(&mut world), expected);
+    assert_eq!(list(&mut world)[1].bytes, 1024);
+    let session = world.client();
+    let (pulled, end) = pull_whole(&mut world, session, 1, "a");
+    assert!(end == Ok(true) && pulled.starts_with(b"kept"));
+}
+
+/// The control plane goes down at each point of each change: the next one completes it or takes it back.
+#[test]
+fn a_change_during_which_the_control_plane_goes_down_is_whole_or_nothing() {
+    let changes: [fn() -> Request; 4] =
+        [|| make("b", MIB), || remove("a"), || resize("a", 2 * MIB), || snapshot("a", "b")];
+    for change in changes {
+        for steps in 0..12 {
+            let (mut world, session) = given_a_disk();
+            world.send(session, 3, change());
+            for _ in 0..steps {
+                world.step();
+            }
+            let inbox = world.inboxes.get_mut(&session).unwrap();
+            let acknowledged =
+                inbox.pop_back().is_some_and(|message| matches!(message.response, Response::Volume(_)));
+            world.restart();
+            world.run();
+            let listed = list(&mut world);
+            let shown: Vec<String> = listed.iter().map(|volume| volume.name.to_string()).collect();
+            assert_eq!(shown, world.host.volume_files(), "{:?} after {steps} steps", change());
+            assert!(listed.iter().all(|volume| volume.state == VolumeState::Ready), "{listed:?}");
+            if acknowledged {
+                let there = |name: &str| shown.iter().any(|shown| shown == name);
+                match change() {
+                    Request::Volume(VolumeRequest::Remove(_)) => assert!(!there("a")),
+                    Request::Volume(VolumeRequest::Resize { .. }) => assert_eq!(listed[0].bytes, 2 * MIB),
+                    _ => assert!(there("b")),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_change_that_cannot_be_kept_is_not_made() {
+    let changes: [fn() -> Request; 4] =
+        [|| make("b", MIB), || remove("a"), || resize("a", 2 * MIB), || snapshot("a", "b")];
+    for change in changes {
+        let (mut world, session) = given_a_disk();
+        world.disk.as_mut().unwrap().writes_left = Some(0);
+        let before = world.host.volume_files().into_iter().map(String::from).collect::<Vec<_>>();
+        let refusal = Refusal::ReadOnly(ReadOnly::Unwritable);
+        assert_eq!(world.refused(session, 3, change()), refusal, "{:?}", change());
+        assert_eq!(world.host.volume_files(), before);
+        assert_eq!(world.host.volume("a").len() as u64, MIB);
+        assert_eq!(world.refused(session, 4, change()), refusal);
+        let listed = list(&mut world);
+        assert_eq!((listed.len(), listed[0].bytes, listed[0].state), (3, MIB, VolumeState::Ready));
+        // What is there can be read still.
+        assert_eq!(pull_whole(&mut world, session, 5, "a").1, Ok(true));
+        assert_eq!(world.refused(session, 6, push("a", 1)), refusal);
     }
 }
