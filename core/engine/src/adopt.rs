@@ -132,7 +132,7 @@ impl Engine {
                 self.ended_unseen(instance, ExitStatus::Unknown);
             }
         }
-        if self.journal.is_sound() && !self.state.is_complete() {
+        if self.journal.is_sound() && !self.state.is_complete() && self.volumes.known {
             self.note(Record::Complete);
         }
         let state = &self.state;

@@ -53,7 +53,6 @@ pub(crate) struct Creation {
 
 impl Engine {
     pub(crate) fn create(&mut self, asker: Asker, grant: Grant, create: Box<Create>) {
-        self.survey_anew();
         let digest = create.image;
         if let Some(image) = self.images.known(digest).cloned() {
             return self.admit(Wanted { asker, grant, create }, &image);

@@ -124,7 +124,7 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        [self.shim.deadline(), self.journal.deadline()].into_iter().flatten().min()
+        [self.shim.deadline(), self.journal.deadline(), self.survey_due_ns()].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
@@ -132,6 +132,7 @@ impl Engine {
         self.set_now(now);
         let mark = self.begin();
         self.shim_deadline();
+        self.survey_deadline();
         self.commit(mark);
     }
 

@@ -67,6 +67,7 @@ impl Engine {
             passes("collections", self.store.collections_len(), askers),
             passes("jobs at volumes", self.volumes.jobs_len(), 2 * VOLUMES_MAX),
             passes("who waits for volumes", self.volumes.survey_askers(), askers),
+            passes("volumes that were not told", usize::from(self.volumes.is_untold()), 1),
             stays("files without a record", self.volumes.orphans_len(), 2 * VOLUMES_MAX),
             passes("downloads", self.downloads.len(), TRANSFERS_MAX),
             passes("creations", self.creations.len(), UNIKERNELS_MAX),

@@ -8,10 +8,12 @@ pub(crate) const CREATES_WAITING_MAX: usize = 128;
 pub(crate) const PUSH_WRITES_MAX: usize = 16;
 /// What is written to a volume before it is made durable, in bytes: the shim waits for the disk that long.
 pub(crate) const SYNC_BYTES: u64 = 8 * 1024 * 1024;
+/// How long after the shim could not list the volumes it is asked again, in nanoseconds.
+pub(crate) const SURVEY_RETRY_NS: u64 = 1_000_000_000;
 /// Pieces of a download that have been asked for and not been taken by the client.
 pub(crate) const DOWNLOAD_PIECES_MAX: usize = 4;
 /// Images that no unikernel is made of which stay when a create comes to nothing.
-pub(crate) const IMAGES_SPARE_MAX: usize = 16;
+pub(crate) const IMAGES_SPARE_MAX: usize = 64;
 /// Places in the kept part of a console where bytes were lost.
 pub(crate) const CONSOLE_GAPS_MAX: usize = 16;
 

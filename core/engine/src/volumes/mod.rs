@@ -56,8 +56,10 @@ pub(crate) struct Volumes {
     /// Files that no record tells of.
     orphans: BTreeMap<Name, VolumeFile>,
     survey: Survey,
-    /// Why the shim could not tell what there is, when it was asked last.
-    untold: Option<Fault>,
+    /// The shim has told all of them since the control plane started.
+    pub known: bool,
+    /// Why the shim could not tell what there is, and when it is asked again, in monotonic nanoseconds.
+    untold: Option<(Fault, u64)>,
 }
 
 /// A change to a volume, under way at the shim.
@@ -137,6 +139,10 @@ impl Volumes {
         self.orphans.len()
     }
 
+    pub fn is_untold(&self) -> bool {
+        self.untold.is_some()
+    }
+
     pub fn survey_askers(&self) -> usize {
         self.survey.askers_len()
     }
@@ -157,7 +163,6 @@ impl Engine {
         };
         if let Err(refusal) = begun {
             self.refuse(asker, refusal);
-            self.survey_anew();
         }
     }
 
@@ -410,7 +415,7 @@ impl Engine {
             // It would be a lie: the shim has not told yet what there is.
             None if !self.shim.ever_ready() => return Err(Refusal::ShimAway),
             None => match self.volumes.untold {
-                Some(fault) => return Err(Refusal::Shim(fault)),
+                Some((fault, _)) => return Err(Refusal::Shim(fault)),
                 None => VolumeRefusal::Unknown(named()),
             },
             Some(_) if self.volumes.job_of(name).is_some() => VolumeRefusal::Busy(named()),
@@ -466,6 +471,7 @@ impl Engine {
 
     /// The link is gone. What was being made or deleted is, when it is back.
     pub(crate) fn volumes_lost(&mut self) {
+        self.volumes.untold = None;
         for asker in self.volumes.survey.give_up() {
             self.refuse(asker, Refusal::ShimAway);
         }

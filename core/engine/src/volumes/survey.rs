@@ -15,7 +15,9 @@ use petrel_wire::{
 
 use super::{File, Phase, VolumeRecord};
 use crate::{
-    Engine, Level, policy,
+    Engine, Level,
+    limits::SURVEY_RETRY_NS,
+    policy,
     record::Record,
     session::Asker,
     shim_client::{Handled, Nonsense, Waiting},
@@ -150,10 +152,9 @@ impl Engine {
     }
 
     /// Whether files that no record tells of are volumes: a control plane that has no records of this host, or not all,
-    /// has to believe what it finds.
+    /// has to believe what it finds first.
     fn adopts_volumes(&self) -> bool {
-        (self.shim.is_learning() && !self.shim.ever_ready() || self.volumes.untold.is_some())
-            && !self.knows_all()
+        !self.volumes.known && !self.knows_all()
     }
 
     /// All files are known.
@@ -173,6 +174,7 @@ impl Engine {
             self.outputs.push_back(crate::Output::Log { level: Level::Warning, line });
         }
         self.volumes.orphans = orphans;
+        self.volumes.known = true;
         if self.shim.is_learning() {
             self.forget_unmade();
         }
@@ -181,7 +183,8 @@ impl Engine {
     /// The survey has ended, at all files or at a fault: then what there is stays unknown, nothing is missing, and nothing
     /// an orphan.
     fn survey_over(&mut self, fault: Option<Fault>) {
-        self.volumes.untold = fault;
+        let due_ns = self.now.monotonic_ns.saturating_add(SURVEY_RETRY_NS);
+        self.volumes.untold = fault.map(|fault| (fault, due_ns));
         for asker in self.volumes.survey.give_up() {
             if self.waits(asker) {
                 self.open_stream(asker, Source::Volumes { after: None });
@@ -192,9 +195,15 @@ impl Engine {
         }
     }
 
-    /// Asks again for what the shim could not tell.
-    pub(crate) fn survey_anew(&mut self) {
-        if self.volumes.untold.is_some() && self.shim.is_ready() && !self.volumes.survey.under_way {
+    /// When the shim is asked again for what it could not tell, in monotonic nanoseconds.
+    pub(crate) fn survey_due_ns(&self) -> Option<u64> {
+        let idle = self.shim.is_ready() && !self.volumes.survey.under_way;
+        self.volumes.untold.filter(|_| idle).map(|(_, due_ns)| due_ns)
+    }
+
+    /// Asks again for that, if it is time.
+    pub(crate) fn survey_deadline(&mut self) {
+        if self.survey_due_ns().is_some_and(|due_ns| self.now.monotonic_ns >= due_ns) {
             self.survey_volumes();
         }
     }

@@ -685,7 +685,7 @@ fn a_control_plane_without_records_adopts_what_it_finds() {
     assert_eq!(listed[0].user, Some(name("acme:web")));
 }
 
-/// A folder that cannot be read when the link opens is read when somebody needs it.
+/// A folder that cannot be read when the link opens is read some time later.
 #[test]
 fn volumes_that_could_not_be_listed_are_learned_later() {
     let mut world = World::unlinked();
@@ -696,6 +696,8 @@ fn volumes_that_could_not_be_listed_are_learned_later() {
     let session = world.client();
     let unikernel = user_of(&mut world, "u", "data");
     assert_eq!(world.refused(session, 1, create(unikernel.clone())), Refusal::Shim(fault));
+    world.wait_ms(1000);
+    world.run();
     world.create(session, 2, unikernel);
     assert_eq!(states(&mut world).len(), 2);
 }
