@@ -14,6 +14,7 @@ mod journal;
 mod link;
 mod sessions;
 mod store;
+mod transfers;
 mod volumes;
 mod walk;
 mod world;

@@ -1,0 +1,97 @@
+//! What may be done with which volume.
+
+use petrel_wire::{
+    Name,
+    limits::{TRANSFERS_MAX, VOLUME_BLOCK_BYTES, VOLUME_BYTES_MAX, VOLUMES_MAX},
+    operator::{Create, Refusal, Table, VolumeRefusal},
+};
+
+use super::{File, Phase};
+use crate::Engine;
+
+impl Engine {
+    pub(super) fn check_shim(&self, requests: usize) -> Result<(), Refusal> {
+        if !self.shim.is_ready() {
+            return Err(Refusal::ShimAway);
+        }
+        if self.shim.has_room(requests) { Ok(()) } else { Err(Refusal::Full(Table::ShimRequests)) }
+    }
+
+    /// Whether one more volume or image may be moved.
+    pub(crate) fn check_transfers(&self) -> Result<(), Refusal> {
+        self.check_shim(1)?;
+        let under_way = self.volumes.transfers() + self.downloads.len();
+        if under_way < TRANSFERS_MAX { Ok(()) } else { Err(Refusal::Full(Table::Transfers)) }
+    }
+
+    /// Whether there may be a new volume of this name and size.
+    pub(super) fn check_new_volume(&self, name: &Name, bytes: u64) -> Result<(), Refusal> {
+        if self.state.volumes.get(name).is_some() || self.volumes.orphans.contains_key(name) {
+            return Err(VolumeRefusal::Taken(name.clone()).into());
+        }
+        if self.state.volumes.len() + self.volumes.orphans.len() + TRANSFERS_MAX >= VOLUMES_MAX {
+            return Err(Refusal::Full(Table::Volumes));
+        }
+        self.check_space(bytes)
+    }
+
+    /// Whether volumes may take so much more.
+    pub(crate) fn check_space(&self, more: u64) -> Result<(), Refusal> {
+        let Some(mib) = self.shim.host_if_ready().and_then(|host| host.volumes_mib) else { return Ok(()) };
+        let pulls = self.downloads.values().map(|download| download.draft_bytes());
+        let drafts = pulls.fold(self.volumes.other_bytes(), u64::saturating_add);
+        let (taken, max) = (self.state.volumes.bytes().saturating_add(drafts), mib.saturating_mul(1 << 20));
+        if taken.saturating_add(more) <= max {
+            return Ok(());
+        }
+        Err(VolumeRefusal::Space { asked: more, taken, max }.into())
+    }
+
+    /// Whether there is a volume of this name and no job at it; its size in bytes.
+    pub(crate) fn check_volume(&self, name: &Name) -> Result<u64, Refusal> {
+        let named = || name.clone();
+        let refusal = match self.state.volumes.get(name) {
+            None if self.volumes.orphans.contains_key(name) => VolumeRefusal::Orphan(named()),
+            // It would be a lie: the shim has not told yet what there is.
+            None if !self.shim.ever_ready() => return Err(Refusal::ShimAway),
+            None => match self.volumes.untold {
+                Some((fault, _)) => return Err(Refusal::Shim(fault)),
+                None => VolumeRefusal::Unknown(named()),
+            },
+            Some(_) if self.volumes.job_of(name).is_some() => VolumeRefusal::Busy(named()),
+            Some(volume) if volume.phase != Phase::Kept => VolumeRefusal::Busy(named()),
+            Some(volume) if volume.file == File::Missing => VolumeRefusal::Missing(named()),
+            Some(volume) => return Ok(volume.bytes),
+        };
+        Err(refusal.into())
+    }
+
+    pub(super) fn check_volume_free(&self, name: &Name) -> Result<(), Refusal> {
+        match self.state.volume_user(name) {
+            Some(user) => Err(VolumeRefusal::InUse { volume: name.clone(), user: Some(user) }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a unikernel may have the volumes that it is given.
+    pub(crate) fn check_volumes(&self, create: &Create) -> Result<(), Refusal> {
+        for (i, block) in create.blocks.iter().enumerate() {
+            if create.blocks.iter().take(i).any(|earlier| earlier.volume == block.volume) {
+                let (volume, user) = (block.volume.clone(), Some(create.name.clone()));
+                return Err(VolumeRefusal::InUse { volume, user }.into());
+            }
+            self.check_volume(&block.volume)?;
+            self.check_volume_free(&block.volume)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a volume can have this size.
+pub(super) fn size(asked: u64) -> Result<(), Refusal> {
+    let (multiple, max) = (VOLUME_BLOCK_BYTES, VOLUME_BYTES_MAX);
+    if asked > 0 && asked <= max && asked.is_multiple_of(multiple) {
+        return Ok(());
+    }
+    Err(VolumeRefusal::Size { asked, multiple, max }.into())
+}
