@@ -1,12 +1,11 @@
 //! What is in volumes on its way: pushes, pulls and snapshots, whole or not at all, and in bounded memory.
 
+use petrel_engine::SessionId;
 use petrel_wire::{
     limits::{TRANSFERS_MAX, VOLUME_COPY_BYTES_MAX},
     operator::{Refusal, Request, Response, Table, VolumeRefusal, VolumeResponse, VolumeState},
     shim::{Fault, Op, VolumeOp},
 };
-
-use petrel_engine::SessionId;
 
 use crate::{
     volumes::{
