@@ -415,6 +415,7 @@ fn ends_request(answer: &Response) -> bool {
             | Response::ConsoleMissed(_)
             | Response::Ended(_)
             | Response::Listed { more: true, .. }
+            | Response::Generation { more: true, .. }
             | Response::StateWanted
             | Response::StateData(_)
             | Response::Image(ImageResponse::Listed { more: true, .. })

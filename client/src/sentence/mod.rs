@@ -1,6 +1,7 @@
 //! The sentences for people: what was wrong, what was expected, what to do.
 
 mod refusal;
+mod supervise;
 mod tls;
 mod volume;
 

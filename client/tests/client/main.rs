@@ -12,4 +12,5 @@ mod site;
 mod solo5;
 mod state;
 mod storage;
+mod supervise;
 mod trust;

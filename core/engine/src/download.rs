@@ -100,8 +100,8 @@ impl Engine {
     pub(crate) fn volume_pull(&mut self, asker: Asker, grant: Grant, name: Name) -> Result<(), Refusal> {
         self.check_transfers()?;
         let bytes = self.check_volume(&name)?;
-        let in_use = self.state.volume_user(&name).is_some();
-        let watch = self.watch(&name);
+        let in_use = self.state.volume_holder(&name).is_some();
+        let watch = self.watch_volume(&name);
         let draft = (in_use && self.check_space(bytes).is_ok()).then(|| self.volumes.new_draft());
         let (phase, source) = match draft.clone() {
             Some(draft) => (Phase::Drafting, File::Draft(draft)),

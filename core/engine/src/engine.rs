@@ -5,13 +5,14 @@ use alloc::{
     string::String,
 };
 
-use petrel_wire::shim::{InstanceId, TapId};
+use petrel_wire::{
+    Name,
+    shim::{InstanceId, TapId},
+};
 
 use crate::{
     Config, Input, Level, Now, Output, SessionId,
     console::Console,
-    create::Creations,
-    destroy::Stops,
     download::Downloads,
     images::Images,
     journal::{Journal, Transfer},
@@ -20,6 +21,7 @@ use crate::{
     shim_client::ShimClient,
     state::State,
     store::Store,
+    supervise::{Watches, launch::Launches, probes::Probes, reap::Reaps},
     upload::Uploads,
     volumes::Volumes,
 };
@@ -39,6 +41,12 @@ pub struct Engine {
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
     pub(crate) state: State,
+    pub(crate) watches: Watches,
+    /// When something is due about which unikernel, in monotonic nanoseconds.
+    pub(crate) timers: BTreeSet<(u64, Name)>,
+    /// The unikernels that wait until others are ready.
+    pub(crate) waiting: BTreeSet<Name>,
+    pub(crate) probes: Probes,
     pub(crate) journal: Journal,
     /// A state file that is on its way in.
     pub(crate) transfer: Option<Transfer>,
@@ -48,8 +56,8 @@ pub struct Engine {
     pub(crate) uploads: Uploads,
     pub(crate) downloads: Downloads,
     pub(crate) volumes: Volumes,
-    pub(crate) creations: Creations,
-    pub(crate) stops: Stops,
+    pub(crate) launches: Launches,
+    pub(crate) reaps: Reaps,
     /// Nobody was promised these, and the shim may have them: ended when it lists them.
     pub(crate) doomed: BTreeSet<InstanceId>,
     /// The shim may have forgotten these: gone unless it lists them.
@@ -78,6 +86,10 @@ impl Engine {
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
+            watches: Watches::new(),
+            timers: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            probes: Probes::new(),
             journal,
             transfer: None,
             consoles: BTreeMap::new(),
@@ -86,8 +98,8 @@ impl Engine {
             uploads: Uploads::new(),
             downloads: Downloads::new(),
             volumes: Volumes::default(),
-            creations: Creations::new(),
-            stops: Stops::new(),
+            launches: Launches::new(),
+            reaps: Reaps::new(),
             doomed: BTreeSet::new(),
             unsure: BTreeSet::new(),
             foreign_taps: BTreeSet::new(),
@@ -112,6 +124,7 @@ impl Engine {
             Input::LinkOpened => self.link_opened(),
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
+            Input::Probed { id, passed } => self.probed(id, passed),
             Input::StateFailed => {}
         }
         self.commit(mark);
@@ -124,7 +137,9 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        [self.shim.deadline(), self.journal.deadline(), self.survey_due_ns()].into_iter().flatten().min()
+        let rooms =
+            [self.shim.deadline(), self.watch_deadline(), self.journal.deadline(), self.survey_due_ns()];
+        rooms.into_iter().flatten().min()
     }
 
     /// Does what is due by now.
@@ -133,6 +148,7 @@ impl Engine {
         let mark = self.begin();
         self.shim_deadline();
         self.survey_deadline();
+        self.watches_due();
         self.commit(mark);
     }
 

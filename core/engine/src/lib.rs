@@ -17,7 +17,9 @@
 //! | `upload`, `images`, `store` | images on their way to the host, what is known of those there, and which can go |
 //! | `volumes` | what block devices store on |
 //! | `download` | volumes and images on their way to a client |
-//! | `create`, `destroy` | the two flows |
+//! | `create` | what is checked before a unikernel, or a new generation of one, is taken in |
+//! | `unikernel` | one unikernel: what it shall be, was, and is at the shim |
+//! | `supervise` | keeps each at what it is wished to be |
 //! | `console` | what is kept of a guest's output |
 //! | `inspect`, `planted` | for the simulator: how full the tables are, and faults that its checkers must find |
 #![no_std]
@@ -28,7 +30,6 @@ extern crate alloc;
 mod adopt;
 mod console;
 mod create;
-mod destroy;
 mod download;
 mod engine;
 mod images;
@@ -45,12 +46,14 @@ mod shim_client;
 mod state;
 mod store;
 mod stream;
+mod supervise;
+mod unikernel;
 mod upload;
 mod volumes;
 
 pub use engine::Engine;
 #[cfg(feature = "inspect")]
 pub use inspect::Table;
-pub use io::{Config, Input, Level, Now, Output, Peer, SessionId, StateDevice};
+pub use io::{Config, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId, StateDevice};
 #[cfg(feature = "planted")]
 pub use planted::{Planted, plant};

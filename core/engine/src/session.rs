@@ -15,7 +15,6 @@ use petrel_wire::{
         ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, VolumeRequest,
         Welcome,
     },
-    shim::InstanceId,
 };
 
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     planted::{self, Planted},
     policy::{self, Grant},
     stream::{Source, Stream, response_bytes},
+    supervise::order::{Manner, Who},
     upload::Chunk,
     volumes::{JobId, Piece},
 };
@@ -64,8 +64,6 @@ pub(crate) struct Unanswered {
 pub(crate) enum Kind {
     /// It is answered some day, come what may.
     Plain,
-    /// It waits until this one is gone.
-    Destroy(InstanceId),
     /// It uploads this image, or waits for another's upload of it.
     Upload(petrel_wire::Digest),
     /// It sends new content for a volume.
@@ -134,7 +132,6 @@ impl Engine {
         match kind {
             Kind::Upload(digest) => self.upload_abandoned(asker, digest),
             Kind::Push(job) => self.push_abandoned(job),
-            Kind::Destroy(instance) => self.destroy_abandoned(asker, instance),
             Kind::Import => self.import_abandoned(asker),
             Kind::Plain | Kind::Stream => {}
         }
@@ -215,11 +212,26 @@ impl Engine {
         match request {
             Request::Host => self.host(asker),
             Request::ImagePush { digest, bytes } => self.image_push(asker, grant, digest, bytes),
-            Request::Create(create) => self.create(asker, grant, create),
+            Request::Create(create) => self.create(Who { asker, grant }, create),
             Request::List => self.list(asker),
             Request::Info(name) => self.info(asker, &name),
             Request::Console { name, follow } => self.console(asker, &name, follow),
-            Request::Destroy(name) => self.destroy(asker, grant, &name),
+            Request::Destroy(name) => self.destroy(Who { asker, grant }, &name),
+            Request::Start(name) => self.start(Who { asker, grant }, &name),
+            Request::Stop(name) => self.stop(Who { asker, grant }, &name),
+            Request::Restart { name, change } if change.is_empty() => {
+                self.restart(Who { asker, grant }, &name)
+            }
+            Request::Restart { name, change } => {
+                let manner = Manner { answer: Response::Started, window_s: None, starts: true };
+                self.change(Who { asker, grant }, &name, *change, manner);
+            }
+            Request::Update { name, change, window_s } => {
+                let manner = Manner { answer: Response::Updated, window_s: Some(window_s), starts: false };
+                self.change(Who { asker, grant }, &name, *change, manner);
+            }
+            Request::Rollback { name, generation } => self.rollback(Who { asker, grant }, &name, generation),
+            Request::History(name) => self.history(asker, name),
             Request::StateExport => self.state_export(asker),
             Request::StateImport { bytes, force } => self.state_import(asker, grant, bytes, force),
             Request::Image(request) => self.image_request(asker, grant, request),
@@ -259,11 +271,20 @@ impl Engine {
     }
 
     fn info(&mut self, asker: Asker, name: &petrel_wire::Name) {
-        let response = match self.state.by_name(name) {
-            Some((_, unikernel)) => Response::Info(unikernel.info().into()),
+        let response = match self.info_of(name) {
+            Some(info) => Response::Info(info.into()),
             None => Response::Refused(self.unknown_name()),
         };
         self.answer(asker, response);
+    }
+
+    fn history(&mut self, asker: Asker, name: petrel_wire::Name) {
+        if self.state.get(&name).is_some() {
+            self.open_stream(asker, Source::History { name, after: 0 });
+        } else {
+            let refusal = self.unknown_name();
+            self.refuse(asker, refusal);
+        }
     }
 
     /// Why there is no unikernel of some name.

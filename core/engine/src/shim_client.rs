@@ -209,8 +209,11 @@ impl Engine {
         self.volumes_lost();
         self.downloads_lost();
         self.images_lost();
-        self.creates_lost();
-        self.stops_lost();
+        self.learners_lost();
+        self.launches_lost();
+        self.endings_lost();
+        self.reaps_lost();
+        self.orders_lost();
     }
 
     pub(crate) fn reset_link(&mut self, why: &str) {
@@ -310,6 +313,7 @@ impl Engine {
                 if let Some(console) = self.console_of(instance) {
                     console.push(&data);
                     self.console_changed(instance);
+                    self.console_heard(instance, &data);
                 }
                 Ok(())
             }

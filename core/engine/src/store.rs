@@ -159,7 +159,7 @@ impl Engine {
     /// Whether it cannot go: a unikernel is made of it, or somebody is at it.
     fn image_is_used(&self, digest: Digest) -> bool {
         let at_it = self.uploads.contains_key(&digest) || self.images.is_looked_into(digest);
-        at_it || self.state.image_users(digest).next().is_some()
+        at_it || self.state.uses_image(digest)
     }
 
     /// The images that can go, the one that was of use last the last.

@@ -1,12 +1,12 @@
 //! Answers that come in pieces: consoles and listings. Each session has a credit of bytes in its queue; when
 //! it is used up its streams wait, in turn, and cost nobody else.
 
-use alloc::boxed::Box;
+use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    Digest, ExitStatus, Name,
-    limits::SESSION_QUEUE_BYTES,
-    operator::{Download, ImageResponse, Response, StoredImage, Unikernel, VolumeResponse},
+    Digest, ExitStatus, List, Name,
+    limits::{PAGE_ENTRIES_MAX, SESSION_QUEUE_BYTES},
+    operator::{Download, ImageResponse, Refusal, Response, StoredImage, Unikernel, VolumeResponse},
     shim::InstanceId,
 };
 
@@ -39,6 +39,8 @@ impl Stream {
 pub(crate) enum Source {
     /// The listing, from behind this name on.
     List { after: Option<Name> },
+    /// The generations of a unikernel with greater numbers than this.
+    History { name: Name, after: u32 },
     /// A console, from this position on, up to that one; without one it goes on until the unikernel has ended.
     Console { instance: InstanceId, cursor: u64, until: Option<u64> },
     /// A state file.
@@ -88,7 +90,11 @@ impl Engine {
                 }
             }
             Source::Download(id) => self.download_closed(id),
-            Source::List { .. } | Source::Volumes { .. } | Source::Images { .. } | Source::Export(_) => {}
+            Source::List { .. }
+            | Source::History { .. }
+            | Source::Volumes { .. }
+            | Source::Images { .. }
+            | Source::Export(_) => {}
         }
     }
 
@@ -129,6 +135,7 @@ impl Engine {
     fn step(&mut self, source: &mut Source) -> Step {
         match source {
             Source::List { after } => self.step_list(after),
+            Source::History { name, after } => self.step_history(name, after),
             Source::Console { instance, cursor, until } => self.step_console(*instance, cursor, *until),
             Source::Export(export) => match export.next() {
                 Some(data) => Step::Send(Response::StateData(data)),
@@ -141,8 +148,13 @@ impl Engine {
     }
 
     fn step_list(&self, after: &mut Option<Name>) -> Step {
-        let (page, more) = self.state.page(after.as_ref());
+        let mut rest = self.state.after(after.as_ref());
+        let names = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(name, _)| name);
+        let page: Vec<Unikernel> = names.filter_map(|name| self.brief(name)).collect();
+        let more = rest.next().is_some();
+        drop(rest);
         *after = page.last().map(|last| last.name.clone());
+        let page = List::try_from(page).unwrap_or_default();
         let response = Response::Listed { page, more };
         if more { Step::Send(response) } else { Step::End(None, response) }
     }
@@ -161,6 +173,15 @@ impl Engine {
         if more { Step::Send(response) } else { Step::End(None, response) }
     }
 
+    fn step_history(&self, name: &Name, after: &mut u32) -> Step {
+        let Some((generation, more)) = self.generation_after(name, *after) else {
+            return Step::End(None, Response::Refused(Refusal::NoSuchUnikernel));
+        };
+        *after = generation.number;
+        let response = Response::Generation { generation: generation.into(), more };
+        if more { Step::Send(response) } else { Step::End(None, response) }
+    }
+
     fn step_console(&self, instance: InstanceId, cursor: &mut u64, until: Option<u64>) -> Step {
         let next = self.consoles.get(&instance).and_then(|console| console.read(*cursor));
         match (next, until) {
@@ -170,9 +191,12 @@ impl Engine {
                 Step::Send(piece.into_response())
             }
             (None, Some(_)) => Step::End(None, Response::ConsoleEnd),
-            (None, None) => match self.state.by_id(instance).map(|unikernel| unikernel.ended()) {
-                Some(None) => Step::Wait,
-                ended => Step::End(ended.flatten().map(Response::Ended), Response::ConsoleEnd),
+            (None, None) => match self.state.by_id(instance) {
+                Some(unikernel) if !unikernel.is_at_rest() => Step::Wait,
+                unikernel => {
+                    let ended = unikernel.and_then(|unikernel| unikernel.ended());
+                    Step::End(ended.map(Response::Ended), Response::ConsoleEnd)
+                }
             },
         }
     }
@@ -183,6 +207,25 @@ impl Engine {
         for session in console.readers.clone() {
             self.pump(session);
         }
+    }
+
+    /// A unikernel goes on as another instance, and its console with it.
+    pub(crate) fn console_moved(&mut self, from: InstanceId, to: InstanceId) {
+        if from == to {
+            return;
+        }
+        let Some(console) = self.consoles.remove(&from) else { return };
+        for reader in &console.readers {
+            let streams = self.sessions.get_mut(reader).map(|session| session.streams.iter_mut());
+            for stream in streams.into_iter().flatten() {
+                if let Source::Console { instance, .. } = &mut stream.source
+                    && *instance == from
+                {
+                    *instance = to;
+                }
+            }
+        }
+        self.consoles.insert(to, console);
     }
 
     /// The unikernel is no more, nor is what it wrote: its readers are told what they miss.
@@ -237,7 +280,6 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
         Response::Listed { page, .. } => {
             ENVELOPE + page.iter().map(|entry: &Unikernel| BRIEF + entry.name.len()).sum::<usize>()
         }
-        Response::Host(_) | Response::Info(_) => LONG,
         Response::Download(Download::Data { data, .. }) => ENVELOPE + data.len(),
         Response::Volume(VolumeResponse::Listed { page, .. }) => {
             ENVELOPE + page.iter().map(|entry| BRIEF + entry.name.len()).sum::<usize>()
@@ -246,6 +288,7 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
             let names = |image: &StoredImage| image.names.iter().map(|name| name.len()).sum::<usize>();
             ENVELOPE + page.iter().map(|image| BRIEF + names(image)).sum::<usize>()
         }
+        Response::Host(_) | Response::Info(_) | Response::Generation { .. } => LONG,
         _ => ENVELOPE,
     }
 }
@@ -262,7 +305,7 @@ mod tests {
     use super::*;
     use crate::{
         Config, Input, Now, Peer,
-        record::{Record, Spec},
+        record::{Generation, Record, Spec},
     };
 
     /// What no answer shows: a client that follows and cancels without end takes up no room.
@@ -272,6 +315,8 @@ mod tests {
         let (instance, session) = (InstanceId(1), SessionId(1));
         let name: Name = "a".parse().unwrap();
         let spec = Spec {
+            supervision: Default::default(),
+            made_ms: 0,
             name: name.clone(),
             image: Digest([0; 32]),
             memory_mib: 32,
@@ -282,7 +327,8 @@ mod tests {
             monitor: "petrel-tender".parse().unwrap(),
             created_ms: 0,
         };
-        engine.state.apply(Record::Creating { instance, spec: spec.into(), taps: Vec::new() });
+        let generation = Generation { number: 1, faulty: false, spec: spec.into() };
+        engine.state.apply(Record::Created { instance, generation });
         let peer = Peer { name: "alice".into(), chain: Vec::new() };
         engine.handle(Now::default(), Input::SessionOpened { session, peer });
         let send = |engine: &mut Engine, request| {

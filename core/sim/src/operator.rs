@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use petrel_wire::{
     Blob, Digest, List, Name,
-    operator::{Block, Create, DeviceKind, Net, Request},
+    operator::{Block, Create, DeviceKind, Net, Request, Supervision},
 };
 
 use crate::{
@@ -258,6 +258,8 @@ fn wish(plan: &Plan, model: &Model, random: &mut Random) -> Create {
         nets,
         blocks,
         args: List::try_from(vec![Blob::try_from(args).unwrap_or_default()]).unwrap_or_default(),
+        supervision: Supervision::default(),
+        force: false,
     }
 }
 

@@ -32,8 +32,7 @@ fn worlds_get_everywhere() {
         Listed";
     let refusals = "Arguments BridgeUnknown CpuUnknown DeviceMissing DeviceTwice DeviceUnknown DigestMismatch \
         FrameTooLong Full(Requests) Full(Unikernels) Full(Uploads) HelloExpected IdInUse ImageSize Malformed Memory \
-        NameTaken NoMonitor NoSuchImage NoSuchUnikernel NotAnImage Shim ShimAway UnexpectedChunk VolumeInUse \
-        VolumeUnknown";
+        NameTaken NoMonitor NoSuchImage NoSuchUnikernel NotAnImage Shim ShimAway UnexpectedChunk Volume";
     let faults = "both-crash guest-hangs host-fails link-breaks link-stalls plane-crashes plane-crashes-midway \
         power-fails shim-crashes shim-crashes-midway time-leaps wall-jumps";
     let refusals = refusals.split_whitespace().map(|refusal| format!("Refused({refusal})"));

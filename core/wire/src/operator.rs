@@ -10,11 +10,17 @@
 //! | `Hello` | `Hello` |
 //! | `Host` | `Host` |
 //! | `ImagePush` | `ImageStored` at once if the host has it; else `ImageWanted`, then after the last `ImageChunk` (same `id`) `ImageStored` |
-//! | `Create` | `Created` when the monitor's process runs |
+//! | `Create` | `Created` when the monitor's process runs, or at once when it is started after others that are not ready |
 //! | `List` | one or more `Listed`, the last with `more: false` |
 //! | `Info` | `Info` |
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
+//! | `Start` | `Started` when the monitor's process runs, or at once when it waits for others |
+//! | `Stop` | `Stopped` when the monitor's process has ended |
+//! | `Restart` | `Started` when the new monitor's process runs; if it cannot be started as changed, it is as before |
+//! | `Update` | `Updated` when the new generation is ready, or has run through the window; else the earlier one is back |
+//! | `Rollback` | `Updated` when the monitor's process of the earlier generation runs |
+//! | `History` | one or more `Generation`, the last with `more: false` |
 //! | `StateExport` | `StateData`…, then `StateExported` |
 //! | `StateImport` | `StateWanted`, then after the last `StateChunk` (same `id`) `StateImported` |
 //! | `Image(…)` | `Image(…)`, pages of `Image(Listed)`, or a `Download` |
@@ -25,6 +31,7 @@
 
 mod images;
 mod journal;
+mod supervise;
 mod volumes;
 
 use alloc::boxed::Box;
@@ -34,6 +41,9 @@ pub use journal::{Journal, ReadOnly, StateFault};
 pub use volumes::{Download, Volume, VolumeRefusal, VolumeRequest, VolumeResponse, VolumeState};
 
 use serde::{Deserialize, Serialize};
+pub use supervise::{
+    Change, GenerationInfo, Liveness, Restart, RestartWhen, Setback, Supervision, Watching, Wish,
+};
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
@@ -85,6 +95,36 @@ pub enum Request {
     /// Ends the stream or the upload with this `id`.
     Cancel,
 
+    // What is kept running.
+    /// Starts a unikernel that is stopped or has ended, at once.
+    Start(Name),
+    /// Ends a unikernel and keeps it, stopped.
+    Stop(Name),
+    /// Ends a unikernel and starts it anew, as a new generation if anything is changed.
+    Restart {
+        /// Which.
+        name: Name,
+        /// What is new.
+        change: Box<Change>,
+    },
+    /// Makes a new generation of a unikernel, and goes back to the present one unless it does well.
+    Update {
+        /// Which.
+        name: Name,
+        /// What is new.
+        change: Box<Change>,
+        /// How long it has to get ready or, without a readiness probe, not to end, in seconds.
+        window_s: u32,
+    },
+    /// Goes back to an earlier generation.
+    Rollback {
+        /// Which.
+        name: Name,
+        /// To which generation; to the latest earlier one that has not failed if `None`.
+        generation: Option<u32>,
+    },
+    /// The generations of a unikernel, the oldest first.
+    History(Name),
     // The journal.
     /// All that the control plane keeps, as a state file.
     StateExport,
@@ -131,6 +171,10 @@ pub struct Create {
     pub blocks: List<Block, BLOCKS_MAX>,
     /// Its arguments.
     pub args: List<Blob<CMDLINE_BYTES_MAX>, ARGS_MAX>,
+    /// How it is watched over.
+    pub supervision: Supervision,
+    /// If there is one of this name, make this its new generation.
+    pub force: bool,
 }
 
 /// A network device and where it is plugged in.
@@ -194,6 +238,19 @@ pub enum Response {
     Destroyed,
     /// The request was not carried out, and this is why.
     Refused(Refusal),
+    /// The unikernel runs, or will when those that it is started after are ready.
+    Started(Box<Unikernel>),
+    /// The unikernel is stopped.
+    Stopped(Box<Unikernel>),
+    /// The unikernel has another generation.
+    Updated(Box<Unikernel>),
+    /// A generation.
+    Generation {
+        /// Which.
+        generation: Box<GenerationInfo>,
+        /// Whether another follows.
+        more: bool,
+    },
 
     // The journal.
     /// The next bytes of the state file.
@@ -273,8 +330,16 @@ pub struct Unikernel {
     pub memory_mib: u32,
     /// When it was created: the host's clock, in milliseconds since 1970.
     pub created_ms: u64,
-    /// When it ended, in milliseconds since 1970, if it has and somebody saw it.
+    /// When it last ended, in milliseconds since 1970, if it has and somebody saw it.
     pub ended_ms: Option<u64>,
+    /// What it is wanted to be.
+    pub wish: Wish,
+    /// The number of its generation.
+    pub generation: u32,
+    /// How often it was started again after it had ended by itself.
+    pub restarts: u32,
+    /// How it last ended, if it has.
+    pub last_exit: Option<ExitStatus>,
 }
 
 /// What a unikernel is doing.
@@ -286,8 +351,20 @@ pub enum State {
     Running,
     /// It is being stopped.
     Stopping,
-    /// It has ended.
+    /// It has ended, and stays so.
     Ended(ExitStatus),
+    /// It is started when others are ready.
+    Waiting,
+    /// Its monitor runs, and its readiness probe has succeeded.
+    Ready,
+    /// It has ended, and is started again after a while.
+    BackOff,
+    /// It ends again and again soon after it was started; it is still started, but rarely.
+    CrashLoop,
+    /// It could not be started, and is tried again after a while.
+    Failed,
+    /// It is stopped.
+    Stopped,
 }
 
 /// A unikernel, whole.
@@ -307,6 +384,8 @@ pub struct UnikernelInfo {
     pub monitor: Label,
     /// The monitor's process on the host; 0 when it has none.
     pub pid: u32,
+    /// How it is watched over.
+    pub watching: Watching,
 }
 
 /// Why a request was not carried out. Nothing of it is left behind.
@@ -394,6 +473,15 @@ pub enum Refusal {
     /// Unikernels are made of this image, or can go back to it: the first of them. None if somebody uploads it, or it is
     /// being looked into.
     ImageInUse(List<Name, IMAGE_USERS_MAX>),
+    /// The host's memory is given to others.
+    MemoryGiven {
+        /// What the host has, in MiB.
+        host_mib: u64,
+        /// What of it is given to other unikernels, in MiB.
+        given_mib: u64,
+        /// What was asked, in MiB.
+        asked_mib: u32,
+    },
     /// The arguments, joined by spaces, exceed Solo5's command line, or one has a NUL.
     Arguments {
         /// The most, in bytes.
@@ -409,6 +497,36 @@ pub enum Refusal {
     ShimAway,
     /// The shim could not do it.
     Shim(crate::shim::Fault),
+    /// The monitor that ran it is no longer offered by this host.
+    MonitorUnknown(Label),
+    /// Its monitor was killed and has not ended in so many seconds. It is what was asked for as soon as it has.
+    NotEnding {
+        /// How long it was waited for.
+        seconds: u32,
+    },
+
+    // What is kept running.
+    /// It cannot be started after a unikernel that there is not.
+    AfterUnknown(Name),
+    /// It would wait for itself, by way of this one.
+    AfterCycle(Name),
+    /// There is no such generation of it to go back to.
+    NoSuchGeneration,
+    /// The new generation did not do well: it is what it was.
+    RolledBack {
+        /// The generation that was given up.
+        failed: u32,
+        /// The one that is back.
+        generation: u32,
+        /// What was wrong.
+        why: Setback,
+    },
+    /// Another request about the same unikernel came meanwhile, and holds.
+    Superseded,
+    /// It is being destroyed.
+    BeingDestroyed,
+    /// The interval or the number of failures of a liveness probe, or an update's window, is out of its bounds.
+    Supervision,
 
     // The journal.
     /// Changes cannot be kept, so none is made.

@@ -16,6 +16,7 @@ use crate::{
     Config, Engine, Level, Output, StateDevice,
     record::{Durability, Record},
     shim_client::Nonsense,
+    state::Before,
 };
 
 use alloc::{
@@ -43,6 +44,7 @@ impl Engine {
         let mut engine = Self::with_journal(config, recovered.journal);
         engine.state = recovered.state;
         engine.number_from_state();
+        engine.watch_anew();
         engine.outputs.extend(recovered.repair);
         let level = if engine.journal.read_only().is_some() { Level::Error } else { Level::Info };
         engine.log(level, format!("state: {}", recovered.found));
@@ -132,13 +134,33 @@ impl Engine {
         }
         for undo in undo.into_iter().rev() {
             match undo {
-                Undo::Record(record) => self.state.apply(record),
-                Undo::State(state) => self.state = *state,
+                Undo::Change(before) => self.restore(before),
+                Undo::State(state) => {
+                    self.state = *state;
+                    self.watch_anew();
+                }
             }
         }
         let waiting = self.journal.waiting;
         self.journal.forget(waiting);
         self.journal.undo.clear();
+    }
+}
+
+impl Engine {
+    fn restore(&mut self, before: Before) {
+        let name = match &before {
+            Before::Unikernel { name, .. } => name.clone(),
+            Before::Volume(_) => return self.state.restore(before),
+        };
+        let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
+        self.state.restore(before);
+        match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
+            (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
+            (Some(_), None) => drop(self.watch(&name)),
+            (None, _) => drop(self.unwatch(&name)),
+        }
+        self.taken_back(&name);
     }
 }
 
@@ -155,7 +177,6 @@ fn changes(request: &Request) -> bool {
         Request::ImagePush { .. }
         | Request::Create(_)
         | Request::Destroy(_)
-        | Request::StateImport { .. }
         | Request::Image(ImageRequest::Remove(_) | ImageRequest::Collect) => true,
         Request::Volume(request) => match request {
             VolumeRequest::Create { .. }
@@ -169,12 +190,19 @@ fn changes(request: &Request) -> bool {
             | VolumeRequest::Chunk { .. }
             | VolumeRequest::PushEnd => false,
         },
+        | Request::Start(_)
+        | Request::Stop(_)
+        | Request::Restart { .. }
+        | Request::Update { .. }
+        | Request::Rollback { .. }
+        | Request::StateImport { .. } => true,
         Request::Hello(_)
         | Request::Host
         | Request::List
         | Request::Info(_)
         | Request::Console { .. }
         | Request::Cancel
+        | Request::History(_)
         | Request::StateExport
         | Request::Image(ImageRequest::List | ImageRequest::Pull(_))
         // They belong to a request that was taken in.
@@ -188,6 +216,9 @@ fn acknowledges(response: &Response) -> bool {
     match response {
         Response::ImageStored(_)
         | Response::Created(_)
+        | Response::Started(_)
+        | Response::Stopped(_)
+        | Response::Updated(_)
         | Response::Destroyed
         | Response::StateImported { .. }
         | Response::Image(ImageResponse::Removed | ImageResponse::Collected { .. })
@@ -203,6 +234,7 @@ fn acknowledges(response: &Response) -> bool {
         | Response::ConsoleMissed(_)
         | Response::Ended(_)
         | Response::ConsoleEnd
+        | Response::Generation { .. }
         | Response::Refused(_)
         | Response::StateData(_)
         | Response::StateExported { .. }

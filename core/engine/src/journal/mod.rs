@@ -20,7 +20,7 @@ use crate::{
     Output,
     limits::{BATCH_BYTES_MAX, LOG_BYTES_MIN, LOG_PER_SNAPSHOT, RECORD_WAIT_NS, RECORDS_WAITING_MAX},
     record::{Durability, Record},
-    state::State,
+    state::{Before, State},
 };
 use layout::{BATCH_HEADER_BYTES, Geometry, Header, encode_batch};
 
@@ -58,7 +58,7 @@ pub(crate) struct Journal {
 /// Takes something back.
 #[derive(Debug)]
 enum Undo {
-    Record(Record),
+    Change(Before),
     State(Box<State>),
 }
 
@@ -133,7 +133,7 @@ impl Journal {
             Durability::Before { grows } => {
                 self.urgent = true;
                 self.grows |= grows;
-                self.undo.extend(state.undo(record).map(Undo::Record));
+                self.undo.extend(state.before(record).map(Undo::Change));
             }
         }
         // Nothing that can be serialised fails to be.

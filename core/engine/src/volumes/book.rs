@@ -22,7 +22,7 @@ pub(crate) enum VolumeRecord {
 }
 
 /// A volume.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Volume {
     pub bytes: u64,
     pub phase: Phase,
@@ -51,7 +51,7 @@ pub(crate) enum File {
 }
 
 /// All volumes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Book {
     volumes: BTreeMap<Name, Volume>,
     /// The sum of their sizes.

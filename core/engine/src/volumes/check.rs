@@ -3,7 +3,7 @@
 use petrel_wire::{
     Name,
     limits::{TRANSFERS_MAX, VOLUME_BLOCK_BYTES, VOLUME_BYTES_MAX, VOLUMES_MAX},
-    operator::{Create, Refusal, Table, VolumeRefusal},
+    operator::{Block, Refusal, Table, VolumeRefusal},
 };
 
 use super::{File, Phase};
@@ -67,21 +67,28 @@ impl Engine {
     }
 
     pub(super) fn check_volume_free(&self, name: &Name) -> Result<(), Refusal> {
-        match self.state.volume_user(name) {
-            Some(user) => Err(VolumeRefusal::InUse { volume: name.clone(), user: Some(user) }.into()),
+        match self.state.volume_holder(name) {
+            Some(user) => Err(VolumeRefusal::InUse { volume: name.clone(), user: Some(user.clone()) }.into()),
             None => Ok(()),
         }
     }
 
-    /// Whether a unikernel may have the volumes that it is given.
-    pub(crate) fn check_volumes(&self, create: &Create) -> Result<(), Refusal> {
-        for (i, block) in create.blocks.iter().enumerate() {
-            if create.blocks.iter().take(i).any(|earlier| earlier.volume == block.volume) {
-                let (volume, user) = (block.volume.clone(), Some(create.name.clone()));
+    /// Whether the unikernel `name` may have the volumes that it is given. What it holds itself it may have again.
+    pub(crate) fn check_volumes(&self, name: &Name, blocks: &[Block]) -> Result<(), Refusal> {
+        for (i, Block { volume, .. }) in blocks.iter().enumerate() {
+            if blocks.iter().take(i).any(|earlier| earlier.volume == *volume) {
+                let (volume, user) = (volume.clone(), Some(name.clone()));
                 return Err(VolumeRefusal::InUse { volume, user }.into());
             }
-            self.check_volume(&block.volume)?;
-            self.check_volume_free(&block.volume)?;
+            let own = self.state.volume_holder(volume) == Some(name);
+            match self.check_volume(volume) {
+                // What is held can only be growing.
+                Err(Refusal::Volume(VolumeRefusal::Busy(_))) if own => continue,
+                checked => checked?,
+            };
+            if !own {
+                self.check_volume_free(volume)?;
+            }
         }
         Ok(())
     }

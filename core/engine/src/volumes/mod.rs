@@ -307,7 +307,7 @@ impl Engine {
                 }
                 VolumeRefusal::Missing(volume)
             }
-            Fault::InUse => VolumeRefusal::InUse { volume, user: self.state.volume_user(name) },
+            Fault::InUse => VolumeRefusal::InUse { volume, user: self.state.volume_holder(name).cloned() },
             Fault::Exists => VolumeRefusal::Taken(volume),
             fault => return Refusal::Shim(fault),
         })
@@ -370,10 +370,15 @@ impl Engine {
 
     // Reading.
 
-    pub(crate) fn watch(&self, name: &Name) -> Option<Watch> {
+    pub(crate) fn watch_volume(&self, name: &Name) -> Option<Watch> {
         let volume = self.state.volumes.get(name)?;
         let (edition, last_user) = (volume.edition, volume.last_user);
-        Some(Watch { name: name.clone(), edition, unused: self.state.volume_user(name).is_none(), last_user })
+        Some(Watch {
+            name: name.clone(),
+            edition,
+            unused: self.state.volume_holder(name).is_none(),
+            last_user,
+        })
     }
 
     /// Why what is being read is not what it was; nothing if it is, but for what a unikernel writes.
@@ -386,7 +391,7 @@ impl Engine {
     pub(crate) fn stayed_unused(&self, watch: &Watch) -> bool {
         let volume = self.state.volumes.get(&watch.name);
         let no_other = volume.is_some_and(|volume| volume.last_user == watch.last_user);
-        watch.unused && no_other && self.state.volume_user(&watch.name).is_none()
+        watch.unused && no_other && self.state.volume_holder(&watch.name).is_none()
     }
 
     // The link.
@@ -414,7 +419,7 @@ impl Engine {
             (Phase::Kept, _) => VolumeState::Ready,
         };
         let disk_bytes = if let File::There { disk_bytes } = volume.file { Some(disk_bytes) } else { None };
-        let user = self.state.volume_user(name);
+        let user = self.state.volume_holder(name).cloned();
         Some(Shown { name: name.clone(), bytes: volume.bytes, disk_bytes, state, user })
     }
 }

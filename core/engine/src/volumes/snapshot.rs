@@ -55,7 +55,7 @@ impl Engine {
         self.check_transfers()?;
         let bytes = self.check_volume(&name)?;
         self.check_new_volume(&new, bytes)?;
-        let Some(from) = self.watch(&name) else { return Err(VolumeRefusal::Unknown(name).into()) };
+        let Some(from) = self.watch_volume(&name) else { return Err(VolumeRefusal::Unknown(name).into()) };
         self.record(VolumeRecord::Creating { name: new.clone(), bytes });
         let draft = self.volumes.new_draft();
         let op = VolumeOp::Create { volume: draft.clone(), bytes };

@@ -39,6 +39,8 @@ pub struct Host {
     pub spawned: Vec<Spawn>,
     /// Guests that end as soon as they are started.
     pub brief_guests: bool,
+    /// The kernel does not let go of what was killed.
+    pub immortal: bool,
 }
 
 impl Host {
@@ -68,6 +70,7 @@ impl Host {
             killed: BTreeSet::new(),
             spawned: Vec::new(),
             brief_guests: false,
+            immortal: false,
         };
         host.put_volume("data", vec![0; 4096]);
         host.put_volume("more", vec![0; 4096]);
@@ -240,6 +243,9 @@ impl Host {
 
     /// Killed monitors end. Returns whether there were any.
     pub fn reap(&mut self) -> bool {
+        if self.immortal {
+            return false;
+        }
         let killed = std::mem::take(&mut self.killed);
         let still_running = |instance: &InstanceId| self.ledger.running(*instance).is_some();
         let killed: Vec<_> = killed.into_iter().filter(still_running).collect();

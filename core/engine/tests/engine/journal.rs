@@ -283,7 +283,13 @@ fn whichever_write_fails_what_was_acknowledged_is_on_the_disk() {
             match world.ask(session, id, request) {
                 Response::Created(_) => drop(acknowledged.insert(name)),
                 Response::Destroyed => drop(acknowledged.remove(&name)),
-                Response::Refused(Refusal::ReadOnly(_)) => refused += 1,
+                Response::Refused(Refusal::ReadOnly(_)) => {
+                    refused += 1;
+                    // It may be on the disk that it shall be gone, and not that it is.
+                    if gone {
+                        acknowledged.remove(&name);
+                    }
+                }
                 Response::Info(_) | Response::Refused(Refusal::NoSuchUnikernel) => {}
                 other => panic!("{other:?}"),
             }
