@@ -77,8 +77,6 @@ pub const VOLUMES_MAX: usize = 1024;
 pub const VOLUME_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024 * 1024;
 /// A volume's size is a multiple of this, the block of a block device, in bytes.
 pub const VOLUME_BLOCK_BYTES: u64 = 512;
-/// What the shim copies of a volume at once, in bytes.
-pub const VOLUME_COPY_BYTES_MAX: u64 = 256 * 1024;
 /// Volumes that are pushed, pulled or copied, and images that are downloaded, at once on one host.
 pub const TRANSFERS_MAX: usize = 16;
 /// Entries of one page of the images.

@@ -1,5 +1,5 @@
-//! A new volume that is the same as another: by sharing its blocks where the file system can, else by copying them. It is
-//! made as a draft, so that no half of one is ever taken for a volume.
+//! A new volume that is the same as another: by sharing its blocks where the file system can, else by copying them
+//! piece by piece. It is made as a draft, so that no half of one is ever taken for a volume.
 
 use petrel_wire::{
     Name, VolumeName,
@@ -31,8 +31,13 @@ enum Phase {
     /// The draft is being made.
     Creating,
     Cloning,
-    /// All before `next` is the same; so much of it is not durable yet.
-    Copying {
+    /// All before `next` is the same; so much of it is not durable yet. The next piece is read.
+    Reading {
+        next: u64,
+        unsynced: u64,
+    },
+    /// It is written; then this is so.
+    Writing {
         next: u64,
         unsynced: u64,
     },
@@ -73,7 +78,7 @@ impl Engine {
         match (*phase, result) {
             // The file system cannot share blocks.
             (Phase::Cloning, Err(_)) => self.snapshot_copies(id, 0, 0),
-            (Phase::Copying { .. }, Err(fault)) => {
+            (Phase::Reading { .. }, Err(fault)) => {
                 let refusal = self.volume_fault(&from, fault);
                 self.snapshot_fails(id, refusal);
             }
@@ -83,14 +88,22 @@ impl Engine {
                 self.snapshot_asks(id, Phase::Cloning, op);
             }
             (Phase::Cloning, Ok(Reply::Done)) => self.snapshot_renames(id),
-            (Phase::Copying { next: before, unsynced }, Ok(Reply::Copied { next })) => {
-                if next > before || next >= bytes {
-                    self.snapshot_copies(id, next, unsynced.saturating_add(next.saturating_sub(before)));
-                } else {
-                    // It has become shorter, by somebody's hand.
+            (Phase::Reading { next, unsynced }, Ok(Reply::Extent { offset, data })) => {
+                let end = offset.saturating_add(data.len() as u64);
+                if offset < next {
+                    return Err(Nonsense("another part of a volume than was asked for"));
+                } else if offset >= bytes {
+                    self.snapshot_copies(id, bytes, unsynced);
+                } else if data.is_empty() || end > bytes {
+                    // It has become shorter or longer, by somebody's hand.
                     self.snapshot_fails(id, VolumeRefusal::Changed(from).into());
+                } else {
+                    let unsynced = unsynced.saturating_add(data.len() as u64);
+                    let op = VolumeOp::Write { volume: draft, offset, data };
+                    self.snapshot_asks(id, Phase::Writing { next: end, unsynced }, op);
                 }
             }
+            (Phase::Writing { next, unsynced }, Ok(Reply::Done)) => self.snapshot_copies(id, next, unsynced),
             (Phase::Syncing { next }, Ok(Reply::Done)) => self.snapshot_copies(id, next, 0),
             (Phase::Renaming, Ok(Reply::Done)) => {
                 self.record(VolumeRecord::Kept(new));
@@ -132,8 +145,8 @@ impl Engine {
         } else if unsynced >= SYNC_BYTES {
             self.snapshot_asks(id, Phase::Syncing { next }, VolumeOp::Sync(to));
         } else {
-            let op = VolumeOp::Copy { from, to, offset: next };
-            self.snapshot_asks(id, Phase::Copying { next, unsynced }, op);
+            let op = VolumeOp::Read { volume: from, offset: next };
+            self.snapshot_asks(id, Phase::Reading { next, unsynced }, op);
         }
     }
 

@@ -113,18 +113,13 @@ fn no_bytes_of_a_shim_hurt_anybody() {
             world.send(session, 5 * round + 4, Request::Volume(VolumeRequest::List));
             let id = world.requests.front().map_or(0, |request| request.id);
             let mut samples: Vec<Vec<u8>> = world.host.sent.iter().map(encoded).collect();
-            let file = |volume: &str| VolumeFile {
-                volume: volume.parse().unwrap(),
-                bytes: 512,
-                disk_bytes: 0,
-                attached: false,
-            };
+            let file =
+                |volume: &str| VolumeFile { volume: volume.parse().unwrap(), bytes: 512, disk_bytes: 0 };
             let volumes = vec![file("data"), file("stray"), file("~1")].try_into().unwrap();
             for reply in [
                 Reply::Done,
                 Reply::Stored,
                 Reply::Spawned { pid: 3 },
-                Reply::Copied { next: 5 },
                 Reply::Extent { offset: 3, data: vec![7; 100].try_into().unwrap() },
                 Reply::Volumes { page: volumes, more: random.below(2) == 0 },
                 Reply::Images { page: vec![(digest, 7)].try_into().unwrap(), more: false },

@@ -5,17 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use petrel_shim::{
     check::{Refusal, check},
-    ledger::{Ledger, Record, State, Tap, Upload},
+    ledger::{Ledger, Record},
 };
 use petrel_wire::{
     Blob, Digest, ExitStatus, VolumeName,
-    limits::{
-        CHUNK_BYTES_MAX, CONSOLE_BYTES_MAX, PAGE_ENTRIES_MAX, SHIM_VERSION, TAG_BYTES_MAX,
-        VOLUME_COPY_BYTES_MAX,
-    },
+    limits::{CHUNK_BYTES_MAX, CONSOLE_BYTES_MAX, PAGE_ENTRIES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
     shim::{
-        Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Monitor, Op, Reply, Request, Spawn,
-        TapId, VolumeFile, VolumeOp,
+        Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Listed, Monitor, Op, Reply, Request,
+        Spawn, TapId, VolumeFile, VolumeOp,
     },
 };
 
@@ -24,7 +21,9 @@ pub type Applies = fn(&Op) -> bool;
 
 pub struct Host {
     pub facts: Facts,
-    pub ledger: Ledger<(), (), Vec<u8>>,
+    pub ledger: Ledger,
+    /// What has come of the images on their way.
+    received: BTreeMap<Digest, Vec<u8>>,
     pub images: BTreeMap<Digest, Vec<u8>>,
     pub volumes: BTreeMap<VolumeName, Vec<u8>>,
     /// Its file system can share blocks.
@@ -62,6 +61,7 @@ impl Host {
                 monitors: monitors.try_into().unwrap(),
             },
             ledger: Ledger::default(),
+            received: BTreeMap::new(),
             images: BTreeMap::new(),
             volumes: BTreeMap::new(),
             shares_blocks: false,
@@ -142,18 +142,20 @@ impl Host {
                 return Ok(Reply::Stored);
             }
             Op::ImageBegin { digest, bytes } => {
-                self.ledger.uploads.insert(digest, Upload { bytes, received: 0, file: Vec::new() });
+                self.ledger.uploads.insert(digest, bytes);
+                self.received.insert(digest, Vec::new());
             }
             Op::ImageChunk { digest, data } => {
-                if let Some(upload) = self.ledger.uploads.get_mut(&digest) {
-                    upload.received += data.len() as u64;
-                    upload.file.extend_from_slice(&data);
+                if let Some(left) = self.ledger.uploads.get_mut(&digest) {
+                    *left -= data.len() as u64;
+                    self.received.entry(digest).or_default().extend_from_slice(&data);
                 }
             }
             Op::ImageCommit(digest) => {
-                let upload = self.ledger.uploads.remove(&digest).unwrap();
-                assert_eq!(crate::image::digest(&upload.file), digest, "the control plane has checked it");
-                self.store(upload.file);
+                self.ledger.uploads.remove(&digest);
+                let image = self.received.remove(&digest).unwrap();
+                assert_eq!(crate::image::digest(&image), digest, "the control plane has checked it");
+                self.store(image);
             }
             Op::ImageAbort(digest) => drop(self.ledger.uploads.remove(&digest)),
             Op::ImageRead { digest, offset, bytes } => {
@@ -167,12 +169,12 @@ impl Host {
             }
             Op::ImageList { after } => return Ok(self.image_page(after)),
             Op::Volume(op) => return self.volume_op(op),
-            Op::TapCreate { tap, .. } => drop(self.ledger.taps.insert(tap, Tap::Free(()))),
+            Op::TapCreate { tap, .. } => drop(self.ledger.taps.insert(tap, None)),
             Op::TapDestroy(tap) => drop(self.ledger.taps.remove(&tap)),
             Op::Spawn(spawn) => return self.spawn(*spawn),
             Op::Kill(instance) => {
                 // The end comes after the answer.
-                if self.ledger.running(instance).is_some() {
+                if self.is_running(instance) {
                     self.killed.insert(instance);
                 }
             }
@@ -207,13 +209,6 @@ impl Host {
                 let content = self.volumes[&from].clone();
                 self.put_volume(&to, content);
             }
-            VolumeOp::Copy { from, to, offset } => {
-                let (from, to) = (self.volumes[&from].clone(), self.volumes.get_mut(&to).unwrap());
-                let start = data_from(&from, offset).min(to.len());
-                let next = to.len().min(start + VOLUME_COPY_BYTES_MAX as usize).min(from.len());
-                to[start..next].copy_from_slice(&from[start..next]);
-                return Ok(Reply::Copied { next: next as u64 });
-            }
             VolumeOp::Read { volume, offset } => {
                 let content = &self.volumes[&volume];
                 let start = data_from(content, offset);
@@ -232,7 +227,6 @@ impl Host {
                     bytes: content.len() as u64,
                     disk_bytes: content.chunks(BLOCK).filter(|block| !is_hole(block)).count() as u64
                         * BLOCK as u64,
-                    attached: self.ledger.volumes.contains(volume),
                 });
                 let page = page.collect::<Vec<_>>().try_into().unwrap();
                 return Ok(Reply::Volumes { page, more: rest.next().is_some() });
@@ -247,18 +241,22 @@ impl Host {
             return false;
         }
         let killed = std::mem::take(&mut self.killed);
-        let still_running = |instance: &InstanceId| self.ledger.running(*instance).is_some();
+        let still_running = |instance: &InstanceId| self.is_running(*instance);
         let killed: Vec<_> = killed.into_iter().filter(still_running).collect();
         killed.iter().for_each(|&instance| self.end(instance, ExitStatus::Signal(9)));
         !killed.is_empty()
+    }
+
+    fn is_running(&self, instance: InstanceId) -> bool {
+        self.ledger.monitor(instance).is_some_and(|record| record.listed.exited.is_none())
     }
 
     fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Fault> {
         let pid = 1000 + u32::try_from(self.spawned.len()).unwrap();
         let taps: Vec<TapId> = spawn.nets.iter().map(|net| net.tap).collect();
         let volumes: Vec<_> = spawn.blocks.iter().map(|block| block.volume.clone()).collect();
-        let record = record(pid, taps, volumes, spawn.tag.clone());
-        self.ledger.started(spawn.instance, record, ());
+        let record = record(spawn.instance, pid, taps, volumes, spawn.tag.clone());
+        self.ledger.started(record);
         self.spawned.push(spawn);
         Ok(Reply::Spawned { pid })
     }
@@ -273,8 +271,8 @@ impl Host {
 
     /// A monitor that no control plane of ours has started.
     pub fn start_foreign(&mut self, instance: InstanceId, taps: &[TapId], tag: &[u8]) {
-        let record = record(7, taps.to_vec(), Vec::new(), Blob::try_from(tag).unwrap());
-        self.ledger.started(instance, record, ());
+        let record = record(instance, 7, taps.to_vec(), Vec::new(), Blob::try_from(tag).unwrap());
+        self.ledger.started(record);
     }
 
     /// A guest writes to its console.
@@ -306,11 +304,11 @@ impl Host {
 
     /// The taps that no monitor has.
     pub fn free_taps(&self) -> usize {
-        self.ledger.taps.values().filter(|tap| matches!(tap, Tap::Free(()))).count()
+        self.ledger.taps.values().filter(|tap| tap.is_none()).count()
     }
 
     pub fn running(&self) -> Vec<InstanceId> {
-        let running = self.ledger.monitors.iter().filter(|(_, m)| matches!(m.state, State::Running(())));
+        let running = self.ledger.monitors.iter().filter(|(_, m)| m.listed.exited.is_none());
         running.map(|(id, _)| *id).collect()
     }
 }
@@ -331,13 +329,17 @@ fn data_from(content: &[u8], offset: u64) -> usize {
     }
 }
 
-fn record(pid: u32, taps: Vec<TapId>, volumes: Vec<VolumeName>, tag: Blob<TAG_BYTES_MAX>) -> Record {
+fn record(
+    instance: InstanceId,
+    pid: u32,
+    taps: Vec<TapId>,
+    volumes: Vec<VolumeName>,
+    tag: Blob<TAG_BYTES_MAX>,
+) -> Record {
+    let taps = taps.try_into().unwrap();
     Record {
-        pid,
-        started: Default::default(),
-        uid: None,
-        taps: taps.try_into().unwrap(),
+        listed: Listed { instance, pid, exited: None, taps, tag },
         volumes: volumes.try_into().unwrap(),
-        tag,
+        ..Record::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use petrel_engine::SessionId;
 use petrel_wire::{
-    limits::{TRANSFERS_MAX, VOLUME_COPY_BYTES_MAX},
+    limits::{CHUNK_BYTES_MAX, TRANSFERS_MAX},
     operator::{Refusal, Request, Response, Table, VolumeRefusal, VolumeResponse, VolumeState},
     shim::{Fault, Op, VolumeOp},
 };
@@ -255,7 +255,7 @@ fn a_snapshot_is_the_same_and_one_by_shared_blocks_is_so_while_a_unikernel_write
 #[test]
 fn a_snapshot_is_copied_in_steps_and_others_are_served_between_them() {
     let (mut world, session) = given_no_volumes();
-    let bytes = content(40 * VOLUME_COPY_BYTES_MAX as usize, 2);
+    let bytes = content(40 * CHUNK_BYTES_MAX, 2);
     world.ask(session, 1, make("a", bytes.len() as u64));
     *world.host.volume("a") = bytes.clone();
     let other = world.client();
@@ -275,9 +275,10 @@ fn a_snapshot_is_copied_in_steps_and_others_are_served_between_them() {
 
 #[test]
 fn a_snapshot_that_fails_or_whose_source_changes_leaves_nothing() {
-    let copy = |op: &Op| matches!(op, Op::Volume(VolumeOp::Copy { .. }));
+    let read = |op: &Op| matches!(op, Op::Volume(VolumeOp::Read { .. }));
+    let write = |op: &Op| matches!(op, Op::Volume(VolumeOp::Write { .. }));
     let rename = |op: &Op| matches!(op, Op::Volume(VolumeOp::Rename { .. }));
-    for step in [copy as fn(&Op) -> bool, rename] {
+    for step in [read as fn(&Op) -> bool, write, rename] {
         let (mut world, session) = given_no_volumes();
         world.ask(session, 1, make("a", MIB));
         push_whole(&mut world, session, 2, "a", &content(MIB as usize, 1));

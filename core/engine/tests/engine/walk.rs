@@ -163,7 +163,7 @@ impl Walk {
             |op| matches!(op, Op::Spawn(_)),
             |op| matches!(op, Op::ImageRemove(_)),
             |op| matches!(op, Op::Volume(VolumeOp::Create { .. })),
-            |op| matches!(op, Op::Volume(VolumeOp::Write { .. } | VolumeOp::Copy { .. })),
+            |op| matches!(op, Op::Volume(VolumeOp::Write { .. } | VolumeOp::Read { .. })),
             |op| matches!(op, Op::Volume(VolumeOp::Remove(_) | VolumeOp::Resize { .. })),
             |op| matches!(op, Op::Volume(VolumeOp::Rename { .. } | VolumeOp::Sync(_))),
         ];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use petrel_wire::{
     Blob, Digest, VolumeName,
-    limits::{CHUNK_BYTES_MAX, PAGE_ENTRIES_MAX, VOLUME_COPY_BYTES_MAX},
+    limits::{CHUNK_BYTES_MAX, PAGE_ENTRIES_MAX},
     shim::{Reply, VolumeFile, VolumeOp},
 };
 
@@ -39,14 +39,6 @@ impl Host {
                 let content = self.volumes.get(&from)?.clone();
                 self.volumes.insert(to, content);
             }
-            VolumeOp::Copy { from, to, offset } => {
-                let from = self.volumes.get(&from)?.clone();
-                let to = self.volumes.get_mut(&to)?;
-                let start = index(offset).min(to.len());
-                let next = to.len().min(from.len()).min(start + index(VOLUME_COPY_BYTES_MAX)).max(start);
-                to[start..next].copy_from_slice(&from[start..next]);
-                return Some(Reply::Copied { next: next as u64 });
-            }
             VolumeOp::Read { volume, offset } => {
                 let content = self.volumes.get(&volume)?;
                 let start = index(offset).min(content.len());
@@ -68,12 +60,10 @@ impl Host {
 
     fn volume_page(&self, after: Option<&VolumeName>) -> Reply {
         let mut rest = self.volumes.iter().filter(|(volume, _)| Some(*volume) > after);
-        let attached = |volume| self.shim.as_ref().is_some_and(|shim| shim.ledger.volumes.contains(volume));
         let page = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(volume, content)| VolumeFile {
             volume: volume.clone(),
             bytes: content.len() as u64,
             disk_bytes: content.len() as u64,
-            attached: attached(volume),
         });
         let page = page.collect::<Vec<_>>().try_into().unwrap_or_default();
         Reply::Volumes { page, more: rest.next().is_some() }

@@ -43,15 +43,6 @@ pub enum VolumeOp {
         /// What becomes the same; it has the same size already.
         to: VolumeName,
     },
-    /// Copies the next piece that begins with no hole, at most [`crate::limits::VOLUME_COPY_BYTES_MAX`] [`Reply::Copied`](super::Reply::Copied).
-    Copy {
-        /// What is copied; a monitor may write to it.
-        from: VolumeName,
-        /// Where it goes, at the same place; no monitor has it.
-        to: VolumeName,
-        /// From which byte.
-        offset: u64,
-    },
     /// Reads the next piece that begins with no hole, at most [`CHUNK_BYTES_MAX`]
     /// [`Reply::Extent`](super::Reply::Extent).
     Read {
@@ -87,6 +78,4 @@ pub struct VolumeFile {
     pub bytes: u64,
     /// What it takes on the disk, in bytes: holes take nothing.
     pub disk_bytes: u64,
-    /// Whether a monitor has it.
-    pub attached: bool,
 }
