@@ -11,6 +11,7 @@ use alloc::{boxed::Box, format};
 use petrel_wire::{
     ExitStatus,
     limits::{TAPS_MAX, UNIKERNELS_MAX},
+    operator::{What, Who},
     shim::{Fault, InstanceId, Listed, Op, Reply, TapId},
 };
 
@@ -92,7 +93,7 @@ impl Engine {
             self.console_removed(older, ended);
             self.reap(older, ended.is_some());
         }
-        self.log(Level::Info, format!("{}: adopted as instance {}", spec.name, instance.0));
+        self.happened(Who::ControlPlane, What::Adopted, Some(spec.name.clone()));
         self.apply(Record::Creating { instance, spec: Box::new(spec), taps });
         self.apply(Record::Started { instance, pid });
         if let Some(status) = exited {
@@ -102,6 +103,8 @@ impl Engine {
 
     fn ended_unseen(&mut self, instance: InstanceId, status: ExitStatus) {
         self.apply(Record::Ended { instance, status, at_ms: None });
+        let name = self.state.by_id(instance).map(|unikernel| unikernel.spec.name.clone());
+        self.happened(Who::ControlPlane, What::Exited(status), name);
         self.console_changed(instance);
     }
 
@@ -113,13 +116,11 @@ impl Engine {
                 self.apply(Record::Removed(instance));
                 self.console_removed(instance, ended);
             } else if ended.is_none() {
-                self.log(Level::Warning, format!("instance {}: ended unseen", instance.0));
                 self.ended_unseen(instance, ExitStatus::Unknown);
             }
         }
         self.doomed.clear();
-        let state = &self.state;
-        self.consoles.retain(|&instance, _| state.by_id(instance).is_some());
+        self.consoles_claimed();
         self.shim_ready();
     }
 }

@@ -9,7 +9,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, vec::Vec};
 use petrel_wire::{
     DeviceName, ExitStatus, List, Mac,
     limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, TAPS_MAX, UNIKERNELS_MAX},
-    operator::{Create, DeviceKind, Net, Refusal, Response, Table},
+    operator::{Create, DeviceKind, Net, Refusal, Response, Table, What},
     shim::{Fault, Host, InstanceId, Op, Reply, Spawn, SpawnBlock, SpawnNet, TapId},
 };
 use sha2::{Digest as _, Sha256};
@@ -131,7 +131,7 @@ impl Engine {
         let instance = InstanceId(self.next_instance);
         self.next_instance = self.next_instance.saturating_add(1);
         let taps: Vec<TapId> = spec.nets.iter().map(|_| self.new_tap()).collect();
-        self.log(Level::Info, format!("{}: created as instance {}", spec.name, instance.0));
+        self.happened(grant.who(), What::Created(spec.image), Some(spec.name.clone()));
         let spec = Box::new(spec);
         self.apply(Record::Creating { instance, spec: spec.clone(), taps: taps.clone() });
         for (&tap, (net, _)) in taps.iter().zip(&spec.nets) {
@@ -247,26 +247,30 @@ impl Engine {
             }
             return;
         }
-        let Some(creation) = self.creations.remove(&instance) else { return };
-        match (creation.pid, creation.failure) {
-            (Some(pid), None) => self.created(instance, creation.asker, pid),
+        let Some(Creation { asker, grant, pid, failure, .. }) = self.creations.remove(&instance) else {
+            return;
+        };
+        match (pid, failure) {
+            (Some(pid), None) => self.created(instance, asker, &grant, pid),
             (_, failure) => {
-                self.create_failed(instance, creation.asker, failure.unwrap_or(Refusal::ShimAway))
+                self.create_failed(instance, asker, &grant, failure.unwrap_or(Refusal::ShimAway));
             }
         }
     }
 
-    fn created(&mut self, instance: InstanceId, asker: Asker, pid: u32) {
+    fn created(&mut self, instance: InstanceId, asker: Asker, grant: &Grant, pid: u32) {
         self.apply(Record::Started { instance, pid });
         if let Some(unikernel) = self.state.by_id(instance) {
             let brief = unikernel.brief();
+            self.happened(grant.who(), What::Started(pid), Some(brief.name.clone()));
             self.answer(asker, Response::Created(Box::new(brief)));
         }
         self.stop_after_create(instance);
     }
 
-    fn create_failed(&mut self, instance: InstanceId, asker: Asker, refusal: Refusal) {
-        self.log(Level::Info, format!("instance {}: not created: {refusal:?}", instance.0));
+    fn create_failed(&mut self, instance: InstanceId, asker: Asker, grant: &Grant, refusal: Refusal) {
+        let name = self.state.by_id(instance).map(|unikernel| unikernel.spec.name.clone());
+        self.happened(grant.who(), What::CreateFailed(Box::new(refusal.clone())), name);
         self.refuse(asker, refusal);
         self.gone(instance);
     }
@@ -280,7 +284,10 @@ impl Engine {
         }
         for (instance, creation) in core::mem::take(&mut self.creations) {
             self.doomed.insert(instance);
-            self.refuse(creation.asker, creation.failure.unwrap_or(Refusal::ShimAway));
+            let refusal = creation.failure.unwrap_or(Refusal::ShimAway);
+            let name = self.state.by_id(instance).map(|unikernel| unikernel.spec.name.clone());
+            self.happened(creation.grant.who(), What::CreateFailed(Box::new(refusal.clone())), name);
+            self.refuse(creation.asker, refusal);
             self.apply(Record::Removed(instance));
             self.console_removed(instance, None::<ExitStatus>);
         }

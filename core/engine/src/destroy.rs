@@ -4,7 +4,7 @@ use alloc::{collections::BTreeMap, format, vec::Vec};
 
 use petrel_wire::{
     ExitStatus, Name,
-    operator::{Refusal, Response},
+    operator::{Refusal, Response, What, Who},
     shim::{Fault, InstanceId, Op, Reply},
 };
 
@@ -56,7 +56,7 @@ impl Engine {
         if let Some(stop) = self.stops.get_mut(&instance) {
             return stop.askers.push(asker);
         }
-        self.log(Level::Info, format!("{name}: to be destroyed"));
+        self.happened(grant.who(), What::Destroying, Some(name.clone()));
         self.apply(Record::Destroying(instance));
         self.stops.insert(instance, Stop { grant, askers: alloc::vec![asker], phase });
         self.stop_go_on(instance, phase);
@@ -105,9 +105,9 @@ impl Engine {
         if let Some(unikernel) = self.state.by_id(instance)
             && unikernel.ended().is_none()
         {
-            self.log(Level::Info, format!("{}: ended: {status}", unikernel.spec.name));
-            let at_ms = Some(self.now.wall_ms);
+            let (name, at_ms) = (unikernel.spec.name.clone(), Some(self.now.wall_ms));
             self.apply(Record::Ended { instance, status, at_ms });
+            self.happened(Who::ControlPlane, What::Exited(status), Some(name));
             self.console_changed(instance);
         }
         if self.stops.get(&instance).is_some_and(|stop| stop.phase == Phase::Killing) {
@@ -130,10 +130,13 @@ impl Engine {
         if self.stops.get(&instance).is_none_or(|stop| stop.phase != phase) {
             return;
         }
-        self.log(Level::Error, format!("instance {}: could not be ended: {fault:?}", instance.0));
         self.apply(Record::Kept(instance));
-        if self.state.by_id(instance).is_none() {
+        if let Some(unikernel) = self.state.by_id(instance) {
+            let name = unikernel.spec.name.clone();
+            self.happened(Who::ControlPlane, What::DestroyFailed(fault), Some(name));
+        } else {
             // Nobody's: tried again when the link has been opened anew.
+            self.log(Level::Error, format!("instance {}: could not be ended: {fault:?}", instance.0));
             self.doomed.insert(instance);
         }
         for asker in self.stops.remove(&instance).map(|stop| stop.askers).unwrap_or_default() {
@@ -143,10 +146,16 @@ impl Engine {
 
     /// Nothing of the unikernel is left on the host.
     pub(crate) fn gone(&mut self, instance: InstanceId) {
-        let ended = self.state.by_id(instance).and_then(|unikernel| unikernel.ended());
+        let unikernel = self.state.by_id(instance);
+        let ended = unikernel.and_then(|unikernel| unikernel.ended());
+        let name = unikernel.map(|unikernel| unikernel.spec.name.clone());
         self.apply(Record::Removed(instance));
         self.console_removed(instance, ended);
-        for asker in self.stops.remove(&instance).map(|stop| stop.askers).unwrap_or_default() {
+        let Some(stop) = self.stops.remove(&instance) else { return };
+        if name.is_some() {
+            self.happened(stop.grant.who(), What::Destroyed, name);
+        }
+        for asker in stop.askers {
             self.answer(asker, Response::Destroyed);
         }
     }

@@ -5,11 +5,14 @@ use alloc::{
     string::String,
 };
 
-use petrel_wire::shim::{InstanceId, TapId};
+use petrel_wire::{
+    operator::{What, Who},
+    shim::{InstanceId, TapId},
+};
 
 use crate::{
     Config, Input, Level, Now, Output, SessionId,
-    console::Console,
+    consoles::Consoles,
     create::Creations,
     destroy::Stops,
     images::Images,
@@ -35,7 +38,7 @@ pub struct Engine {
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
     pub(crate) state: State,
-    pub(crate) consoles: BTreeMap<InstanceId, Console>,
+    pub(crate) consoles: Consoles,
     pub(crate) images: Images,
     pub(crate) uploads: Uploads,
     pub(crate) creations: Creations,
@@ -62,7 +65,7 @@ impl Engine {
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
-            consoles: BTreeMap::new(),
+            consoles: Consoles::default(),
             images: Images::default(),
             uploads: Uploads::new(),
             creations: Creations::new(),
@@ -78,6 +81,7 @@ impl Engine {
     /// Takes in what happened. Take the outputs before the next input.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         self.set_now(now);
+        let events = self.state.events.next();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
             Input::SessionFrame { session, payload } => self.session_frame(session, payload),
@@ -88,6 +92,7 @@ impl Engine {
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
         }
+        self.tell_events(events);
     }
 
     /// The next thing to be done, until there is nothing left to do.
@@ -103,7 +108,9 @@ impl Engine {
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
+        let events = self.state.events.next();
         self.shim_deadline();
+        self.tell_events(events);
     }
 
     /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.
@@ -123,6 +130,9 @@ impl Engine {
 
     fn set_now(&mut self, now: Now) {
         self.now = now;
-        self.started_ns.get_or_insert(now.monotonic_ns);
+        if self.started_ns.is_none() {
+            self.started_ns = Some(now.monotonic_ns);
+            self.happened(Who::ControlPlane, What::ControlPlaneStarted(self.config.release), None);
+        }
     }
 }

@@ -15,7 +15,9 @@
 //! | `adopt` | what runs when the link opens |
 //! | `upload`, `images` | images on their way to the host, and what is known of those there |
 //! | `create`, `destroy` | the two flows |
-//! | `console` | what is kept of a guest's output |
+//! | `console`, `consoles` | what is kept of guests' output, and of whose |
+//! | `events` | what happened and who did it |
+//! | `stats` | what unikernels use, asked of the shim when an operator asks |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -23,9 +25,11 @@ extern crate alloc;
 
 mod adopt;
 mod console;
+mod consoles;
 mod create;
 mod destroy;
 mod engine;
+mod events;
 mod images;
 mod io;
 mod limits;
@@ -34,6 +38,7 @@ mod record;
 mod session;
 mod shim_client;
 mod state;
+mod stats;
 mod stream;
 mod upload;
 

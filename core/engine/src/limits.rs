@@ -4,5 +4,5 @@
 pub(crate) const SHIM_SILENCE_NS: u64 = 30_000_000_000;
 /// Creates that wait until their image has been looked into.
 pub(crate) const CREATES_WAITING_MAX: usize = 128;
-/// Places in the kept part of a console where bytes were lost.
-pub(crate) const CONSOLE_GAPS_MAX: usize = 16;
+/// The parts of one console that are told apart: by the second of their arrival, by lost bytes between them.
+pub(crate) const CONSOLE_ENTRIES_MAX: usize = 256;

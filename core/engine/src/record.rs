@@ -8,7 +8,7 @@ use alloc::{boxed::Box, vec::Vec};
 use petrel_wire::{
     Blob, Digest, ExitStatus, Label, List, Mac, Name,
     limits::{ARGS_MAX, BLOCKS_MAX, CMDLINE_BYTES_MAX, CPUS_MAX, NETS_MAX, TAG_BYTES_MAX},
-    operator::{Block, Net},
+    operator::{Block, Event, Net},
     shim::{InstanceId, TapId},
 };
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub(crate) enum Record {
     Kept(InstanceId),
     /// Nothing of it is left, or what is left is nobody's.
     Removed(InstanceId),
+    /// Something happened: history, which changes nothing else.
+    Happened(Box<Event>),
 }
 
 /// All of a unikernel that does not change while it is.

@@ -4,19 +4,21 @@
 //! answered twice, nor after it was cancelled or its session closed.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, VecDeque},
-    format,
 };
 
 use petrel_wire::{
     frame,
     limits::{OPERATOR_VERSION, REQUESTS_MAX, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, Welcome},
+    operator::{
+        ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, Welcome, What,
+    },
     shim::InstanceId,
 };
 
 use crate::{
-    Engine, Level, Output, Peer, SessionId,
+    Engine, Output, Peer, SessionId,
     policy::{self, Grant},
     stream::{Source, Stream, response_bytes},
 };
@@ -70,11 +72,12 @@ impl Engine {
     pub(crate) fn session_opened(&mut self, id: SessionId, peer: Peer) {
         self.session_closed(id);
         if self.sessions.len() >= SESSIONS_MAX {
-            self.log(Level::Warning, format!("session {}: too many sessions", id.0));
+            let full = What::SessionRefused(Box::new(Refusal::Full(Table::Sessions)));
+            self.happened(peer.who(), full, None);
             self.outputs.push_back(Output::CloseSession { session: id });
             return;
         }
-        self.log(Level::Info, format!("session {}: opened by {:?}", id.0, peer.name));
+        self.happened(peer.who(), What::SessionOpened, None);
         let session = Session {
             peer,
             greeted: false,
@@ -175,7 +178,10 @@ impl Engine {
             Request::Create(create) => self.create(asker, grant, create),
             Request::List => self.list(asker),
             Request::Info(name) => self.info(asker, &name),
-            Request::Console { name, follow } => self.console(asker, &name, follow),
+            Request::Console(asked) => self.console(asker, asked),
+            Request::Consoles => self.open_stream(asker, Source::Consoles { after: None }),
+            Request::Events(asked) => self.events(asker, *asked),
+            Request::Stats(name) => self.stats(asker, grant, name),
             Request::Destroy(name) => self.destroy(asker, grant, &name),
             // Told apart before they get here.
             Request::Hello(_) | Request::ImageChunk(_) | Request::Cancel => {}
@@ -195,6 +201,7 @@ impl Engine {
             unikernels: u32::try_from(self.state.len()).unwrap_or(u32::MAX),
             bridges: host.bridges.clone(),
             monitors: host.monitors.clone(),
+            limits: host.limits.clone(),
         };
         self.answer(asker, Response::Host(info.into()));
     }
@@ -254,7 +261,10 @@ impl Engine {
 
     /// Refuses and ends a session whose client does not keep to the protocol.
     fn expel(&mut self, id: SessionId, number: u32, refusal: Refusal) {
-        self.log(Level::Warning, format!("session {}: closed: {refusal:?}", id.0));
+        if let Some(session) = self.sessions.get(&id) {
+            let refused = What::SessionRefused(Box::new(refusal.clone()));
+            self.happened(session.peer.who(), refused, None);
+        }
         self.send(id, number, Response::Refused(refusal));
         self.outputs.push_back(Output::CloseSession { session: id });
         self.session_closed(id);

@@ -14,7 +14,10 @@ use petrel_wire::{
     shim::{InstanceId, TapId},
 };
 
-use crate::record::{Record, Spec};
+use crate::{
+    events::Events,
+    record::{Record, Spec},
+};
 
 /// A unikernel.
 #[derive(Debug)]
@@ -83,6 +86,7 @@ pub(crate) struct State {
     volumes: BTreeMap<VolumeName, InstanceId>,
     taps: BTreeSet<TapId>,
     memory_given_mib: u64,
+    pub events: Events,
 }
 
 impl State {
@@ -96,6 +100,7 @@ impl State {
                 self.set_run(instance, Run::Ended { status, at_ms });
             }
             Record::Destroying(instance) => self.set_destroying(instance, true),
+            Record::Happened(event) => self.events.push(*event),
             Record::Kept(instance) => self.set_destroying(instance, false),
             Record::Removed(instance) => {
                 self.release(instance);
@@ -173,6 +178,18 @@ impl State {
         let briefs = rest.by_ref().take(PAGE_ENTRIES_MAX);
         let briefs: Vec<_> = briefs.filter_map(|(_, id)| self.by_id(*id)).map(Unikernel::brief).collect();
         (List::try_from(briefs).unwrap_or_default(), rest.next().is_some())
+    }
+
+    /// The unikernels of this name and below it, or all, with names greater than `after`.
+    pub fn within(
+        &self,
+        path: Option<&Name>,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = (&Name, InstanceId, &Unikernel)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = self.names.range((from, Bound::Unbounded));
+        let within = names.filter(move |(name, _)| path.is_none_or(|path| name.is_within(path)));
+        within.filter_map(|(name, id)| Some((name, *id, self.by_id(*id)?)))
     }
 
     /// Whether a unikernel that has not ended has this volume.

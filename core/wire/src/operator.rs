@@ -14,6 +14,9 @@
 //! | `List` | one or more `Listed`, the last with `more: false` |
 //! | `Info` | `Info` |
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
+//! | `Consoles` | one or more `Consoles`, the last with `more: false` |
+//! | `Events` | `Events`… then, unless it follows, `EventsEnd` |
+//! | `Stats` | one or more `Stats`, the last with `more: false` |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
 //!
@@ -21,13 +24,21 @@
 
 use alloc::boxed::Box;
 
+mod console;
+mod events;
+mod stats;
+
+pub use console::{ConsoleAsked, ConsoleBrief, Since};
+pub use events::{Event, EventsAsked, KINDS, What, Who};
+pub use stats::Usage;
+
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
-    MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX,
+    EVENTS_PAGE_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
 };
-use crate::shim::Monitor;
+use crate::shim::{Limit, Monitor};
 use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, VolumeName};
 
 /// What the client sends.
@@ -62,16 +73,18 @@ pub enum Request {
     /// One unikernel.
     Info(Name),
     /// The console of one unikernel: what is kept of it, then, if `follow`, what comes.
-    Console {
-        /// Whose console.
-        name: Name,
-        /// Whether to go on with what comes.
-        follow: bool,
-    },
+    Console(ConsoleAsked),
     /// Stops a unikernel and forgets it.
     Destroy(Name),
     /// Ends the stream or the upload with this `id`.
     Cancel,
+    // Watching.
+    /// The consoles of which something is kept, those of unikernels that are no more included.
+    Consoles,
+    /// What happened: what is kept of it, then, if asked so, what happens.
+    Events(Box<EventsAsked>),
+    /// What unikernels that run use: the one of this name and all below it, or all.
+    Stats(Option<Name>),
 }
 
 /// The versions that a client speaks.
@@ -152,9 +165,19 @@ pub enum Response {
     /// One unikernel, whole.
     Info(Box<UnikernelInfo>),
     /// The next bytes of the console.
-    Console(Blob<CONSOLE_BYTES_MAX>),
-    /// So many bytes of the console are not to be had any more.
-    ConsoleMissed(u64),
+    Console {
+        /// When the first of them arrived: the host's clock, in milliseconds since 1970.
+        wall_ms: u64,
+        /// The bytes.
+        data: Blob<CONSOLE_BYTES_MAX>,
+    },
+    /// A part of the console is not to be had any more.
+    ConsoleMissed {
+        /// How many bytes.
+        bytes: u64,
+        /// How many lines ended in them, as far as that is known.
+        lines: u64,
+    },
     /// The unikernel whose console is followed has ended.
     Ended(ExitStatus),
     /// The console stream is over.
@@ -163,6 +186,32 @@ pub enum Response {
     Destroyed,
     /// The request was not carried out, and this is why.
     Refused(Refusal),
+    // Watching.
+    /// What follows on the console was written by another start of the unikernel than what came before.
+    ConsoleBegan {
+        /// When it was first heard: the host's clock, in milliseconds since 1970.
+        wall_ms: u64,
+    },
+    /// A page of the consoles, in the order of the names.
+    Consoles {
+        /// The consoles of this page.
+        page: List<ConsoleBrief, PAGE_ENTRIES_MAX>,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// What happened, the oldest first.
+    Events(List<Event, EVENTS_PAGE_MAX>),
+    /// So many events between the last one and the next are not to be had any more, whatever they were about.
+    EventsMissed(u64),
+    /// All that was asked for of the events has been sent.
+    EventsEnd,
+    /// What unikernels use, in the order of their names.
+    Stats {
+        /// Those of this page that run.
+        page: List<Usage, STATS_PAGE_MAX>,
+        /// Whether another page follows.
+        more: bool,
+    },
 }
 
 /// The control plane's greeting.
@@ -197,6 +246,8 @@ pub struct HostInfo {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors that can run them.
     pub monitors: List<Monitor, MONITORS_MAX>,
+    /// What the host's kernel holds each unikernel to.
+    pub limits: List<Limit, LIMITS_MAX>,
 }
 
 /// A unikernel, in brief.
@@ -347,6 +398,10 @@ pub enum Refusal {
     ShimAway,
     /// The shim could not do it.
     Shim(crate::shim::Fault),
+
+    // Watching.
+    /// There is this unikernel, but it does not run.
+    NotRunning,
 }
 
 /// Which table is full.
@@ -362,6 +417,8 @@ pub enum Table {
     Taps,
     /// Requests to the shim.
     ShimRequests,
+    /// Sessions.
+    Sessions,
 }
 
 /// What kind of device a manifest declares.

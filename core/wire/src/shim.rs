@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
-    IMAGE_READ_BYTES_MAX, MONITORS_MAX, NETS_MAX, TAG_BYTES_MAX,
+    IMAGE_READ_BYTES_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, STATS_PAGE_MAX, TAG_BYTES_MAX,
 };
 use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, VolumeName};
 
@@ -101,6 +101,8 @@ pub enum Op {
         /// Only those with a greater id.
         after: Option<InstanceId>,
     },
+    /// What those of these monitors use that run; the others are left out [`Reply::Stats`].
+    Stats(List<InstanceId, STATS_PAGE_MAX>),
 }
 
 /// What to start.
@@ -188,6 +190,8 @@ pub enum Reply {
         /// Whether entries with greater ids follow.
         more: bool,
     },
+    /// What monitors use, in the order in which they were asked for.
+    Stats(List<Stats, STATS_PAGE_MAX>),
 }
 
 /// The entries of a page of the ledger: so many, each with a full tag, fit one frame.
@@ -208,6 +212,52 @@ pub struct Listed {
     pub tag: Blob<TAG_BYTES_MAX>,
 }
 
+/// What a monitor has used since it started. All counters only grow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Which.
+    pub instance: InstanceId,
+    /// How long it has been running, in milliseconds.
+    pub run_ms: u64,
+    /// How long it was on a CPU, in milliseconds.
+    pub cpu_ms: u64,
+    /// The memory that it has now, in KiB: the guest's, as far as it was touched, and the monitor's own.
+    pub resident_kib: u64,
+    /// What it has moved from and to storage, past the host's cache, where the kernel tells.
+    pub storage: Option<Storage>,
+    /// What its taps have moved, in the order of its network devices.
+    pub nets: List<Traffic, NETS_MAX>,
+}
+
+/// What was moved from and to storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+}
+
+/// What a network device has moved, as its guest sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// What the guest was sent. What it does not take in time is dropped.
+    pub received: Flow,
+    /// What the guest has sent.
+    pub sent: Flow,
+}
+
+/// What was moved in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Bytes, frames' headers included.
+    pub bytes: u64,
+    /// Frames.
+    pub packets: u64,
+    /// Frames that were dropped instead.
+    pub dropped: u64,
+}
+
 /// What a host is and has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
@@ -219,6 +269,19 @@ pub struct Host {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors.
     pub monitors: List<Monitor, MONITORS_MAX>,
+    /// What the kernel holds each monitor to.
+    pub limits: List<Limit, LIMITS_MAX>,
+}
+
+/// What the kernel holds a monitor to, in a control group of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Limit {
+    /// The memory of its guest and a fixed sum for itself; over that, it is killed.
+    Memory,
+    /// Its processes and threads.
+    Processes,
+    /// An equal share of a busy CPU, of which the control plane gets a larger one.
+    CpuShare,
 }
 
 /// A program that runs guests.
@@ -259,6 +322,8 @@ pub enum Event {
         instance: InstanceId,
         /// How many.
         bytes: u64,
+        /// How many lines ended in them.
+        lines: u64,
     },
     /// A monitor's process has ended, its console has been sent, its taps are gone. It stays in the ledger
     /// until it is forgotten.
@@ -308,6 +373,24 @@ mod tests {
         };
         let page = vec![listed; LIST_PAGE_MAX].try_into().unwrap();
         let reply = FromShim::Reply { id: u32::MAX, result: Ok(Reply::Listed { page, more: true }) };
+        assert_eq!(frame::encode(&reply, &mut Vec::new()), Ok(()));
+    }
+
+    #[test]
+    fn the_largest_page_of_statistics_fits_a_frame() {
+        let most = u64::MAX;
+        let flow = Flow { bytes: most, packets: most, dropped: most };
+        let traffic = Traffic { received: flow, sent: flow };
+        let stats = Stats {
+            instance: InstanceId(most),
+            run_ms: most,
+            cpu_ms: most,
+            resident_kib: most,
+            storage: Some(Storage { read_bytes: most, written_bytes: most }),
+            nets: vec![traffic; NETS_MAX].try_into().unwrap(),
+        };
+        let page = vec![stats; STATS_PAGE_MAX].try_into().unwrap();
+        let reply = FromShim::Reply { id: u32::MAX, result: Ok(Reply::Stats(page)) };
         assert_eq!(frame::encode(&reply, &mut Vec::new()), Ok(()));
     }
 }

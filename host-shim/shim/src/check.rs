@@ -78,7 +78,7 @@ pub fn check<P, T, U>(op: Op, host: &Host, ledger: &Ledger<P, T, U>) -> Result<C
     ensure(is_hello != ledger.greeted, Violation::Hello)?;
     match &op {
         Op::Hello { .. } => ensure(is_hello, Violation::Hello)?,
-        Op::Host | Op::List { .. } => {}
+        Op::Host | Op::List { .. } | Op::Stats(_) => {}
         Op::ImageBegin { digest, bytes } => image_begin(digest, *bytes, ledger)?,
         // Chunks that follow a refused begin are on their way before its answer is read: they are dropped.
         Op::ImageChunk { digest, data } => ensure(

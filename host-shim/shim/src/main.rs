@@ -5,7 +5,7 @@
 //! * `config`: `shim.toml`
 //! * `link`: TLS to the peer
 //! * `ops`: carries out what was checked, on `images` and `interface` (taps; the only unsafe code)
-//! * `process`, `program`: monitors
+//! * `process`, `program`: monitors; `limits`: what the kernel holds them to; `usage`: what they use
 //! * `control_plane`: the control plane's own monitor
 //!
 //! One thread, one loop, below. Killing the shim stops no workload: the next one takes over what runs.
@@ -16,10 +16,12 @@ mod control_plane;
 mod images;
 #[allow(unsafe_code)]
 mod interface;
+mod limits;
 mod link;
 mod ops;
 mod process;
 mod program;
+mod usage;
 
 use std::collections::VecDeque;
 use std::fmt::Arguments;
@@ -35,8 +37,8 @@ use std::time::{Duration, Instant};
 
 use petrel_shim::check::{Refusal, Violation, check};
 use petrel_shim::ledger::Ledger;
-use petrel_wire::limits::{BRIDGES_MAX, CPUS_MAX};
-use petrel_wire::shim::{Fault, FromShim, Host, InstanceId, Request};
+use petrel_wire::limits::{BRIDGES_MAX, CPUS_MAX, LIMITS_MAX};
+use petrel_wire::shim::{Fault, FromShim, Host, InstanceId, Limit, Request};
 use petrel_wire::{BridgeName, List};
 use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid, fchown, flock};
@@ -145,7 +147,7 @@ impl Shim {
         let images = Images(state_dir.join("images"));
         let set = || epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|errno| errno.to_string());
         let mut ops = Ops {
-            host: host(&config.cpus, config.bridges, &programs)?,
+            host: host(&config.cpus, config.bridges, &programs, runner.limits.told())?,
             ledger: Ledger { images: images.list().map_err(os("images"))?, ..Ledger::default() },
             programs,
             runner,
@@ -320,6 +322,7 @@ fn host(
     cpus: &Option<List<u16, CPUS_MAX>>,
     bridges: List<BridgeName, BRIDGES_MAX>,
     programs: &[Program],
+    limits: List<Limit, LIMITS_MAX>,
 ) -> Result<Host, String> {
     let usable = sched_getaffinity(None).map_err(|errno| errno.to_string())?;
     let is_usable = |cpu: &u16| usize::from(*cpu) < CpuSet::MAX_CPU && usable.is_set(usize::from(*cpu));
@@ -334,6 +337,7 @@ fn host(
         memory_mib: memory.totalram.saturating_mul(u64::from(memory.mem_unit)) >> 20,
         bridges,
         monitors: told.try_into().unwrap_or_default(), // as many as are configured
+        limits,
     })
 }
 

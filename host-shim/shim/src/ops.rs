@@ -24,6 +24,7 @@ use crate::interface::create_tap;
 use crate::link::Link;
 use crate::process::{Process, Runner};
 use crate::program::{Guest, Program};
+use crate::usage::usage;
 use crate::{fault, give};
 
 /// The monitors whose consoles, or ends, are looked at in one turn of the loop.
@@ -61,6 +62,10 @@ impl Ops {
             }
             Op::Host => return Some(Ok(Reply::Host(Box::new(self.host.clone())))),
             Op::List { after } => return Some(Ok(self.ledger.page(after))),
+            Op::Stats(instances) => {
+                let stats = usage(&instances, &self.ledger).try_into();
+                return Some(Ok(Reply::Stats(stats.unwrap_or_default()))); // no more than were asked for
+            }
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
                 return Some(Ok(Reply::Stored));
             }
@@ -211,6 +216,7 @@ impl Ops {
         for instance in ready(&self.exits) {
             let Some(process) = self.ledger.running(instance) else { continue };
             if process.reap().is_some() {
+                self.runner.limits.remove(instance.0);
                 let _ = epoll::delete(&self.exits, &process.pidfd);
                 self.ending.push_back(instance);
             }
@@ -236,9 +242,9 @@ impl Ops {
     /// Sends one piece of a console; whether there was one.
     fn tell_console(&mut self, instance: InstanceId, link: &mut Link) -> bool {
         let Some(process) = self.ledger.running(instance) else { return false };
-        if process.lost > 0 {
-            let bytes = std::mem::take(&mut process.lost);
-            link.send(&FromShim::Event(Event::ConsoleLost { instance, bytes }));
+        if process.lost.0 > 0 {
+            let (bytes, lines) = std::mem::take(&mut process.lost);
+            link.send(&FromShim::Event(Event::ConsoleLost { instance, bytes, lines }));
         }
         let mut data = [0; CONSOLE_BYTES_MAX];
         let count = process.read_console(&mut data);

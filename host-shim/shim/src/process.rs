@@ -20,6 +20,7 @@ use rustix::process::{
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::limits::Limits;
 use crate::log;
 use crate::program::{Guest, Program};
 
@@ -33,8 +34,8 @@ pub struct Process {
     /// What the guest writes. It is open for writing too: it never comes to an end, it only has nothing to read.
     pub console: File,
     pub ended: Option<ExitStatus>,
-    /// Console bytes that were dropped and not told yet.
-    pub lost: u64,
+    /// Console bytes, and lines that end in them, that were dropped and not told yet.
+    pub lost: (u64, u64),
 }
 
 /// Starts and finds processes.
@@ -43,12 +44,14 @@ pub struct Runner {
     folder: PathBuf,
     all_cpus: CpuSet,
     boot_id: String,
+    pub limits: Limits,
 }
 
 impl Runner {
     pub fn new(folder: PathBuf) -> io::Result<Self> {
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-        Ok(Self { folder, all_cpus: sched_getaffinity(None)?, boot_id })
+        let limits = Limits::find(&folder)?;
+        Ok(Self { folder, all_cpus: sched_getaffinity(None)?, boot_id, limits })
     }
 
     fn folder(&self, instance: u64) -> PathBuf {
@@ -65,7 +68,7 @@ impl Runner {
     ) -> io::Result<(Process, Record)> {
         let folder = self.folder(instance);
         fs::create_dir(&folder)?;
-        let started = self.start_in(&folder, program, guest, record);
+        let started = self.start_in(instance, program, guest, record);
         if started.is_err() {
             self.forget(instance)?;
         }
@@ -74,16 +77,18 @@ impl Runner {
 
     fn start_in(
         &self,
-        folder: &Path,
+        instance: u64,
         program: &Program,
         guest: &Guest<'_>,
         mut record: Record,
     ) -> io::Result<(Process, Record)> {
+        let folder = self.folder(instance);
         let fifo = folder.join("console");
         mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR)?;
         let console = open_console(&fifo)?;
         let mut child = self.spawn(&fifo, program, guest, record.uid)?;
         let mut keep = || {
+            self.limits.hold(instance, guest.memory_mib, child.id())?;
             record.pid = child.id();
             record.started = (self.boot_id.clone(), start_ticks(child.id())?);
             let mut bytes = Vec::new();
@@ -93,7 +98,7 @@ impl Runner {
             open_pidfd(record.pid)
         };
         match keep() {
-            Ok(pidfd) => Ok((Process { pidfd, console, ended: None, lost: 0 }, record)),
+            Ok(pidfd) => Ok((Process { pidfd, console, ended: None, lost: (0, 0) }, record)),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -171,11 +176,17 @@ impl Runner {
         if poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0 {
             return Ok(None);
         }
-        Ok(Some(Process { pidfd, console: open_console(&folder.join("console"))?, ended: None, lost: 0 }))
+        Ok(Some(Process {
+            pidfd,
+            console: open_console(&folder.join("console"))?,
+            ended: None,
+            lost: (0, 0),
+        }))
     }
 
     /// Removes what is kept of a process.
     pub fn forget(&self, instance: u64) -> io::Result<()> {
+        self.limits.remove(instance);
         fs::remove_dir_all(self.folder(instance))
     }
 }
@@ -215,7 +226,9 @@ impl Process {
         let most = fcntl_getpipe_size(&self.console).unwrap_or(0) as u64 / 4 * 3;
         let mut data = [0; 4096];
         while ioctl_fionread(&self.console).is_ok_and(|waiting| waiting > most) {
-            self.lost += self.read_console(&mut data) as u64;
+            let count = self.read_console(&mut data);
+            self.lost.0 += count as u64;
+            self.lost.1 += data[..count].iter().filter(|byte| **byte == b'\n').count() as u64;
         }
     }
 }
@@ -233,12 +246,17 @@ fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-/// When a process started, in clock ticks since the host did: field 22 of proc(5)'s `stat`. The second field, in
-/// parentheses, may hold anything.
+/// When a process started, in clock ticks since the host did.
 fn start_ticks(pid: u32) -> io::Result<u64> {
+    stat(pid)?.get(19).copied().ok_or(Errno::SRCH.into())
+}
+
+/// The fields of proc(5)'s `stat` from the third on, those that are no number as 0. The second, in parentheses, may hold
+/// anything.
+pub fn stat(pid: u32) -> io::Result<Vec<u64>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let field = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok());
-    field.ok_or(Errno::SRCH.into())
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    Ok(fields.map(|field| field.parse().unwrap_or(0)).collect())
 }
 
 /// Ends the processes whose standard output is `fifo`, and waits until they have.

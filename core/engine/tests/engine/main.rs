@@ -5,11 +5,13 @@
 mod console;
 mod create;
 mod destroy;
+mod events;
 mod garbage;
 mod host;
 mod image;
 mod images;
 mod link;
 mod sessions;
+mod stats;
 mod walk;
 mod world;

@@ -7,14 +7,14 @@ use petrel_engine::SessionId;
 use petrel_wire::{
     Blob, Digest, ExitStatus,
     limits::{REQUESTS_MAX, SESSION_QUEUE_BYTES},
-    operator::{Refusal, Request, Response, State},
+    operator::{EventsAsked, Refusal, Request, Response, State},
     shim::{Fault, InstanceId, Op},
 };
 
 use crate::{
     host::Applies,
     image::{self, NET, Recipe},
-    world::{World, console, create, destroy, info, networked, push},
+    world::{World, console, create, destroy, info, name, networked, push},
 };
 
 /// SplitMix64: the same numbers from the same seed, everywhere.
@@ -182,7 +182,7 @@ impl Walk {
 
     fn any_request(&mut self, index: usize, id: u32) -> Request {
         let unikernel = format!("u{}", self.random.below(12));
-        match self.random.below(12) {
+        match self.random.below(15) {
             0..4 => {
                 let devices: &[&str] = if self.random.below(8) == 0 { &["net0"] } else { &["net1", "net0"] };
                 let image = match self.random.below(4) {
@@ -196,6 +196,16 @@ impl Walk {
             8 => console(&unikernel, self.random.below(2) == 0),
             9 => Request::List,
             10 => Request::Host,
+            11 => Request::Consoles,
+            12 => {
+                // One that follows never ends: of those each client has one at most.
+                let session = self.clients[index].session;
+                let follows = |asked: &String| asked.contains("EventsAsked { follow: true");
+                let mut asked = self.world.unanswered.iter().filter(|((of, _), _)| *of == session);
+                let follow = !asked.any(|(_, asked)| follows(asked));
+                Request::Events(EventsAsked { follow, ..Default::default() }.into())
+            }
+            13 => Request::Stats((self.random.below(2) == 0).then(|| name(&unikernel))),
             _ => {
                 let image = self.uploads[self.random.below(self.uploads.len())].clone();
                 let lie = self.random.below(6) == 0;
@@ -316,8 +326,8 @@ fn whatever_happens_what_is_shown_is_what_there_is() {
         met.append(&mut walk.met);
     }
     // The walks get everywhere.
-    let answers =
-        "Host ImageWanted ImageStored Created Listed Info Console ConsoleMissed Ended ConsoleEnd Destroyed";
+    let answers = "Host ImageWanted ImageStored Created Listed Info Console ConsoleMissed Ended ConsoleEnd Destroyed \
+         ConsoleBegan Consoles Events EventsEnd Stats Refused(NotRunning)";
     let refusals = "NoSuchUnikernel NameTaken NoSuchImage UnexpectedChunk NotAnImage NoMonitor DeviceMissing \
         Full(Taps) Full(Unikernels) ShimAway Shim";
     let refusals = refusals.split_whitespace().map(|refusal| format!("Refused({refusal})"));

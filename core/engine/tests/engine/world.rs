@@ -6,7 +6,9 @@ use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId};
 use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
-    operator::{ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, Unikernel},
+    operator::{
+        ClientMessage, ConsoleAsked, Create, Hello, Net, Refusal, Request, Response, ServerMessage, Unikernel,
+    },
     shim::InstanceId,
 };
 
@@ -344,10 +346,16 @@ impl World {
 
 fn is_last(response: &Response) -> bool {
     match response {
-        Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
-            false
+        Response::ImageWanted
+        | Response::Console { .. }
+        | Response::ConsoleMissed { .. }
+        | Response::ConsoleBegan { .. }
+        | Response::Ended(_)
+        | Response::Events(_)
+        | Response::EventsMissed(_) => false,
+        Response::Listed { more, .. } | Response::Consoles { more, .. } | Response::Stats { more, .. } => {
+            !more
         }
-        Response::Listed { more, .. } => !more,
         _ => true,
     }
 }
@@ -407,5 +415,5 @@ pub fn destroy(unikernel: &str) -> Request {
 }
 
 pub fn console(unikernel: &str, follow: bool) -> Request {
-    Request::Console { name: name(unikernel), follow }
+    Request::Console(ConsoleAsked { name: name(unikernel), follow, since: None, tail: None, latest: false })
 }

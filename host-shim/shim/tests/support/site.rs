@@ -1,10 +1,10 @@
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use petrel_wire::Digest;
 
@@ -147,6 +147,20 @@ impl Site {
     pub fn run_folder(&self) -> PathBuf {
         self.folder.join("state/run")
     }
+
+    /// The folders of the shim's control groups, in all hierarchies that it can use.
+    pub fn group_folders(&self) -> Vec<PathBuf> {
+        let run = fs::metadata(self.run_folder()).unwrap();
+        let name = format!("petrel-{:x}-{:x}", run.dev(), run.ino());
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let lines = own.lines().filter_map(|line| line.split_once(':')?.1.split_once(":/"));
+        let places = lines.flat_map(|(controllers, path)| {
+            let mounts = if controllers.is_empty() { vec!["", "unified"] } else { vec![controllers] };
+            let place = |mount| PathBuf::from("/sys/fs/cgroup").join(mount).join(path).join(&name);
+            mounts.into_iter().map(place).collect::<Vec<_>>()
+        });
+        places.filter(|place| place.exists()).collect()
+    }
 }
 
 impl Drop for Site {
@@ -162,7 +176,20 @@ impl Drop for Site {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
+        self.group_folders().iter().for_each(|folder| remove_groups(folder));
         fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+/// Removes a folder of control groups, once the processes in them are gone.
+fn remove_groups(folder: &Path) {
+    let until = Instant::now() + PATIENCE;
+    let groups = fs::read_dir(folder).unwrap().map_while(Result::ok).filter(|entry| entry.path().is_dir());
+    for group in groups.map(|entry| entry.path()).chain([folder.to_owned()]) {
+        while fs::remove_dir(&group).is_err() {
+            assert!(Instant::now() < until, "{} is not left by its processes", group.display());
+            std::thread::yield_now();
+        }
     }
 }
 

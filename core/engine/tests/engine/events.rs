@@ -1,0 +1,214 @@
+//! What happened and who did it: in order, filtered, followed, bounded.
+
+use petrel_engine::{Input, SessionId};
+use petrel_wire::{
+    ExitStatus,
+    limits::{EVENTS_MAX, EVENTS_OF_SESSIONS_MAX, SESSION_QUEUE_BYTES},
+    operator::{Event, EventsAsked, Request, Response, Since, What, Who},
+    shim::{Fault, Op},
+};
+
+use crate::{
+    image::{self, Recipe},
+    world::{World, create, destroy, hello, name, plain},
+};
+
+fn events(asked: EventsAsked) -> Request {
+    Request::Events(asked.into())
+}
+
+/// What a client has got of a stream: the kinds with what they are about, `(n)` for n missed ones, `.` at the end.
+fn read(world: &mut World, session: SessionId, id: u32) -> Vec<String> {
+    let mut told = Vec::new();
+    while !world.nothing_for(session) {
+        match world.next(session, id) {
+            Response::Events(page) => told.extend(page.iter().map(short)),
+            Response::EventsMissed(count) => told.push(format!("({count})")),
+            Response::EventsEnd => told.push(".".into()),
+            other => panic!("{other:?}"),
+        }
+    }
+    told
+}
+
+fn short(event: &Event) -> String {
+    let about = event.about.as_ref().map(|about| format!("{about} ")).unwrap_or_default();
+    format!("{about}{}", event.what.kind())
+}
+
+fn ask(world: &mut World, session: SessionId, id: u32, asked: EventsAsked) -> Vec<String> {
+    world.send(session, id, events(asked));
+    read(world, session, id)
+}
+
+fn kinds(kinds: &[&str]) -> EventsAsked {
+    let kinds: Vec<_> = kinds.iter().map(|kind| kind.parse().unwrap()).collect();
+    EventsAsked { kinds: kinds.try_into().unwrap(), ..EventsAsked::default() }
+}
+
+#[test]
+fn the_life_of_a_unikernel_is_told_in_order_with_who_did_it() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let session = world.client();
+    world.create(session, 1, plain("a", digest));
+    world.host.end(world.instance(0), ExitStatus::Code(3));
+    world.run();
+    world.ask(session, 2, destroy("a"));
+    world.send(session, 3, events(EventsAsked::default()));
+    let Response::Events(told) = world.next(session, 3) else { panic!("no events") };
+    world.expect(session, 3, |response| *response == Response::EventsEnd);
+    let told: Vec<_> = told.into_vec().into_iter().collect();
+    assert!(told.windows(2).all(|pair| pair[0].sequence + 1 == pair[1].sequence));
+    let what: Vec<_> = told.iter().map(|event| event.what.clone()).collect();
+    let expected = [
+        What::ControlPlaneStarted([0, 1, 0]),
+        What::ShimConnected([0, 1, 0]),
+        What::SessionOpened,
+        What::Created(digest),
+        What::Started(1000),
+        What::Exited(ExitStatus::Code(3)),
+        What::Destroying,
+        What::Destroyed,
+    ];
+    assert_eq!(what, expected);
+    let by_alice: Vec<_> = told.iter().map(|event| event.who != Who::ControlPlane).collect();
+    assert_eq!(by_alice, [false, false, true, true, true, false, true, true]);
+    assert_eq!(told[3].who.to_string(), "alice");
+    assert_eq!(told[3].about, Some(name("a")));
+}
+
+#[test]
+fn each_event_is_a_line_of_the_log() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let session = world.client();
+    world.create(session, 1, plain("a", digest));
+    let line = format!("a: created from {digest:?}, by alice");
+    assert_eq!(world.log.iter().filter(|(_, logged)| *logged == line).count(), 1, "{:?}", world.log);
+}
+
+#[test]
+fn what_could_not_be_done_is_told_too() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let session = world.client();
+    world.host.faults.push((|op| matches!(op, Op::Spawn(_)), Fault::Os { errno: 12 }));
+    world.ask(session, 1, create(plain("a", digest)));
+    world.create(session, 2, plain("b", digest));
+    world.host.faults.push((|op| matches!(op, Op::Kill(_)), Fault::Os { errno: 1 }));
+    world.ask(session, 3, destroy("b"));
+    let told = ask(&mut world, session, 4, kinds(&["create-failed", "destroy-failed"]));
+    assert_eq!(told, ["a create-failed", "b destroy-failed", "."]);
+}
+
+#[test]
+fn events_are_had_by_name_kind_time_and_number() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let session = world.client();
+    for unikernel in ["acme:web", "acme-x", "other"] {
+        world.create(session, 1, plain(unikernel, digest));
+        world.wait_ms(10_000);
+    }
+    let acme = EventsAsked { name: Some(name("acme")), ..EventsAsked::default() };
+    assert_eq!(ask(&mut world, session, 2, acme), ["acme:web created", "acme:web started", "."]);
+    let created = ["acme:web created", "acme-x created", "other created", "."];
+    assert_eq!(ask(&mut world, session, 3, kinds(&["created"])), created);
+    let since = EventsAsked { since: Some(Since::Ago(20_000)), ..kinds(&["created"]) };
+    assert_eq!(ask(&mut world, session, 4, since), created[1..]);
+    let last = EventsAsked { limit: Some(1), ..kinds(&["created"]) };
+    assert_eq!(ask(&mut world, session, 5, last), created[2..]);
+    let none = EventsAsked { limit: Some(0), ..EventsAsked::default() };
+    assert_eq!(ask(&mut world, session, 6, none), ["."]);
+    assert_eq!(ask(&mut world, session, 7, kinds(&["no-such-kind"])), ["."]);
+}
+
+#[test]
+fn a_follower_is_told_what_happens_as_it_happens() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let (session, follower) = (world.client(), world.client());
+    let asked = EventsAsked { follow: true, limit: Some(0), name: Some(name("a")), ..EventsAsked::default() };
+    world.send(follower, 1, events(asked));
+    assert!(world.nothing_for(follower));
+    world.create(session, 1, plain("b", digest));
+    world.create(session, 2, plain("a", digest));
+    assert_eq!(read(&mut world, follower, 1), ["a created", "a started"]);
+    world.link_down();
+    world.link_up();
+    world.host.end(world.instance(1), ExitStatus::Code(0));
+    world.run();
+    assert_eq!(read(&mut world, follower, 1), ["a exited"]);
+    world.send(follower, 1, Request::Cancel);
+    world.ask(session, 3, destroy("a"));
+    assert!(world.nothing_for(follower));
+}
+
+#[test]
+fn a_slow_follower_is_told_how_many_it_missed() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let (session, slow) = (world.client(), world.client());
+    world.send(slow, 1, events(EventsAsked { follow: true, limit: Some(0), ..EventsAsked::default() }));
+    world.stalled.insert(slow, 0);
+    world.input(Input::SessionDrained { session: slow, queued: SESSION_QUEUE_BYTES });
+    let rounds = EVENTS_MAX / 5 + 10;
+    for _ in 0..rounds {
+        world.create(session, 1, plain("a", digest));
+        world.ask(session, 2, destroy("a"));
+    }
+    assert!(world.nothing_for(slow));
+    world.unstall(slow);
+    let told = read(&mut world, slow, 1);
+    assert_eq!(told[0], format!("({})", 5 * rounds - EVENTS_MAX));
+    assert_eq!(told.len(), 1 + EVENTS_MAX);
+    assert_eq!(told.last().unwrap(), "a destroyed");
+}
+
+#[test]
+fn a_history_that_falls_out_while_it_is_read_is_missed_too() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let (session, slow) = (world.client(), world.client());
+    world.create(session, 1, plain("early", digest));
+    world.stalled.insert(slow, 0);
+    world.input(Input::SessionDrained { session: slow, queued: SESSION_QUEUE_BYTES });
+    world.send(slow, 1, events(EventsAsked { name: Some(name("early")), ..EventsAsked::default() }));
+    for _ in 0..EVENTS_MAX / 5 + 10 {
+        world.create(session, 1, plain("a", digest));
+        world.ask(session, 2, destroy("a"));
+    }
+    world.unstall(slow);
+    assert_eq!(
+        read(&mut world, slow, 1),
+        ["(2)", "."],
+        "created, started; the others are not what it asked for"
+    );
+}
+
+#[test]
+fn visitors_push_out_visitors_only() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let session = world.client();
+    world.create(session, 1, plain("a", digest));
+    for _ in 0..EVENTS_MAX {
+        let visitor = world.connect();
+        world.disconnect(visitor);
+    }
+    let expected = ["control-plane-started", "shim-connected", "a created", "a started"];
+    let all = ask(&mut world, session, 2, EventsAsked::default());
+    assert_eq!(all[..4], expected);
+    assert_eq!(all.len(), expected.len() + EVENTS_OF_SESSIONS_MAX + 1);
+}
+
+#[test]
+fn a_client_that_does_not_keep_to_the_protocol_is_told_of() {
+    let mut world = World::new();
+    let (session, rude) = (world.client(), world.client());
+    world.lenient = true;
+    world.send_unchecked(rude, 1, hello());
+    let told = ask(&mut world, session, 1, kinds(&["session-refused"]));
+    assert_eq!(told, ["session-refused", "."]);
+}
