@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use petrel_wire::limits::{ARGS_MAX, BLOCKS_MAX, CMDLINE_BYTES_MAX, CPUS_MAX, NETS_MAX};
-use petrel_wire::operator::{Create, Refusal, Request, Response, Unikernel};
+use petrel_wire::operator::{ConsoleAsked, Create, Refusal, Request, Response, Unikernel};
 use petrel_wire::{Blob, Digest, ExitStatus, List};
 
 use crate::args;
@@ -15,7 +15,7 @@ use crate::image::Image;
 use crate::progress::Progress;
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{json, sentence, show};
+use crate::{json, sentence, show, watch};
 
 /// Where the image is.
 enum Source {
@@ -107,7 +107,9 @@ fn deploy(session: &mut Session, create: Create, image: &Source) -> Result<Unike
 
 /// Prints the console until the unikernel has ended, and ends as it did.
 fn wait(session: &mut Session, args: &args::Create) -> Result<u8, Failure> {
-    let status = cli::console(session, &args.name, true)?.unwrap_or(ExitStatus::Unknown);
+    let name = args.name.clone();
+    let asked = ConsoleAsked { name, follow: true, since: None, tail: None, latest: true };
+    let status = watch::console(session, asked, false)?.unwrap_or(ExitStatus::Unknown);
     if io::stderr().is_terminal() {
         let _ = writeln!(io::stderr(), "petrel: {} has ended: {status}", args.name);
     }

@@ -2,7 +2,7 @@
 
 use petrel_wire::ExitStatus;
 use petrel_wire::operator::{HostInfo, State, Unikernel, UnikernelInfo};
-use petrel_wire::shim::Backend;
+use petrel_wire::shim::{Backend, Limit};
 use serde_json::{Value, json};
 
 use crate::image::Image;
@@ -11,7 +11,8 @@ use crate::image::Image;
 pub const HOST_FIELDS: &str = "\
 Fields of --json:
   host, control_plane, shim (releases, \"1.2.3\"), uptime_ms, cpus [N], memory_mib, memory_used_mib, unikernels
-  (how many), bridges [NAME], monitors [{name, target, target_number, abi_version, backend: kvm|ring3}]";
+  (how many), bridges [NAME], monitors [{name, target, target_number, abi_version, backend: kvm|ring3}], limits
+  [memory|processes|cpu-share] (what the kernel holds each unikernel to)";
 
 /// What `inspect --json` prints.
 pub const INSPECT_FIELDS: &str = "\
@@ -37,6 +38,27 @@ Fields of --json: those of `petrel ps`, and
   cpus [N], nets [{device, bridge, mac}], blocks [{device, volume}], args [TEXT], monitor, pid (null when it has
   none)";
 
+/// What `consoles --json` prints.
+pub const CONSOLES_FIELDS: &str = "\
+Prints with --json an array of objects with the fields
+  name, exists (whether there is a unikernel of this name), bytes, lines, first_ms and last_ms (when the oldest and the
+  newest of what is kept arrived: milliseconds since 1970 by the host's clock, or null)";
+
+/// What `events --json` prints.
+pub const EVENT_FIELDS: &str = "\
+Prints with --json one object a line, with the fields
+  sequence, wall_ms (milliseconds since 1970 by the host's clock), kind, who (null: the control plane) and scope (the path
+  that the operator's certificate is for, or null), about (the name it happened to, or null), text, and where the kind
+  has it image (digest), exit_code, signal, pid, release; or {missed: N} where N events are no longer kept";
+
+/// What `stats --json` prints.
+pub const STATS_FIELDS: &str = "\
+Prints with --json an array, with --follow one a line, of objects with the fields
+  name, run_ms, cpu_ms, memory_mib (given), resident_kib (in use), storage {read_bytes, written_bytes} (null where the
+  host's kernel does not tell), nets [{device, received, sent}, each of those two {bytes, packets, dropped}], all since it
+  was started, and rates {cpu_percent, read, written, received, sent (bytes a second), dropped (frames a second)} since the
+  line before (null without one)";
+
 /// What a host is and has.
 pub fn host(host: &HostInfo) -> Value {
     let monitors = host.monitors.iter().map(|monitor| {
@@ -59,7 +81,17 @@ pub fn host(host: &HostInfo) -> Value {
         "unikernels": host.unikernels,
         "bridges": host.bridges.iter().map(|bridge| &**bridge).collect::<Vec<_>>(),
         "monitors": monitors.collect::<Vec<_>>(),
+        "limits": host.limits.iter().map(|limit| self::limit(*limit)).collect::<Vec<_>>(),
     })
+}
+
+/// What the kernel holds a unikernel to, in one word.
+pub fn limit(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Memory => "memory",
+        Limit::Processes => "processes",
+        Limit::CpuShare => "cpu-share",
+    }
 }
 
 /// A local image.
@@ -94,8 +126,7 @@ pub fn inspect(image: &Image) -> Value {
 /// A unikernel, in brief.
 pub fn unikernel(unikernel: &Unikernel) -> Value {
     let (exit_code, signal) = match unikernel.state {
-        State::Ended(ExitStatus::Code(code)) => (Some(code), None),
-        State::Ended(ExitStatus::Signal(signal)) => (None, Some(signal)),
+        State::Ended(status) => ended(status),
         _ => (None, None),
     };
     json!({
@@ -108,6 +139,15 @@ pub fn unikernel(unikernel: &Unikernel) -> Value {
         "created_ms": unikernel.created_ms,
         "ended_ms": unikernel.ended_ms,
     })
+}
+
+/// The exit code or the signal that a unikernel ended with.
+pub fn ended(status: ExitStatus) -> (Option<u8>, Option<u8>) {
+    match status {
+        ExitStatus::Code(code) => (Some(code), None),
+        ExitStatus::Signal(signal) => (None, Some(signal)),
+        ExitStatus::Unknown => (None, None),
+    }
 }
 
 /// A unikernel, whole.

@@ -28,7 +28,10 @@ mod progress;
 pub mod sentence;
 pub mod session;
 mod show;
+mod stats;
+mod time;
 mod units;
+mod watch;
 
 pub use error::{Error, Exit};
 pub use image::Image;

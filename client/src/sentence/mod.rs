@@ -11,7 +11,7 @@ use petrel_wire::Name;
 use petrel_wire::limits::OPERATOR_VERSION;
 
 use crate::error::{Error, ImageProblem, ProfileFault};
-use refusal::refusal;
+pub(crate) use refusal::{refusal, shim};
 use tls::{not_petrel, tls};
 
 /// A message in the one form that all have.

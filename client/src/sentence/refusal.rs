@@ -9,7 +9,7 @@ use petrel_wire::shim::Fault;
 use super::{About, Sentence, say};
 
 /// The sentence for a refusal.
-pub(super) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
+pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
     let name = about.name.map_or("of this name".into(), |name| format!("\"{name}\""));
     let image = about.image.unwrap_or("the image");
     match reason {
@@ -97,6 +97,11 @@ pub(super) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
             "shorten them",
         ),
         Refusal::Full(table) => full(*table),
+        Refusal::NotRunning => say(
+            format!("the unikernel {name} does not run"),
+            "one that does",
+            "see `petrel ps` for what it is doing",
+        ),
         Refusal::ShimAway => say(
             "the control plane has lost its connection to the host's shim",
             "petrel-shim to run on the host",
@@ -171,6 +176,7 @@ fn full(table: Table) -> Sentence {
         }
         Table::Taps => ("the host has as many taps as it can have", "destroy a unikernel that is not needed"),
         Table::ShimRequests => ("the host is too busy", "try again in a moment"),
+        Table::Sessions => ("too many sessions are open on this host", "try again in a moment"),
     };
     let expected = match table {
         Table::Unikernels => format!("fewer than {UNIKERNELS_MAX}, those that have ended included"),
@@ -179,7 +185,8 @@ fn full(table: Table) -> Sentence {
     say(what, expected, advice)
 }
 
-fn shim(fault: Fault) -> Sentence {
+/// The sentence for what the shim could not do.
+pub(crate) fn shim(fault: Fault) -> Sentence {
     let (what, expected, advice) = match fault {
         Fault::NotFound => {
             ("the host lost what it needed for it", "image, tap and monitor to stay", "try again")

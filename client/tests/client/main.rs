@@ -11,3 +11,4 @@ mod session;
 mod site;
 mod solo5;
 mod trust;
+mod watch;
