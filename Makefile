@@ -8,6 +8,7 @@ OUT := out
 HOST_PROGRAMS := petrel petrel-shim petrel-tender
 GUESTS := petrel hello web crash
 GUEST_TARGET := x86_64-solo5-hvt
+FUZZ_SECONDS := 60
 
 # Recipes call cargo through these, so that the toolchain is chosen in one place.
 HOST_CARGO := tools/toolchain host
@@ -15,7 +16,7 @@ GUEST_CARGO := tools/toolchain guest
 GUEST_FLAGS := --target target-specs/$(GUEST_TARGET).json -Zbuild-std=core,alloc \
 	-Zbuild-std-features=compiler-builtins-mem -Zjson-target-spec
 
-.PHONY: help setup build host guests run test check bench clean
+.PHONY: help setup build host guests run test check fuzz bench clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,11 @@ check: setup ## formatting, lints, licences and duplicate dependencies
 	$(HOST_CARGO) fmt --all --check
 	$(HOST_CARGO) clippy --locked --all-targets -- -D warnings
 	tools/check-deny
+
+fuzz: guests ## feed the tender's loader with anything, for FUZZ_SECONDS=60 (needs nightly Rust and cargo-fuzz)
+	@mkdir -p fuzz/corpus/image
+	@cp $(OUT)/hello.hvt fuzz/corpus/image/
+	cargo +nightly fuzz run image -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536
 
 bench: setup build ## measure what the README claims, with the floor beside it
 	@tools/bench

@@ -152,6 +152,12 @@ impl Devhost {
         }
     }
 
+    /// Waits until the control plane is there and has the shim behind it.
+    #[track_caller]
+    pub fn until_whole(&self) {
+        self.eventually("the host is whole", || (self.petrel(&["host"]).code == 0).then_some(()));
+    }
+
     /// What the shim has logged, the control plane's console in it.
     #[must_use]
     pub fn shim_log(&self) -> String {
@@ -165,9 +171,11 @@ impl Devhost {
         read_pid(&self.folder.join("shim.pid")).expect("the shim's pid")
     }
 
-    /// Starts the shim again, as an init system would.
+    /// Starts the shim again, as an init system would: once the old one has ended.
     #[track_caller]
     pub fn restart_shim(&self) {
+        let old = self.shim_pid();
+        self.eventually("the old shim has ended", || (!is_alive(old)).then_some(()));
         let _ = devhost("shim", &self.name).ok();
     }
 

@@ -48,6 +48,7 @@ fn the_control_plane_killed_comes_back_and_knows_what_runs() {
     });
     both_are_listed_again(&host, &before);
     both_serve(&host);
+    host.until_whole();
     let _ = host.petrel(&["destroy", "one"]).ok();
     assert_eq!(running(&host), before[1..], "an adopted unikernel is destroyed like any other");
 }
@@ -62,6 +63,7 @@ fn the_shim_killed_comes_back_and_adopts_what_runs() {
     both_are_listed_again(&host, &before);
     assert_eq!(host.control_plane_pid(), control_plane, "the control plane is adopted as well");
     both_serve(&host);
+    host.until_whole();
     let _ = host.petrel(&["destroy", "one"]).ok();
     let _ = host.petrel(&["create", "one", &image("hello.hvt"), "--wait"]).ok();
 }

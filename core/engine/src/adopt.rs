@@ -111,6 +111,10 @@ impl Engine {
     /// The whole ledger has been read: what it does not hold is no more.
     fn ledger_read(&mut self) {
         for instance in core::mem::take(&mut self.shim.unlisted) {
+            // What was listed and could not be ended is doomed again, and stays so.
+            if self.doomed.remove(&instance) {
+                continue;
+            }
             let ended = self.state.by_id(instance).and_then(|unikernel| unikernel.ended());
             if self.unsure.remove(&instance) {
                 self.apply(Record::Removed(instance));
@@ -119,7 +123,6 @@ impl Engine {
                 self.ended_unseen(instance, ExitStatus::Unknown);
             }
         }
-        self.doomed.clear();
         self.consoles_claimed();
         self.shim_ready();
     }

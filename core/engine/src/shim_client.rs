@@ -70,7 +70,7 @@ pub(crate) struct ShimClient {
     heard_ns: u64,
     release: [u16; 3],
     host: Option<Box<Host>>,
-    /// While learning, the unikernels that the shim has not listed yet.
+    /// While learning, the unikernels, and what nobody was promised, that the shim has not listed yet.
     pub unlisted: BTreeSet<InstanceId>,
     /// While learning, the greatest id that the shim has listed.
     pub listed_up_to: Option<InstanceId>,
@@ -161,7 +161,7 @@ impl Engine {
     pub(crate) fn link_opened(&mut self) {
         self.link_lost();
         self.shim.phase = Phase::Learning;
-        self.shim.unlisted = self.state.ids().collect();
+        self.shim.unlisted = self.state.ids().chain(self.doomed.iter().copied()).collect();
         self.shim.listed_up_to = None;
         self.foreign_taps.clear();
         let grant = policy::upkeep();

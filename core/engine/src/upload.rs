@@ -38,6 +38,8 @@ pub(crate) struct Upload {
     /// The bytes still to come.
     left: u64,
     hasher: Sha256,
+    /// The host had it before: others may have been told so, and rely on it.
+    found: bool,
     /// Decided already, though the shim has not confirmed it yet.
     verdict: Option<Verdict>,
     /// Who offers the same image.
@@ -83,8 +85,13 @@ impl Engine {
         if bytes == 0 || bytes > IMAGE_BYTES_MAX {
             return self.refuse(asker, Refusal::ImageSize { max: IMAGE_BYTES_MAX });
         }
-        if self.images.known(digest).is_some() {
-            return self.answer(asker, Response::ImageStored(digest));
+        // One that an upload is about to remove may be known, if a create has looked into it.
+        let settled = !self.uploads.contains_key(&digest);
+        if let Some(image) = self.images.known(digest).filter(|_| settled) {
+            // One that a create has looked into may be left from an upload that was cut, and run nowhere here.
+            let runs = self.shim.monitor_for(image);
+            let stored = |_| Response::ImageStored(digest);
+            return self.answer(asker, runs.map_or_else(Response::Refused, stored));
         }
         if !self.shim.is_ready() {
             return self.refuse(asker, Refusal::ShimAway);
@@ -105,7 +112,8 @@ impl Engine {
         self.ask(&owner.grant, op, Waiting::ImageBegin(digest));
         let left = owner.bytes;
         let phase = Phase::Beginning;
-        let upload = Upload { owner, phase, left, hasher: Sha256::new(), verdict: None, waiting };
+        let (hasher, found, verdict) = (Sha256::new(), false, None);
+        let upload = Upload { owner, phase, left, hasher, found, verdict, waiting };
         self.uploads.insert(digest, upload);
     }
 
@@ -120,7 +128,10 @@ impl Engine {
                 self.tell(asker, Response::ImageWanted);
             }
             Ok(Reply::Stored) if given_up => self.upload_end(digest),
-            Ok(Reply::Stored) => self.upload_inspect(digest, None),
+            Ok(Reply::Stored) => {
+                upload.found = true;
+                self.upload_inspect(digest, None);
+            }
             Ok(_) => return Err(Nonsense("another reply than done or stored to a begun image")),
             Err(fault) => self.upload_failed(digest, fault),
         }
@@ -205,11 +216,12 @@ impl Engine {
                 upload.verdict.get_or_insert(Verdict::Image(refusal.clone()));
             }
             Err(refusal) => {
-                // It could not be read: whatever is there, nobody has been told that it is.
+                // It could not be read: if it came with this upload, nobody has been told that it is there.
                 upload.verdict.get_or_insert(Verdict::Upload(refusal.clone()));
             }
         }
-        if upload.verdict.is_some() {
+        let useless = matches!(upload.verdict, Some(Verdict::Image(_)));
+        if useless || (upload.verdict.is_some() && !upload.found) {
             self.upload_leave(digest, Op::ImageRemove(digest));
         } else {
             self.upload_end(digest);
@@ -235,6 +247,7 @@ impl Engine {
     }
 
     pub(crate) fn upload_left(&mut self, digest: Digest, result: Result<Reply, Fault>) -> Handled {
+        self.images.forget(digest);
         match result {
             Ok(Reply::Done) | Err(Fault::NotFound) => {}
             Ok(_) => return Err(Nonsense("another reply than done to an abort or a removal")),
@@ -286,7 +299,9 @@ impl Engine {
 
     /// The link is gone, and with it all that the shim held of uploads.
     pub(crate) fn uploads_lost(&mut self) {
-        for upload in core::mem::take(&mut self.uploads).into_values() {
+        for (digest, upload) in core::mem::take(&mut self.uploads) {
+            // A create may have looked into it before it was removed.
+            self.images.forget(digest);
             let refusal = match upload.verdict {
                 Some(Verdict::Upload(refusal) | Verdict::Image(refusal)) => refusal,
                 Some(Verdict::Abandoned) | None => Refusal::ShimAway,

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use petrel_wire::frame;
 use petrel_wire::shim::{FromShim, Request};
 use rustix::event::PollFlags;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, UnixTime};
@@ -28,6 +29,8 @@ use crate::config::Config;
 const QUEUE_BYTES_MARK: usize = 256 * 1024;
 /// Reads of a socket in one turn of the loop, each of a few KiB.
 const READS_PER_TURN: usize = 64;
+/// Connections that may wait to be accepted: the peer makes one at a time.
+const BACKLOG: i32 = 8;
 /// A peer that has not shown its key by then is let go.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -103,6 +106,18 @@ pub fn tls_config(config: &Config) -> Result<Arc<ServerConfig>, String> {
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(tls))
+}
+
+/// Listens for the peer, also while its tap is not there: a control plane that an earlier shim has started holds the
+/// tap, and it may be about to end.
+pub fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    sockopt::set_ip_freebind(&socket, true)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    net::bind(&socket, &address)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// A connection, in its handshake or with the peer on it.

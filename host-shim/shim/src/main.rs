@@ -137,8 +137,7 @@ impl Shim {
         if control_plane.process.is_none() {
             control_plane.make_taps()?;
         }
-        let listener = TcpListener::bind(config.listen).map_err(os("listen"))?;
-        listener.set_nonblocking(true).map_err(os("listen"))?;
+        let listener = link::listen(config.listen).map_err(os("listen"))?;
         let programs = config.monitors.iter().map(|monitor| Program::probe(monitor, config.uids));
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
         if control_plane.process.is_none() {

@@ -96,8 +96,7 @@ impl Ops {
                 return Some(data.map_err(|error| fault(&error).into()));
             }
             Op::ImageRemove(digest) => {
-                self.ledger.images.remove(&digest);
-                fs::remove_file(self.images.path(&digest))
+                fs::remove_file(self.images.path(&digest)).map(|()| drop(self.ledger.images.remove(&digest)))
             }
             Op::TapCreate { tap, bridge } => {
                 let created = create_tap(&format!("pt{}", tap.0), Some(&bridge));
@@ -111,9 +110,9 @@ impl Ops {
             }
             Op::Spawn(spawn) => return Some(self.spawn(*spawn).map_err(Into::into)),
             Op::Kill(instance) => self.ledger.running(instance).map_or(Ok(()), |process| process.kill()),
+            // As long as something of it is on disk, a later shim takes it over: so long this one has it too.
             Op::Forget(instance) => {
-                self.ledger.monitors.remove(&instance);
-                self.runner.forget(instance.0)
+                self.runner.forget(instance.0).map(|()| drop(self.ledger.monitors.remove(&instance)))
             }
         };
         Some(done.map(|()| Reply::Done).map_err(|error| fault(&error).into()))

@@ -7,6 +7,7 @@ use hvt_abi::GuestAddr;
 use hvt_abi::boot::{BOOT_INFO_BASE, BootInfo, CMDLINE_SIZE};
 use hvt_abi::manifest::{Entry, MFT_VERSION, ManifestHeader};
 
+use crate::clock;
 use crate::devices::Attached;
 use crate::memory::{GuestMemory, Plain};
 
@@ -22,21 +23,28 @@ pub fn command_line(arguments: &[OsString]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Writes all that the guest is told, and returns where its [`BootInfo`] is.
-pub fn write_info(
-    memory: &mut GuestMemory,
-    devices: &Attached,
-    command_line: &[u8],
-    kernel_end: u64,
-    tsc_khz: u32,
-) -> Result<GuestAddr, String> {
-    let entries: Vec<Entry> = devices.manifest().collect();
+/// What there is to tell a guest.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// Its devices.
+    pub devices: &'a Attached,
+    /// Its arguments, as [`command_line`] makes them.
+    pub command_line: &'a [u8],
+    /// First address after its image.
+    pub kernel_end: u64,
+    /// Frequency of the time-stamp counter in kHz, where the user knows it.
+    pub tsc_khz: Option<u32>,
+}
+
+/// Writes all that an hvt guest is told, and returns where its [`BootInfo`] is.
+pub fn write_info(memory: &mut GuestMemory, told: &Told) -> Result<GuestAddr, String> {
+    let entries: Vec<Entry> = told.devices.manifest().collect();
     let mft = BOOT_INFO_BASE + size_of::<BootInfo>() as u64;
     let cmdline = mft + (size_of::<ManifestHeader>() + size_of::<Entry>() * entries.len()) as u64;
     let info = BootInfo {
         mem_size: memory.size(),
-        kernel_end,
-        cpu_cycle_freq: u64::from(tsc_khz) * 1000,
+        kernel_end: told.kernel_end,
+        cpu_cycle_freq: u64::from(told.tsc_khz.map_or_else(clock::tsc_khz, Ok)?) * 1000,
         cmdline: GuestAddr::new(cmdline),
         mft: GuestAddr::new(mft),
         ..BootInfo::default()
@@ -49,7 +57,7 @@ pub fn write_info(
         writer.put(entry)?;
     }
     // The NUL behind it is there already: guest memory starts out zeroed.
-    writer.bytes(command_line.len())?.copy_from_slice(command_line);
+    writer.bytes(told.command_line.len())?.copy_from_slice(told.command_line);
     Ok(GuestAddr::new(BOOT_INFO_BASE))
 }
 

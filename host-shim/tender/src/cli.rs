@@ -163,7 +163,7 @@ fn memory(value: &str) -> Result<u64, Failure> {
 fn whole_pages(bytes: u64) -> Result<u64, Failure> {
     let whole = (bytes / GUEST_PAGE_SIZE).max(1) * GUEST_PAGE_SIZE;
     if whole != bytes {
-        warn(&format!("adjusting memory to {whole} bytes"));
+        warn(format_args!("adjusting memory to {whole} bytes"));
     }
     Ok(whole)
 }

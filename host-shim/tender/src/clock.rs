@@ -1,9 +1,11 @@
 //! How fast the time-stamp counter runs: guests tell the time by it.
 
-use std::arch::x86_64::{__cpuid, _rdtsc};
+use std::arch::x86_64::__cpuid;
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::Kvm;
+
+use crate::sys::ticks;
 
 /// Long enough for an error of at most a few parts in 100,000.
 const CALIBRATION: Duration = Duration::from_millis(10);
@@ -46,8 +48,6 @@ fn hypervisor_knows() -> Option<u32> {
 
 /// Counts against the monotonic clock.
 fn calibrate() -> Option<u32> {
-    // SAFETY: every x86_64 CPU has the instruction, and Linux leaves it to user mode.
-    let ticks = || unsafe { _rdtsc() };
     let (clock, start) = (Instant::now(), ticks());
     std::thread::sleep(CALIBRATION);
     let (elapsed, end) = (clock.elapsed(), ticks());

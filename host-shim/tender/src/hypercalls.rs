@@ -1,15 +1,20 @@
 //! What a guest can ask for, the same on every backend.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::mem::offset_of;
+use std::os::fd::BorrowedFd;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hvt_abi::GuestAddr;
 use hvt_abi::hypercall::{
     BlockRead, BlockWrite, HALT_COOKIE_MAX, Halt, Hypercall, NetRead, NetWrite, Poll, Puts, Walltime, ret,
 };
 use rustix::io::Errno;
-use rustix::time::{ClockId, clock_gettime};
 
+use crate::confine::{Rule, arg};
 use crate::console;
 use crate::devices::{Attached, Waited};
 use crate::memory::{BadAccess, GuestMemory};
@@ -31,7 +36,7 @@ pub enum Fault {
     /// It used an I/O port that means nothing, or in a way that means nothing.
     Port(u16),
     /// It broke the protection of its own segments.
-    TranslationFault {
+    Translation {
         /// Where.
         rip: u64,
     },
@@ -50,8 +55,57 @@ pub enum Fault {
     },
     /// Waiting for devices failed.
     Poll(Errno),
-    /// Anything that only a backend knows.
-    Backend(String),
+    /// In ring 3: an exception for which the guest has no handler.
+    Exception {
+        /// Its vector.
+        vector: u8,
+        /// Its error code.
+        code: u64,
+        /// The address of the last page fault.
+        address: u64,
+        /// Where.
+        rip: u64,
+    },
+    /// In ring 3: it wrote a model-specific register that cannot be had there.
+    Msr {
+        /// Its number.
+        msr: u64,
+        /// What was to be written.
+        value: u64,
+        /// The instruction after.
+        rip: u64,
+    },
+    /// In ring 3: it stopped its CPU for good.
+    Stopped {
+        /// The instruction after.
+        rip: u64,
+    },
+    /// In ring 3: the tender's own code faulted, on ground that the guest has taken away.
+    Tender {
+        /// Where.
+        rip: u64,
+    },
+    /// On KVM: the CPU refused to run it.
+    Entry {
+        /// The CPU's reason.
+        reason: u64,
+    },
+    /// On KVM: KVM could not go on.
+    Internal {
+        /// KVM's reason.
+        suberror: u32,
+        /// Where.
+        rip: u64,
+    },
+    /// On KVM: it left its machine in a way that no guest should.
+    Exit {
+        /// KVM's number for it.
+        reason: u32,
+        /// Where.
+        rip: u64,
+    },
+    /// On KVM: KVM itself failed.
+    Kvm(Errno),
 }
 
 impl From<BadAccess> for Fault {
@@ -67,16 +121,56 @@ impl fmt::Display for Fault {
                 write!(f, "Invalid guest access: gpa=0x{:x}, sz={}", bad.addr.raw(), bad.len)
             }
             Self::Port(port) => write!(f, "Invalid guest port access: port=0x{port:x}"),
-            Self::TranslationFault { rip } => write!(f, "host/guest translation fault: rip=0x{rip:x}"),
+            Self::Translation { rip } => write!(f, "host/guest translation fault: rip=0x{rip:x}"),
             Self::Read(error) => write!(f, "Fatal error when reading: {error}"),
             Self::Write(error) => write!(f, "Fatal error when writing: {error}"),
             Self::Short { what, done, wanted } => {
                 write!(f, "Fatal error: {what} only {done} out of {wanted} bytes")
             }
             Self::Poll(error) => write!(f, "Fatal error when waiting for devices: {error}"),
-            Self::Backend(text) => f.write_str(text),
+            Self::Exception { vector, code, address, rip } => write!(
+                f,
+                "guest exception {vector} (error code 0x{code:x}, address 0x{address:x}) at rip=0x{rip:x}, \
+                 and no handler for it"
+            ),
+            Self::Msr { msr, value, rip } => write!(
+                f,
+                "guest wrote 0x{value:x} to MSR 0x{msr:x} before rip=0x{rip:x}, which ring 3 cannot do"
+            ),
+            Self::Stopped { rip } => write!(f, "guest stopped its CPU (hlt) before rip=0x{rip:x}"),
+            Self::Tender { rip } => {
+                write!(f, "internal error: the tender itself faulted at 0x{rip:x}")
+            }
+            Self::Entry { reason } => {
+                write!(f, "KVM: entry failure: hw_entry_failure_reason=0x{reason:x}")
+            }
+            Self::Internal { suberror, rip } => {
+                write!(f, "KVM: internal error exit: suberror=0x{suberror:x}, rip=0x{rip:x}")
+            }
+            Self::Exit { reason, rip } => {
+                write!(f, "KVM: unhandled exit: exit_reason=0x{reason:x}, rip=0x{rip:x}")
+            }
+            Self::Kvm(error) => write!(f, "KVM: KVM_RUN: {error}"),
         }
     }
+}
+
+/// The system calls that hypercalls take, the most frequent first.
+pub fn rules(devices: &Attached) -> Vec<Rule> {
+    let rule = |call, when, why| Rule { call, when, why };
+    let mut rules: Vec<Rule> = devices.transfers().collect();
+    rules.extend([
+        devices.waiting(),
+        rule(libc::SYS_write, vec![arg(0).eq(1)], "writes to the console"),
+        rule(
+            libc::SYS_clock_gettime,
+            vec![arg(0).eq(libc::CLOCK_REALTIME)],
+            "tells the time where the clock is not one that the vDSO can read",
+        ),
+        rule(libc::SYS_write, vec![arg(0).eq(2)], "says why the guest ends"),
+        rule(libc::SYS_exit_group, vec![], "ends"),
+    ]);
+    rules
 }
 
 /// A guest as the hypercalls see it.
@@ -86,6 +180,8 @@ pub struct Vm {
     pub memory: GuestMemory,
     /// Its devices.
     pub devices: Attached,
+    /// Where its text goes.
+    pub console: BorrowedFd<'static>,
 }
 
 impl Vm {
@@ -117,15 +213,15 @@ impl Vm {
     }
 
     fn walltime(&mut self, argument: GuestAddr) -> Result<(), Fault> {
-        let now = clock_gettime(ClockId::Realtime);
-        let nsecs = now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000);
-        let nsecs = nsecs.wrapping_add(now.tv_nsec.cast_unsigned());
+        // Before 1970, a guest's clock says 1970.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let nsecs = now.as_secs().wrapping_mul(1_000_000_000).wrapping_add(now.subsec_nanos().into());
         Ok(self.memory.write(argument, Walltime { nsecs })?)
     }
 
     fn puts(&mut self, argument: GuestAddr) -> Result<(), Fault> {
         let puts: Puts = self.memory.read(argument)?;
-        console::write(self.memory.bytes(puts.data, puts.len)?).map_err(Fault::Write)
+        console::write(self.console, self.memory.bytes(puts.data, puts.len)?).map_err(Fault::Write)
     }
 
     fn poll(&mut self, argument: GuestAddr) -> Result<(), Fault> {

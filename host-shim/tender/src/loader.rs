@@ -36,7 +36,7 @@ impl Image {
         let count = read_up_to(&file, &mut first).map_err(failed)?;
         let invalid = |error| describe(&name, error);
         let header = Header::parse(first.get(..count).unwrap_or(&[]), len).map_err(invalid)?;
-        let mut notes = [0; usize_from_const(NOTES_BYTES_MAX)];
+        let mut notes = [0; usize_from(NOTES_BYTES_MAX)];
         let range = header.notes_range();
         let notes = notes.get_mut(..usize_from(range.len)).unwrap_or_default();
         file.read_exact_at(notes, range.offset).map_err(failed)?;
@@ -107,11 +107,6 @@ fn read_up_to(file: &File, buffer: &mut [u8]) -> std::io::Result<usize> {
         }
     }
     Ok(done)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
-const fn usize_from_const(value: u64) -> usize {
-    value as usize
 }
 
 /// Upstream's words, where it has some for the case.

@@ -9,7 +9,7 @@ use hvt_abi::boot::{BOOT_INFO_BASE, BootInfo, GUEST_MIN_BASE};
 use hvt_abi::elf::Permissions;
 use hvt_abi::hypercall::{BlockRead, BlockWrite, Halt, NetRead, NetWrite, Poll, Puts, Walltime};
 use hvt_abi::manifest::{Entry, ManifestHeader};
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 /// Plain data that may be copied into and out of guest memory.
 ///
@@ -60,7 +60,7 @@ enum Access {
     Write,
 }
 
-/// The memory of one guest, mapped for as long as the process lives.
+/// The memory of one guest.
 #[derive(Debug)]
 pub struct GuestMemory {
     /// Host address of guest-physical address 0 (which itself need not be mapped).
@@ -192,14 +192,11 @@ impl GuestMemory {
     fn check(&self, addr: GuestAddr, len: u64, access: Access) -> Result<*mut u8, BadAccess> {
         let start = addr.raw();
         match start.checked_add(len) {
-            Some(end) if end <= self.size => {
-                if start >= self.free_from || self.may(start..end, access) {
-                    return Ok(self.pointer(start));
-                }
+            Some(end) if end <= self.size && (start >= self.free_from || self.may(start..end, access)) => {
+                Ok(self.pointer(start))
             }
-            _ => {}
+            _ => Err(BadAccess { addr, len }),
         }
-        Err(BadAccess { addr, len })
     }
 
     /// The slow path: something below the end of the image.
@@ -221,6 +218,14 @@ impl GuestMemory {
     }
 }
 
+impl Drop for GuestMemory {
+    fn drop(&mut self) {
+        let start = self.pointer(self.mapped_from).cast::<c_void>();
+        // SAFETY: exactly what was mapped, of which no reference outlives `self`.
+        let _ = unsafe { munmap(start, usize_from(self.size - self.mapped_from)) };
+    }
+}
+
 fn map(at: usize, len: u64, flags: MapFlags) -> Result<usize, String> {
     let at = ptr::without_provenance_mut::<c_void>(at);
     // SAFETY: without FIXED the kernel picks free addresses, and FIXED_NOREPLACE replaces nothing.
@@ -232,7 +237,7 @@ fn map(at: usize, len: u64, flags: MapFlags) -> Result<usize, String> {
 
 /// Guest addresses and lengths fit a host pointer: this crate is for x86_64 only.
 #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits")]
-pub fn usize_from(value: u64) -> usize {
+pub const fn usize_from(value: u64) -> usize {
     const { assert!(size_of::<usize>() == size_of::<u64>()) };
     value as usize
 }

@@ -1,5 +1,7 @@
 //! What the tender says of itself, on standard error.
 
+use std::fmt::{self, Display, Write};
+
 use crate::cli::USAGE;
 
 /// Why there is no guest, in lines for people.
@@ -21,7 +23,7 @@ impl Failure {
             warn(line);
         }
         if self.usage {
-            eprint!("{USAGE}");
+            print(USAGE);
         }
     }
 }
@@ -45,6 +47,42 @@ impl From<Vec<String>> for Failure {
 }
 
 /// Prints one line.
-pub fn warn(text: &str) {
-    eprintln!("petrel-tender: {text}");
+pub fn warn(text: impl Display) {
+    print(format_args!("petrel-tender: {text}\n"));
+}
+
+/// Prints text as it is. Never fails and never allocates: a guest's last words are said when the tender is confined
+/// already, and a standard error that is closed ends nobody.
+pub fn print(text: impl Display) {
+    let mut stderr = Stderr { pending: [0; 512], len: 0 };
+    let _ = write!(stderr, "{text}");
+    stderr.flush();
+}
+
+/// Standard error, with a line or so gathered before it is written.
+struct Stderr {
+    pending: [u8; 512],
+    len: usize,
+}
+
+impl Stderr {
+    fn flush(&mut self) {
+        let _ = rustix::io::write(rustix::stdio::stderr(), self.pending.get(..self.len).unwrap_or_default());
+        self.len = 0;
+    }
+}
+
+impl Write for Stderr {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if self.len == self.pending.len() {
+                self.flush();
+            }
+            if let Some(slot) = self.pending.get_mut(self.len) {
+                *slot = byte;
+                self.len += 1;
+            }
+        }
+        Ok(())
+    }
 }

@@ -10,7 +10,7 @@ use petrel_wire::{
 use crate::{
     host::Applies,
     image::{self, Recipe, digest},
-    world::{World, plain, push},
+    world::{World, create, plain, push},
 };
 
 fn hello_image() -> Vec<u8> {
@@ -163,6 +163,33 @@ fn an_upload_that_is_cut_leaves_nothing() {
             assert_eq!(world.push(other, 1, &image), Response::ImageStored(digest(&image)));
             assert_eq!(world.host.images[&digest(&image)], image);
         }
+    }
+}
+
+/// The control plane has lost its memory and looks into the image again; meanwhile the client gives up, or the host
+/// fails. Nobody who was told that the image is there has to push it again.
+#[test]
+fn an_image_that_was_there_before_is_not_removed_when_it_is_offered_again_in_vain() {
+    let image = hello_image();
+    for cancel in [false, true] {
+        let mut world = World::new();
+        let session = world.client();
+        world.push(session, 1, &image);
+        world.restart();
+        world.run();
+        let session = world.client();
+        world.send(session, 1, push(digest(&image), image.len()));
+        world.step();
+        world.step();
+        if cancel {
+            world.send(session, 1, Request::Cancel);
+        } else {
+            let reads: Applies = |op| matches!(op, Op::ImageRead { .. });
+            world.host.faults.push((reads, Fault::Os { errno: 5 }));
+        }
+        world.run();
+        assert_eq!(world.nothing_for(session), cancel);
+        assert!(world.host.images.contains_key(&digest(&image)));
     }
 }
 
@@ -319,6 +346,44 @@ fn an_image_that_no_monitor_here_runs_is_refused_and_removed() {
         let answer = world.push(session, 1, &image);
         assert_eq!(answer, Response::Refused(Refusal::NoMonitor { target, version }));
         assert!(nothing_is_left(&world));
+    }
+}
+
+/// What an upload left that was cut by a crash, and a create has looked into.
+#[test]
+fn an_image_that_is_there_and_runs_nowhere_is_not_said_to_be_stored() {
+    let mut world = World::new();
+    let session = world.client();
+    let image = image::build(&Recipe { target: image::SPT, ..Recipe::default() });
+    let digest = world.host.store(image.clone());
+    let refusal = Refusal::NoMonitor { target: image::SPT, version: 2 };
+    assert_eq!(world.refused(session, 1, create(plain("a", digest))), refusal);
+    assert_eq!(world.refused(session, 2, push(digest, image.len())), refusal);
+}
+
+/// An upload is given up while its last answers are under way, and a create looks into the image in between. The link
+/// may break over it.
+#[test]
+fn an_image_that_is_about_to_be_removed_is_not_said_to_be_stored() {
+    for (steps, breaks) in (0..12).flat_map(|steps| [(steps, false), (steps, true)]) {
+        let mut world = World::new();
+        let [owner, creates, offers] = [world.client(), world.client(), world.client()];
+        let image = image::build(&Recipe::default());
+        world.ask(owner, 1, push(digest(&image), image.len()));
+        world.send_chunks(owner, 1, &image);
+        world.send(creates, 1, create(plain("a", digest(&image))));
+        world.send(owner, 1, Request::Cancel);
+        for _ in 0..steps {
+            world.step();
+        }
+        if breaks {
+            world.link_down();
+            world.link_up();
+            world.run();
+        }
+        let answer = world.push(offers, 1, &image);
+        assert_eq!(answer, Response::ImageStored(digest(&image)), "after {steps} steps");
+        assert!(world.host.images.contains_key(&digest(&image)), "after {steps} steps");
     }
 }
 

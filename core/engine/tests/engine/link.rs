@@ -10,6 +10,7 @@ use petrel_wire::{
 };
 
 use crate::{
+    host::Applies,
     image::{self, NET, Recipe},
     world::{World, console, create, destroy, encoded, info, networked, push},
 };
@@ -199,6 +200,35 @@ fn a_link_that_breaks_again_while_the_leftovers_are_ended_leaves_nothing_in_the_
         assert_eq!(world.host.ledger.monitors.len(), 1, "after {steps} steps");
         assert!(agrees(&mut world));
     }
+}
+
+/// The shim fails to forget the leftover while it still tells what else runs; that must not be forgotten here.
+#[test]
+fn a_leftover_that_cannot_be_ended_at_first_is_ended_when_the_link_opens_anew() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    for i in 0..3 {
+        world.create(session, i, networked(&format!("u{i}"), digest, &["net0"]));
+    }
+    world.send(session, 5, create(networked("refused", digest, &["net0"])));
+    while world.step_host() {}
+    world.link_down();
+    world.next(session, 5);
+    let leftover = world.instance(3);
+    world.host.end(leftover, ExitStatus::Code(0));
+    for i in 4..9 {
+        world.host.start_foreign(InstanceId(leftover.0 + i), &[], b"another's");
+    }
+    world.link_up();
+    let forgets: Applies = |op| matches!(op, Op::Forget(_));
+    world.host.faults.push((forgets, Fault::Os { errno: 5 }));
+    world.run();
+    assert!(world.host.ledger.monitors.contains_key(&leftover));
+    world.link_down();
+    world.link_up();
+    world.run();
+    assert!(!world.host.ledger.monitors.contains_key(&leftover));
+    assert_eq!(world.list().len(), 3);
 }
 
 #[test]

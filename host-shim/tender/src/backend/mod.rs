@@ -9,9 +9,11 @@ use std::os::fd::RawFd;
 use hvt_abi::GuestAddr;
 use hvt_abi::elf::Layout;
 
-use crate::hypercalls::{Fault, Vm};
+use crate::boot::{self, Told};
+use crate::confine::Rule;
+use crate::devices::Attached;
+use crate::hypercalls::Vm;
 use crate::memory::GuestMemory;
-use crate::seccomp::Rule;
 
 /// The state in which a guest starts.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +24,6 @@ pub struct Start {
     pub boot_info: GuestAddr,
     /// Its stack pointer.
     pub stack: u64,
-    /// Frequency of its time-stamp counter in kHz.
-    #[expect(dead_code, reason = "both backends leave the counter to the CPU as it is")]
-    pub tsc_khz: u32,
 }
 
 /// A way to run guests. The methods are called in this order, each once.
@@ -40,15 +39,20 @@ pub trait Backend: Sized {
         Ok(())
     }
 
+    /// Writes what the guest is told, and returns the address of that.
+    fn tell(&mut self, memory: &mut GuestMemory, told: &Told) -> Result<GuestAddr, String> {
+        boot::write_info(memory, told)
+    }
+
     /// Image and boot information are in memory, and segments are protected: makes the guest ready to run.
     fn prepare(&mut self, memory: &mut GuestMemory, layout: &Layout, start: &Start) -> Result<(), String>;
 
-    /// Descriptors that must stay open while the guest runs; all others are closed.
+    /// Descriptors that must stay open while the guest runs, beside those of its devices; all others are closed.
     fn descriptors(&self) -> Vec<RawFd>;
 
-    /// System calls beyond those of the devices.
-    fn rules(&self) -> Vec<Rule>;
+    /// The system calls that a guest with these devices needs, the most frequent first.
+    fn rules(&self, devices: &Attached) -> Vec<Rule>;
 
-    /// Runs the guest to its end and returns its exit status. The tender is confined already.
-    fn run(self, vm: Vm) -> Result<i32, Fault>;
+    /// Runs the guest to its end, which is the process's own. The tender is confined already.
+    fn run(self, vm: Vm, start: &Start) -> !;
 }

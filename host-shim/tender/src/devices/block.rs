@@ -8,8 +8,8 @@ use rustix::fs::{Mode, OFlags, SeekFrom, fcntl_getfl, open, seek};
 use rustix::io::{Errno, pread, pwrite};
 
 use super::inherited;
+use crate::confine::{Rule, arg};
 use crate::hypercalls::Fault;
-use crate::seccomp::{Rule, arg};
 
 /// Block size in bytes where the user gives none.
 const DEFAULT_BLOCK_SIZE: u16 = 512;

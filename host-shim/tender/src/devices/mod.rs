@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use block::Block;
 use net::Net;
 
-use crate::seccomp::{Rule, arg};
+use crate::confine::{Rule, arg};
 
 /// A device that has something behind it.
 #[derive(Debug)]
@@ -62,6 +62,13 @@ impl Attached {
         let slot = self.free_slot(name, DeviceKind::Block)?;
         *slot = Some(Device::Block(Block::attach(name, path)?));
         Ok(())
+    }
+
+    /// Attaches a socket in place of a tap.
+    #[cfg(test)]
+    pub fn attach_socket(&mut self, name: &str, socket: std::os::fd::OwnedFd) {
+        let slot = self.free_slot(name, DeviceKind::Net).unwrap();
+        *slot = Some(Device::Net(Net::over(socket)));
     }
 
     /// Gives an attached net its hardware address, in place of a random one.
@@ -170,19 +177,22 @@ impl Attached {
         self.attached.iter().flatten().map(fd).collect()
     }
 
-    /// The system calls that the devices need, the most frequent first.
-    pub fn rules(&self) -> Vec<Rule> {
-        let devices = self.attached.iter().flatten().flat_map(|device| match device {
+    /// The system calls that move data, whoever makes them.
+    pub fn transfers(&self) -> impl Iterator<Item = Rule> {
+        self.attached.iter().flatten().flat_map(|device| match device {
             Device::Net(net) => net.rules(),
             Device::Block(block) => block.rules(),
-        });
-        let wait = Rule {
+        })
+    }
+
+    /// The system call of [`Attached::wait`] and [`crate::console::write`].
+    pub fn waiting(&self) -> Rule {
+        Rule {
             call: libc::SYS_ppoll,
             // One also where there is no net device: the console may have to be waited for.
             when: vec![arg(1).le(self.readable.len().max(1) as u64), arg(3).eq(0u64)],
             why: "waits for net devices, or for room in the console",
-        };
-        devices.chain([wait]).collect()
+        }
     }
 
     fn slot(&mut self, name: &str, kind: DeviceKind) -> Result<&mut Option<Device>, String> {

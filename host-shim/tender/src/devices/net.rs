@@ -8,8 +8,8 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::{Errno, read, write};
 
 use super::{inherited, tap};
+use crate::confine::{Rule, arg};
 use crate::hypercalls::Fault;
-use crate::seccomp::{Rule, arg};
 
 /// Largest frame in bytes, either way: more than any Ethernet has, with what a tap may aggregate.
 const FRAME_MAX: usize = 65_536;
@@ -42,6 +42,12 @@ impl Net {
         };
         fcntl_setfl(&fd, OFlags::NONBLOCK).map_err(|error| failed(&error))?;
         Ok(Self { fd: Box::leak(Box::new(fd)), mac: None, mtu })
+    }
+
+    /// A device over anything that sends and receives frames, and does not block.
+    #[cfg(test)]
+    pub(super) fn over(fd: OwnedFd) -> Self {
+        Self { fd: Box::leak(Box::new(fd)), mac: None, mtu: DEFAULT_MTU }
     }
 
     pub(super) fn complete(&mut self) -> Result<(), String> {

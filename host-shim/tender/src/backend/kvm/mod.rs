@@ -9,16 +9,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use hvt_abi::{GuestAddr, elf::Layout};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use rustix::time::{ClockId, clock_gettime};
-use vmm_sys_util::errno::Error as Errno;
+use rustix::io::Errno;
 
 pub use probe::probe;
 
 use super::{Backend, Start};
-use crate::hypercalls::{Fault, Outcome, Vm};
+use crate::confine::{Rule, arg};
+use crate::devices::Attached;
+use crate::hypercalls::{self, Fault, Outcome, Vm};
 use crate::memory::GuestMemory;
 use crate::report::warn;
-use crate::seccomp::{Rule, arg};
+use crate::sys;
 
 /// `_IO(KVMIO, 0x80)` and `_IOR(KVMIO, 0x81, struct kvm_regs)` of linux/kvm.h.
 const KVM_RUN: u64 = 0xae80;
@@ -56,35 +57,32 @@ impl Backend for Kvm {
     fn prepare(&mut self, memory: &mut GuestMemory, layout: &Layout, start: &Start) -> Result<(), String> {
         let executable = layout.segments().iter().filter(|segment| segment.permissions.execute);
         let code: Vec<_> = executable.map(|segment| segment.start..segment.end).collect();
-        self.boot(memory, &code, start)?;
-        // The first call looks for the vDSO, which takes system calls that the filter does not allow.
-        let _ = clock_gettime(ClockId::Realtime);
-        Ok(())
+        self.boot(memory, &code, start)
     }
 
     fn descriptors(&self) -> Vec<RawFd> {
         vec![self.vcpu.as_raw_fd()]
     }
 
-    fn rules(&self) -> Vec<Rule> {
+    fn rules(&self, devices: &Attached) -> Vec<Rule> {
         let vcpu = self.vcpu.as_raw_fd();
-        [(KVM_RUN, "runs the guest"), (KVM_GET_REGS, "where the guest stood when it broke down")]
-            .map(|(request, why)| Rule {
-                call: libc::SYS_ioctl,
-                when: vec![arg(0).eq(vcpu), arg(1).eq(request)],
-                why,
-            })
-            .into()
+        let ioctl = |request, why| {
+            let when = vec![arg(0).eq(vcpu), arg(1).eq(request)];
+            Rule { call: libc::SYS_ioctl, when, why }
+        };
+        let mut rules = vec![ioctl(KVM_RUN, "runs the guest")];
+        rules.extend(hypercalls::rules(devices));
+        rules.push(ioctl(KVM_GET_REGS, "finds where a guest stood that broke down"));
+        rules
     }
 
-    fn run(mut self, mut vm: Vm) -> Result<i32, Fault> {
+    fn run(mut self, mut vm: Vm, _: &Start) -> ! {
         let status = self.run_to_end(&mut vm).unwrap_or_else(|fault| {
-            warn(&fault.to_string());
+            warn(&fault);
             1
         });
         // Returning would close and unmap, here and in the runtime, which the filter does not allow.
-        // SAFETY: only ends the process. Nothing is buffered, and nobody waits for destructors.
-        unsafe { libc::_exit(status & 0xff) }
+        sys::exit(status)
     }
 }
 
@@ -132,32 +130,32 @@ impl Kvm {
                 Ok(_) => return Err(self.unexpected_exit()),
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) if error.errno() == libc::EFAULT => return Err(self.translation_fault()),
-                Err(error) => return Err(Fault::Backend(failed("KVM_RUN", error))),
+                Err(error) => return Err(Fault::Kvm(Errno::from_raw_os_error(error.errno()))),
             }
         }
     }
 
     fn translation_fault(&self) -> Fault {
-        Fault::TranslationFault { rip: self.rip() }
+        Fault::Translation { rip: self.rip() }
     }
 
     /// Any exit that is no hypercall ends the guest, with the words of upstream's tender.
     fn unexpected_exit(&mut self) -> Fault {
         let rip = self.rip();
         let run = self.vcpu.get_kvm_run();
-        Fault::Backend(match run.exit_reason {
+        match run.exit_reason {
             kvm_bindings::KVM_EXIT_FAIL_ENTRY => {
                 // SAFETY: the exit reason says that this is the member of the union that KVM filled in.
                 let reason = unsafe { run.__bindgen_anon_1.fail_entry.hardware_entry_failure_reason };
-                format!("KVM: entry failure: hw_entry_failure_reason={reason:#x}")
+                Fault::Entry { reason }
             }
             kvm_bindings::KVM_EXIT_INTERNAL_ERROR => {
                 // SAFETY: as above.
                 let suberror = unsafe { run.__bindgen_anon_1.internal.suberror };
-                format!("KVM: internal error exit: suberror={suberror:#x}, rip={rip:#x}")
+                Fault::Internal { suberror, rip }
             }
-            reason => format!("KVM: unhandled exit: exit_reason={reason:#x}, rip={rip:#x}"),
-        })
+            reason => Fault::Exit { reason, rip },
+        }
     }
 
     /// Where the guest stands; 0 when KVM does not even tell that.
@@ -166,6 +164,6 @@ impl Kvm {
     }
 }
 
-fn failed(what: &str, error: Errno) -> String {
+fn failed(what: &str, error: vmm_sys_util::errno::Error) -> String {
     format!("KVM: {what}: {error}")
 }

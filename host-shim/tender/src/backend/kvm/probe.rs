@@ -87,7 +87,6 @@ fn machine_with(code: &[u8]) -> Result<(Kvm, GuestMemory), String> {
         entry: GUEST_MIN_BASE,
         boot_info: GuestAddr::new(BOOT_INFO_BASE),
         stack: GUEST_PAGE_SIZE - 8,
-        tsc_khz: 0,
     };
     let anywhere = GUEST_MIN_BASE..GUEST_PAGE_SIZE;
     kvm.boot(&mut memory, std::slice::from_ref(&anywhere), &start)?;

@@ -83,12 +83,8 @@ impl Cpu {
         registers: &Registers,
         exception: Exception,
     ) -> Result<Handler, Fault> {
-        let unhandled = || {
-            Fault::Backend(format!(
-                "guest exception {} (error code 0x{:x}, address 0x{:x}) at rip=0x{:x}, and no handler for it",
-                exception.vector, exception.error_code, self.cr2, exception.rip
-            ))
-        };
+        let Exception { vector, error_code: code, rip, .. } = exception;
+        let unhandled = || Fault::Exception { vector, code, address: self.cr2, rip };
         let offset = u16::from(exception.vector) * 16;
         if self.idt.limit < offset + 15 {
             return Err(unhandled());

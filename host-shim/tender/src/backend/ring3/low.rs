@@ -40,7 +40,7 @@ pub struct Context {
 /// Address of a field of the [`Context`], for use in assembly.
 macro_rules! field {
     ($name:ident) => {
-        low::CONTEXT as usize + std::mem::offset_of!(low::Context, $name)
+        crate::memory::usize_from(low::CONTEXT) + std::mem::offset_of!(low::Context, $name)
     };
 }
 pub(super) use field;

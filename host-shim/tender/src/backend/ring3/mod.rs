@@ -20,12 +20,14 @@ use std::os::fd::RawFd;
 use hvt_abi::boot::BOOT_INFO_BASE;
 use hvt_abi::elf::Layout;
 use rustix::mm::MprotectFlags;
-use rustix::time::{ClockId, clock_gettime};
+
+pub use patch::patch;
 
 use super::{Backend, Start};
-use crate::hypercalls::{Fault, Vm};
+use crate::confine::{Rule, arg};
+use crate::devices::Attached;
+use crate::hypercalls::{self, Vm};
 use crate::memory::GuestMemory;
-use crate::seccomp::{Rule, arg};
 
 /// `arch_prctl`'s code to set the FS base.
 const ARCH_SET_FS: u64 = 0x1002;
@@ -36,7 +38,6 @@ pub struct Ring3 {
     /// Whether the kernel lets user code set the FS base.
     fsgsbase: bool,
     stubs_end: u64,
-    start: Option<Start>,
 }
 
 impl Backend for Ring3 {
@@ -47,17 +48,17 @@ impl Backend for Ring3 {
         const HWCAP2_FSGSBASE: usize = 1 << 1;
         let fsgsbase = rustix::param::linux_hwcap().1 & HWCAP2_FSGSBASE != 0;
         let memory = GuestMemory::identity(memory_bytes)?;
-        Ok((Self { fsgsbase, stubs_end: low::STUBS, start: None }, memory))
+        Ok((Self { fsgsbase, stubs_end: low::STUBS }, memory))
     }
 
     fn speed_up(&mut self, memory: &mut GuestMemory, code: &[Range<u64>]) -> Result<(), String> {
         if vectors_fit() {
-            self.stubs_end = patch::patch(memory, code);
+            self.stubs_end = patch(memory, code);
         }
         Ok(())
     }
 
-    fn prepare(&mut self, memory: &mut GuestMemory, _: &Layout, start: &Start) -> Result<(), String> {
+    fn prepare(&mut self, memory: &mut GuestMemory, _: &Layout, _: &Start) -> Result<(), String> {
         let context = low::Context {
             guest_rsp: 0,
             guest_rip: 0,
@@ -77,9 +78,6 @@ impl Backend for Ring3 {
         if stubs_end < low::CONTEXT {
             memory.protect_host(stubs_end..low::CONTEXT, MprotectFlags::READ)?;
         }
-        self.start = Some(*start);
-        // The first call looks for the vDSO, which takes system calls that the filter does not allow.
-        let _ = clock_gettime(ClockId::Realtime);
         traps::install_handlers()
     }
 
@@ -87,12 +85,13 @@ impl Backend for Ring3 {
         Vec::new()
     }
 
-    fn rules(&self) -> Vec<Rule> {
-        let mut rules = vec![Rule {
+    fn rules(&self, devices: &Attached) -> Vec<Rule> {
+        let mut rules = hypercalls::rules(devices);
+        rules.push(Rule {
             call: libc::SYS_rt_sigreturn,
             when: vec![],
             why: "goes back to the guest after a trap",
-        }];
+        });
         if !self.fsgsbase {
             rules.push(Rule {
                 call: libc::SYS_arch_prctl,
@@ -103,9 +102,10 @@ impl Backend for Ring3 {
         rules
     }
 
-    fn run(self, vm: Vm) -> Result<i32, Fault> {
-        let start = self.start.ok_or_else(|| Fault::Backend("the guest was not prepared".into()))?;
-        traps::Guest::install(vm);
+    fn run(self, vm: Vm, start: &Start) -> ! {
+        let mut guest = traps::Guest::new(vm);
+        // SAFETY: this function does not return, so the guest stays in its place; it is not named again below.
+        unsafe { guest.install() };
         // SAFETY: `prepare` filled in the context and installed the handlers; the loader checked entry and stack to
         // be in the guest's memory. The guest ends the process, so nothing of ours is needed after this.
         unsafe { switch::enter_guest(start.entry, start.boot_info.raw(), start.stack) }

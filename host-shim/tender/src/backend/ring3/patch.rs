@@ -70,7 +70,7 @@ fn patch_site(memory: &mut GuestMemory, site: u64, port: u8, stub_at: u64) -> Op
 
 /// Remembers the guest's stack pointer and where it goes on, does what the `mov` did, and goes to the tender. It
 /// touches neither the guest's stack nor its flags.
-fn stub(back_to: u64, port: u8) -> Option<[u8; usize_from_const(STUB_LEN)]> {
+fn stub(back_to: u64, port: u8) -> Option<[u8; usize_from(STUB_LEN)]> {
     let back_to = i32::try_from(back_to).ok()?;
     let mut code = Vec::with_capacity(usize_from(STUB_LEN));
     let mut put = |opcode: &[u8], address: usize| {
@@ -87,11 +87,6 @@ fn stub(back_to: u64, port: u8) -> Option<[u8; usize_from_const(STUB_LEN)]> {
     code.try_into().ok()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
-const fn usize_from_const(value: u64) -> usize {
-    value as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,7 +98,8 @@ mod tests {
         let mut memory = GuestMemory::anywhere(2 << 20).unwrap();
         let addr = GuestAddr::new(TEXT);
         memory.bytes_mut(addr, code.len() as u64).unwrap().copy_from_slice(code);
-        let end = patch(&mut memory, &[TEXT..TEXT + code.len() as u64]);
+        let range = TEXT..TEXT + code.len() as u64;
+        let end = patch(&mut memory, std::slice::from_ref(&range));
         (memory.bytes(addr, code.len() as u64).unwrap().to_vec(), end)
     }
 
@@ -139,7 +135,7 @@ mod tests {
     #[test]
     fn given_sections_that_are_no_memory_when_patched_then_nothing_happens() {
         let mut memory = GuestMemory::anywhere(2 << 20).unwrap();
-        for range in [0..u64::MAX, u64::MAX - 5..u64::MAX, 0x20_0000..0x20_1000, 8..4] {
+        for range in [0..u64::MAX, u64::MAX - 5..u64::MAX, 0x20_0000..0x20_1000, Range { start: 8, end: 4 }] {
             assert_eq!(patch(&mut memory, &[range]), low::STUBS);
         }
     }

@@ -12,6 +12,7 @@ use super::decode::{Privileged, RAX, RCX, RDX, RSP, Registers, decode};
 use super::low::context;
 use crate::hypercalls::{Fault, Outcome, Vm};
 use crate::report::warn;
+use crate::sys;
 
 /// The MSR with the FS base: the only one that guests write.
 const MSR_FS_BASE: u64 = 0xc000_0100;
@@ -33,17 +34,24 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Hands the guest to the handlers, for good.
-    pub fn install(vm: Vm) {
-        let guest = Box::leak(Box::new(Self { vm, cpu: Cpu::default() }));
-        GUEST.store(guest, Ordering::Relaxed);
+    /// A guest that has not run yet.
+    pub fn new(vm: Vm) -> Self {
+        Self { vm, cpu: Cpu::default() }
+    }
+
+    /// Hands the guest to the handlers.
+    ///
+    /// # Safety
+    /// It must stay where it is, and nobody else may use it, until the process ends.
+    pub unsafe fn install(&mut self) {
+        GUEST.store(self, Ordering::Relaxed);
     }
 }
 
 /// Where [`super::switch::from_stub`] comes to, with the tender's stack and thread-local storage in place.
 pub extern "C" fn hypercall_from_stub(port: u32, argument: u32) {
-    // SAFETY: `install` has stored a guest that is never freed, before the first stub could run; the guest waits, and
-    // so does nobody else hold a reference.
+    // SAFETY: a guest was installed before the first stub could run, and is there until the process ends; the guest
+    // waits, and nobody else holds a reference.
     let guest = unsafe { &mut *GUEST.load(Ordering::Relaxed) };
     let [low, high, ..] = port.to_le_bytes();
     finish(guest.vm.hypercall(u16::from_le_bytes([low, high]), GuestAddr::new(argument.into())));
@@ -55,12 +63,11 @@ fn finish(result: Result<Outcome, Fault>) {
         Ok(Outcome::Continue) => return,
         Ok(Outcome::Halt(status)) => status,
         Err(fault) => {
-            warn(&fault.to_string());
+            warn(&fault);
             1
         }
     };
-    // SAFETY: only ends the process. Nothing is buffered, and nobody waits for destructors.
-    unsafe { libc::_exit(status & 0xff) }
+    sys::exit(status)
 }
 
 /// Takes over the signals that the guest's instructions raise.
@@ -137,7 +144,7 @@ fn rip_of(state: &Saved) -> u64 {
 }
 
 fn internal(rip: u64) -> Fault {
-    Fault::Backend(format!("internal error: the tender itself faulted at 0x{rip:x}"))
+    Fault::Tender { rip }
 }
 
 fn handle(guest: &mut Guest, state: &mut Saved) -> Result<Outcome, Fault> {
@@ -166,7 +173,7 @@ fn handle(guest: &mut Guest, state: &mut Saved) -> Result<Outcome, Fault> {
         }
         // The guest's page tables allow everything there: it is the host that does not.
         PAGE_FAULT if (GUEST_MIN_BASE..own.end).contains(&address) => {
-            return Err(Fault::TranslationFault { rip });
+            return Err(Fault::Translation { rip });
         }
         PAGE_FAULT => {
             guest.cpu.cr2 = address;
@@ -232,7 +239,7 @@ impl Guest {
             Privileged::WriteMsr => write_msr(registers, next)?,
             Privileged::ReadCr2(to) => set(state, NUMBERED[to], self.cpu.cr2),
             Privileged::Halt => {
-                return Err(Fault::Backend(format!("guest stopped its CPU (hlt) before rip=0x{next:x}")));
+                return Err(Fault::Stopped { rip: next });
             }
         }
         set(state, libc::REG_RIP, go_on_at);
@@ -244,9 +251,7 @@ fn write_msr(registers: &Registers, next: u64) -> Result<(), Fault> {
     let [msr, low, high] = [RCX, RAX, RDX].map(|register| registers[register] & 0xffff_ffff);
     let value = high << 32 | low;
     if msr != MSR_FS_BASE || value >= USER_LIMIT {
-        let text =
-            format!("guest wrote 0x{value:x} to MSR 0x{msr:x} before rip=0x{next:x}, which ring 3 cannot do");
-        return Err(Fault::Backend(text));
+        return Err(Fault::Msr { msr, value, rip: next });
     }
     // SAFETY: the context is mapped, and nothing else runs. The value is an address that a guest may use.
     unsafe { (*context()).guest_fs = value };

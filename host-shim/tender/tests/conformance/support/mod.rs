@@ -1,5 +1,7 @@
-//! What the tests stand on.
+//! What the tests stand on. Each test program needs only some of it.
+#![allow(dead_code)]
 
+pub mod image;
 pub mod netns;
 pub mod ping;
 pub mod run;

@@ -39,6 +39,11 @@ impl Flood {
         Flood { stop, thread }
     }
 
+    /// Whether it has its answers.
+    pub fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Ends the flood and returns how many answers came.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);

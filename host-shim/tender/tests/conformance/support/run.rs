@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a program may run: 60 s as in upstream's tests.bats, or what $PETREL_TEST_SECONDS says (on an emulated CPU).
 fn limit() -> Duration {
@@ -54,6 +55,13 @@ impl Outcome {
         self
     }
 
+    /// The system-call filter ended it.
+    #[track_caller]
+    pub fn expect_filtered(&self) -> &Self {
+        assert_eq!(self.status.signal(), Some(31), "expected SIGSYS: {self}");
+        self
+    }
+
     #[track_caller]
     pub fn expect_silent_about(&self, text: &str) -> &Self {
         assert!(!self.output.contains(text), "did not expect {text:?}: {self}");
@@ -75,9 +83,19 @@ pub struct Running {
 
 impl Running {
     /// Starts `command` as the leader of a process group of its own.
-    pub fn start(mut command: Command) -> Running {
+    pub fn start(command: Command) -> Running {
+        Running::start_with(command, None)
+    }
+
+    /// The same, with a standard output that the caller keeps to itself.
+    pub fn start_with_stdout(command: Command, stdout: Stdio) -> Running {
+        Running::start_with(command, Some(stdout))
+    }
+
+    fn start_with(mut command: Command, stdout: Option<Stdio>) -> Running {
         let (mut reader, writer) = io::pipe().expect("a pipe");
-        command.stdout(writer.try_clone().expect("a descriptor")).stderr(writer).process_group(0);
+        let stdout = stdout.unwrap_or_else(|| writer.try_clone().expect("a descriptor").into());
+        command.stdout(stdout).stderr(writer).process_group(0);
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         // `command` holds the write end too: while that is open, the reader would never see the end.
         drop(command);
@@ -88,6 +106,57 @@ impl Running {
             let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
         });
         Running { child, output }
+    }
+
+    /// Waits until the tender is confined, which is when its guest is about to run.
+    pub fn until_confined(self) -> Running {
+        let status = format!("/proc/{}/status", self.child.id());
+        let deadline = Instant::now() + limit();
+        loop {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            if text.contains("\nSeccomp:\t2\n") {
+                return self;
+            }
+            assert!(Instant::now() < deadline, "it is not confined yet, but:\n{text}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until the kernel says that it is in this state: `S` when it sleeps, `T` when it was stopped.
+    pub fn until(&self, state: char) -> &Running {
+        let deadline = Instant::now() + limit();
+        while !self.is(state) {
+            assert!(Instant::now() < deadline, "it is not in state {state}");
+            thread::sleep(Duration::from_millis(1));
+        }
+        self
+    }
+
+    /// Whether it is at its end, but was not waited for.
+    pub fn has_ended(&self) -> bool {
+        self.is('Z')
+    }
+
+    fn is(&self, state: char) -> bool {
+        let line = format!("\nState:\t{state}");
+        std::fs::read_to_string(self.proc("status")).is_ok_and(|text| text.contains(&line))
+    }
+
+    /// Kills it, if it has not ended.
+    pub fn kill(&self) {
+        self.signal(rustix::process::Signal::KILL);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) -> &Running {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("the child was not waited for yet");
+        self
+    }
+
+    /// What its program looks like from outside: a file below /proc.
+    pub fn proc(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.child.id()))
     }
 
     /// Waits for the end; fails the test when that does not come, or when the program left a process behind.

@@ -68,25 +68,6 @@ impl Operand for RawFd {
     }
 }
 
-/// Puts `rules` in force for this process and all its threads, for good.
-pub fn install(rules: &[Rule]) -> Result<(), String> {
-    let failed = |what: &str| format!("seccomp: {what}: {}", std::io::Error::last_os_error());
-    rustix::thread::set_no_new_privs(true).map_err(|error| format!("no_new_privs: {error}"))?;
-    let mut program = compile(rules);
-    let len = u16::try_from(program.len()).map_err(|_| "seccomp: too many rules")?;
-    let filter = libc::sock_fprog { len, filter: program.as_mut_ptr() };
-    // SAFETY: the kernel copies the program, which `filter` describes and which outlives the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_TSYNC,
-            std::ptr::from_ref(&filter),
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(failed("the filter was not accepted")) }
-}
-
 /// Offsets in the kernel's `struct seccomp_data`.
 const NR: u32 = 0;
 const ARCH: u32 = 4;
@@ -94,15 +75,21 @@ const ARGS: u32 = 16;
 
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 
-const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-const JUMP_ABOVE: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+const LOAD: u16 = opcode(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+const JUMP_EQUAL: u16 = opcode(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+const JUMP_ABOVE: u16 = opcode(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K);
+const RETURN: u16 = opcode(libc::BPF_RET | libc::BPF_K);
+
+#[expect(clippy::cast_possible_truncation, reason = "all of the kernel's bits for it are in the low byte")]
+const fn opcode(bits: u32) -> u16 {
+    bits as u16
+}
 
 /// A jump out of a rule's block to the next rule, until the block's length is known.
 const NEXT_RULE: u8 = u8::MAX;
 
-fn compile(rules: &[Rule]) -> Vec<libc::sock_filter> {
+/// The program that allows what `rules` allow and ends the process at anything else.
+pub fn compile(rules: &[Rule]) -> Vec<libc::sock_filter> {
     let mut program = vec![
         op(LOAD, ARCH),
         jump(JUMP_EQUAL, AUDIT_ARCH_X86_64, 1, 0),

@@ -1,0 +1,260 @@
+# Guests that mean harm, or have gone mad. Each is loaded at 0x100000 with 2 MiB of memory or more, and starts with its
+# boot information in rdi. All above its own page is memory to read and write; below 0x100000, in ring 3, the tender
+# keeps a page of its own at 0xff000 that such a guest can reach as well.
+
+.set SCRATCH, 0x180000
+.set BUFFER, 0x181000
+.set TENDERS_PAGE, 0xff000
+# Offset in that page of the tender's own stack pointer.
+.set HOST_RSP, 0x18
+
+.macro guest name
+    .pushsection .rodata.guests, "a"
+    .globl guest_\name
+    guest_\name:
+.endm
+
+.macro endguest name
+    .globl guest_\name\()_end
+    guest_\name\()_end:
+    .popsection
+.endm
+
+# As the bindings make it, so that ring 3 patches it.
+.macro hypercall number, argument=SCRATCH
+    mov eax, \argument
+    mov edx, 0x500 + \number
+    out dx, eax
+.endm
+
+# As nobody makes it, so that it always traps.
+.macro trapping_hypercall number, argument=SCRATCH
+    mov edx, 0x500 + \number
+    mov eax, \argument
+    out dx, eax
+.endm
+
+.macro puts text, len
+    mov qword ptr [SCRATCH], \text
+    mov qword ptr [SCRATCH + 8], \len
+    hypercall 2
+.endm
+
+.macro halt status
+    mov qword ptr [SCRATCH], 0
+    mov dword ptr [SCRATCH + 8], \status
+    hypercall 8
+.endm
+
+guest loops
+    jmp guest_loops
+endguest loops
+
+# The same with nothing left that a signal handler could stand on.
+guest loops_in_ruins
+    std
+    xor esp, esp
+    xor ebp, ebp
+2:  jmp 2b
+endguest loops_in_ruins
+
+guest sleeps
+    mov rax, -1
+    mov [SCRATCH], rax
+    hypercall 3
+    halt 0
+endguest sleeps
+
+# Sleeps for 0.2 s.
+guest naps
+    mov qword ptr [SCRATCH], 200000000
+    hypercall 3
+    halt 0
+endguest naps
+
+# Each exception is handled by an instruction that raises it again, on the same stack.
+guest faults_forever
+    # Gate 14: present, 64-bit, to `2:` below, on stack 1 of the TSS.
+    lea rax, [rip + 2f]
+    mov [BUFFER + 14 * 16], ax
+    mov word ptr [BUFFER + 14 * 16 + 2], 8
+    mov byte ptr [BUFFER + 14 * 16 + 4], 1
+    mov byte ptr [BUFFER + 14 * 16 + 5], 0x8e
+    shr rax, 16
+    mov [BUFFER + 14 * 16 + 6], eax
+    # A TSS at SCRATCH whose stack 1 is at 0x190000, and its descriptor at SCRATCH + 0x100.
+    mov qword ptr [SCRATCH + 36], 0x190000
+    mov rax, 0x0000891800000067
+    mov [SCRATCH + 0x100 + 8], rax
+    mov word ptr [SCRATCH + 0x200], 0xf
+    mov qword ptr [SCRATCH + 0x202], SCRATCH + 0x100
+    lgdt [SCRATCH + 0x200]
+    mov word ptr [SCRATCH + 0x210], 0xfff
+    mov qword ptr [SCRATCH + 0x212], BUFFER
+    lidt [SCRATCH + 0x210]
+    mov ax, 8
+    ltr ax
+2:  mov byte ptr [0], 1
+    jmp 2b
+endguest faults_forever
+
+# An exception where nothing has been set up to handle it.
+guest faults
+    mov byte ptr [0], 1
+endguest faults
+
+# Its descriptor table is at an address that no pointer can be.
+guest has_mad_tables
+    mov word ptr [SCRATCH], 0xfff
+    mov rax, 0xdead000000000000
+    mov [SCRATCH + 2], rax
+    lidt [SCRATCH]
+    mov byte ptr [0], 1
+endguest has_mad_tables
+
+guest jumps_away
+    mov rax, 0x7000deadbeef
+    jmp rax
+endguest jumps_away
+
+guest jumps_to_no_address
+    mov rax, 0xdead0000deadbeef
+    push rax
+    ret
+endguest jumps_to_no_address
+
+# One line as often as ecx says, then a normal end.
+guest floods
+    mov byte ptr [BUFFER + 0], 0x61
+    mov rdi, BUFFER
+    mov al, 0x61
+    mov ecx, 4096
+    rep stosb
+    mov byte ptr [BUFFER + 4095], 0x0a
+    mov ebx, 16384
+2:  puts BUFFER, 4096
+    dec ebx
+    jnz 2b
+    halt 0
+endguest floods
+
+guest floods_forever
+2:  puts BUFFER, 0x10000
+    jmp 2b
+endguest floods_forever
+
+# Prints the tender's stack from where it is now up to its end, where the kernel has put arguments and environment.
+guest reads_the_tenders_stack
+    mov rbx, [TENDERS_PAGE + HOST_RSP]
+    and rbx, -64
+2:  mov rsi, rbx
+    mov edi, BUFFER
+    mov ecx, 64
+    rep movsb
+    puts BUFFER, 64
+    add rbx, 64
+    jmp 2b
+endguest reads_the_tenders_stack
+
+# Asks the tender to print it.
+guest has_the_tenders_stack_printed
+    mov rbx, [TENDERS_PAGE + HOST_RSP]
+    puts rbx, 64
+    halt 0
+endguest has_the_tenders_stack_printed
+
+# Takes the ground from under the tender, then asks it for something.
+guest ruins_the_tenders_page
+    mov edi, TENDERS_PAGE
+    mov ecx, 512
+    mov rax, 0x1234567812345678
+    rep stosq
+    hypercall 1
+    halt 0
+endguest ruins_the_tenders_page
+
+guest ruins_the_tenders_stack
+    mov rdi, [TENDERS_PAGE + HOST_RSP]
+    sub rdi, 0x800
+    mov ecx, 0x200
+    mov rax, 0x1234567812345678
+    rep stosq
+    hypercall 1
+    trapping_hypercall 1
+    halt 0
+endguest ruins_the_tenders_stack
+
+guest writes_to_its_code
+    lea rax, [rip]
+    mov byte ptr [rax], 0x90
+endguest writes_to_its_code
+
+guest writes_to_its_boot_information
+    mov byte ptr [rdi], 0
+endguest writes_to_its_boot_information
+
+# A jump to itself in memory that is only to be written.
+guest runs_its_data
+    mov word ptr [BUFFER], 0xfeeb
+    mov eax, BUFFER
+    jmp rax
+endguest runs_its_data
+
+# A million hypercalls with random arguments, through one `out` that traps and one that is patched. Handles, offsets and
+# lengths are any numbers, but mostly small ones, so that some of them mean something; pointers are within memory, as the
+# first that is not would be the guest's end.
+guest asks_for_anything
+    mov r15, 0x9e3779b97f4a7c15
+    mov ebx, 500000
+2:  mov r14d, 3
+    call 8f
+    mov [SCRATCH], rax
+    # A block device's offset, data and length.
+    mov r14d, 0x1fff
+    call 8f
+    mov [SCRATCH + 8], rax
+    call 9f
+    and eax, 0xffff
+    lea r13, [rax + 0x190000]
+    mov [SCRATCH + 16], r13
+    mov r14d, 0x3ff
+    call 8f
+    mov [SCRATCH + 24], rax
+    call 9f
+    and eax, 1
+    lea edx, [rax + 0x504]
+    mov eax, SCRATCH
+    out dx, eax
+    # A net device's data and length. (A frame without room for its header is an error that ends the guest.)
+    mov [SCRATCH + 8], r13
+    call 9f
+    and eax, 0x3ff
+    add eax, 14
+    mov [SCRATCH + 16], rax
+    test eax, 1
+    jz 3f
+    hypercall 6
+    jmp 4f
+3:  hypercall 7
+4:  dec ebx
+    jnz 2b
+    halt 0
+    # rax: three times of four at most r14, else anything.
+8:  call 9f
+    test eax, 0x30000
+    jz 1f
+    and rax, r14
+1:  ret
+    # rax: the next random number (xorshift).
+9:  mov rax, r15
+    shl rax, 13
+    xor r15, rax
+    mov rax, r15
+    shr rax, 7
+    xor r15, rax
+    mov rax, r15
+    shl rax, 17
+    xor r15, rax
+    mov rax, r15
+    ret
+endguest asks_for_anything
