@@ -316,6 +316,7 @@ impl World {
                     }]
                     .try_into()
                     .unwrap(),
+                    limits: Vec::new().try_into().unwrap(),
                 }))),
                 Op::List { .. } => Some(Reply::Listed { page: vec![].try_into().unwrap(), more: false }),
                 Op::ImageBegin { .. } | Op::ImageCommit(_) | Op::ImageRemove(_) => Some(Reply::Done),

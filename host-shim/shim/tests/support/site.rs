@@ -61,6 +61,8 @@ pub struct Site {
     pub folder: PathBuf,
     pub keys: Keys,
     shim: Option<Child>,
+    /// The control groups that it is in, as cgroups(7) tells them.
+    shim_groups: String,
     log: Receiver<String>,
 }
 
@@ -86,7 +88,7 @@ impl Site {
         file("seal.img", &[0; 512], 0o600);
         file("shim.toml", configuration().as_bytes(), 0o644);
         let (_, log) = channel();
-        let mut site = Self { folder, keys, shim: None, log };
+        let mut site = Self { folder, keys, shim: None, shim_groups: String::new(), log };
         site.start_shim();
         site
     }
@@ -101,6 +103,8 @@ impl Site {
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
         (self.shim, self.log) = (Some(shim), receive);
         self.wait_for_log("listening on");
+        self.shim_groups =
+            fs::read_to_string(format!("/proc/{}/cgroup", self.shim_pid())).unwrap_or_default();
     }
 
     /// Waits until the shim has logged a line with `text`.
@@ -152,10 +156,11 @@ impl Site {
     pub fn group_folders(&self) -> Vec<PathBuf> {
         let run = fs::metadata(self.run_folder()).unwrap();
         let name = format!("petrel-{:x}-{:x}", run.dev(), run.ino());
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let lines = own.lines().filter_map(|line| line.split_once(':')?.1.split_once(":/"));
+        let lines = self.shim_groups.lines().filter_map(|line| line.split_once(':')?.1.split_once(":/"));
         let places = lines.flat_map(|(controllers, path)| {
             let mounts = if controllers.is_empty() { vec!["", "unified"] } else { vec![controllers] };
+            // In v2, the shim's own is beside them, unless it is the root.
+            let path = path.strip_suffix("shim").unwrap_or(path);
             let place = |mount| PathBuf::from("/sys/fs/cgroup").join(mount).join(path).join(&name);
             mounts.into_iter().map(place).collect::<Vec<_>>()
         });
