@@ -16,7 +16,11 @@ GUEST_CARGO := tools/toolchain guest
 GUEST_FLAGS := --target target-specs/$(GUEST_TARGET).json -Zbuild-std=core,alloc \
 	-Zbuild-std-features=compiler-builtins-mem -Zjson-target-spec
 
-.PHONY: help setup build host guests run test check fuzz bench clean
+# Of the simulation: how many worlds, of how many steps each.
+SEEDS := 1000
+STEPS := 10000
+
+.PHONY: help setup build host guests run test sim check fuzz bench clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +46,13 @@ run: setup build ## bring a whole host up, run two unikernels on it, fetch a pag
 
 test: setup build ## run all tests: units, conformance, a whole host from outside
 	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash
+	@$(MAKE) sim
+	$(HOST_CARGO) test --profile sim --locked -p petrel-sim --features planted --test planted
+
+sim: setup ## simulate: SEEDS=n STEPS=n [FIRST=n], or one world: SEED=n [WITHOUT=event,...]; see docs/simulator.md
+	$(HOST_CARGO) run --profile sim --locked -p petrel-sim -- --seeds $(SEEDS) --steps $(STEPS) \
+		$(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) $(if $(WITHOUT),--without $(WITHOUT)) \
+		$(if $(TRACE),--trace $(TRACE))
 
 check: setup ## formatting, lints, licences and duplicate dependencies
 	$(HOST_CARGO) fmt --all --check

@@ -88,10 +88,36 @@ pub enum Command {
         #[arg(value_parser = name)]
         name: Name,
     },
+    /// Save what the control plane keeps, or have it keep what was saved
+    State {
+        /// Which of the two
+        #[command(subcommand)]
+        verb: StateVerb,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+}
+
+/// What `state` does.
+#[derive(Debug, Subcommand)]
+pub enum StateVerb {
+    /// Save all that the control plane keeps in a file: the unikernels, not their images nor volumes
+    ///
+    /// The file holds the unikernels' arguments, so it is made for its owner only.
+    Export {
+        /// The file, which is replaced if it is there
+        file: PathBuf,
+    },
+    /// Have the control plane keep what is in a file that `petrel state export` has made
+    Import {
+        /// The file
+        file: PathBuf,
+        /// Give up what it keeps now; it still must have no unikernel that runs
+        #[arg(long)]
+        force: bool,
     },
 }
 

@@ -16,7 +16,7 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{create, init, json, show, stats, units, watch};
+use crate::{create, init, json, show, state, stats, units, watch};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -83,6 +83,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             ask_about(profile, &name, Request::Destroy(name.clone()))?;
             Ok(0)
         }
+        Command::State { verb } => print(&state::run(&verb, || open(profile))?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "petrel", &mut script);

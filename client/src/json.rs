@@ -1,18 +1,21 @@
 //! JSON for programs. The names of the fields are a promise, told by each command's `--help`.
 
 use petrel_wire::ExitStatus;
-use petrel_wire::operator::{HostInfo, State, Unikernel, UnikernelInfo};
+use petrel_wire::operator::{HostInfo, Journal, State, Unikernel, UnikernelInfo};
 use petrel_wire::shim::{Backend, Limit};
 use serde_json::{Value, json};
 
 use crate::image::Image;
+use crate::sentence;
 
 /// What `host --json` prints.
 pub const HOST_FIELDS: &str = "\
 Fields of --json:
   host, control_plane, shim (releases, \"1.2.3\"), uptime_ms, cpus [N], memory_mib, memory_used_mib, unikernels
   (how many), bridges [NAME], monitors [{name, target, target_number, abi_version, backend: kvm|ring3}], limits
-  [memory|processes|cpu-share] (what the kernel holds each unikernel to)";
+  [memory|processes|cpu-share] (what the kernel holds each unikernel to), journal: in-memory|kept|read-only,
+  journal_epoch, journal_used_bytes and journal_area_bytes (null unless it is kept), journal_fault (TEXT, null unless
+  it is read-only)";
 
 /// What `inspect --json` prints.
 pub const INSPECT_FIELDS: &str = "\
@@ -70,6 +73,13 @@ pub fn host(host: &HostInfo) -> Value {
             "backend": backend(monitor.backend),
         })
     });
+    let (journal, kept, fault) = match host.journal {
+        Journal::InMemory => ("in-memory", None, None),
+        Journal::Kept { epoch, used_bytes, area_bytes } => {
+            ("kept", Some((epoch, used_bytes, area_bytes)), None)
+        }
+        Journal::ReadOnly(reason) => ("read-only", None, Some(sentence::journal_fault(reason))),
+    };
     json!({
         "host": &*host.host,
         "control_plane": release(host.control_plane),
@@ -82,6 +92,11 @@ pub fn host(host: &HostInfo) -> Value {
         "bridges": host.bridges.iter().map(|bridge| &**bridge).collect::<Vec<_>>(),
         "monitors": monitors.collect::<Vec<_>>(),
         "limits": host.limits.iter().map(|limit| self::limit(*limit)).collect::<Vec<_>>(),
+        "journal": journal,
+        "journal_epoch": kept.map(|(epoch, ..)| epoch),
+        "journal_used_bytes": kept.map(|(_, used_bytes, _)| used_bytes),
+        "journal_area_bytes": kept.map(|(.., area_bytes)| area_bytes),
+        "journal_fault": fault,
     })
 }
 

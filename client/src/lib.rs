@@ -28,6 +28,7 @@ mod progress;
 pub mod sentence;
 pub mod session;
 mod show;
+mod state;
 mod stats;
 mod time;
 mod units;

@@ -151,11 +151,57 @@ impl Session {
             Response::ImageWanted => {}
             _ => return Err(self.unexpected()),
         }
+        self.send_chunks(id, image, Request::ImageChunk, &mut sent)?;
+        match self.receive(id)? {
+            Response::ImageStored(_) => Ok(()),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// The host's state, in pieces that `take` is given; how many records that were.
+    pub fn export_state<E: From<Error>>(
+        &mut self,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<u32, E> {
+        let id = self.send(Request::StateExport)?;
+        loop {
+            match self.receive(id)? {
+                Response::StateData(bytes) => take(&bytes)?,
+                Response::StateExported { records } => return Ok(records),
+                _ => return Err(self.unexpected().into()),
+            }
+        }
+    }
+
+    /// Gives the host another state; how many records that were. `sent` is told the bytes that are on their way so far.
+    pub fn import_state(
+        &mut self,
+        file: &[u8],
+        force: bool,
+        mut sent: impl FnMut(usize),
+    ) -> Result<u32, Error> {
+        let id = self.send(Request::StateImport { bytes: file.len() as u64, force })?;
+        let Response::StateWanted = self.receive(id)? else { return Err(self.unexpected()) };
+        self.send_chunks(id, file, Request::StateChunk, &mut sent)?;
+        match self.receive(id)? {
+            Response::StateImported { records } => Ok(records),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// Sends the bytes of an upload, until all have left or an answer has come.
+    fn send_chunks(
+        &mut self,
+        id: u32,
+        bytes: &[u8],
+        request: fn(Blob<CHUNK_BYTES_MAX>) -> Request,
+        sent: &mut impl FnMut(usize),
+    ) -> Result<(), Error> {
         let mut done = 0;
-        for chunk in image.chunks(CHUNK_BYTES_MAX) {
+        for chunk in bytes.chunks(CHUNK_BYTES_MAX) {
             let chunk = Blob::try_from(chunk).map_err(|_| self.protocol("no chunk of this size"))?;
             done += chunk.len();
-            self.put(&ClientMessage { id, request: Request::ImageChunk(chunk) })?;
+            self.put(&ClientMessage { id, request: request(chunk) })?;
             self.flush()?;
             sent(done);
             self.take_what_is_there()?;
@@ -163,10 +209,7 @@ impl Session {
                 break;
             }
         }
-        match self.receive(id)? {
-            Response::ImageStored(_) => Ok(()),
-            _ => Err(self.unexpected()),
-        }
+        Ok(())
     }
 
     /// From here on an answer may take as long as it takes; that the host is still there is TCP's to find out.
@@ -374,6 +417,8 @@ fn ends_request(answer: &Response) -> bool {
             | Response::Listed { more: true, .. }
             | Response::Consoles { more: true, .. }
             | Response::Stats { more: true, .. }
+            | Response::StateWanted
+            | Response::StateData(_)
     )
 }
 

@@ -1,9 +1,9 @@
 //! Tables and lists for people.
 
-use petrel_wire::operator::{HostInfo, State, Unikernel, UnikernelInfo};
+use petrel_wire::operator::{HostInfo, Journal, State, Unikernel, UnikernelInfo};
 
 use crate::image::Image;
-use crate::{json, units};
+use crate::{json, sentence, units};
 
 /// The hexadecimal digits of a digest that a table shows.
 const DIGEST_DIGITS: usize = 12;
@@ -75,7 +75,20 @@ pub fn host(host: &HostInfo) -> String {
         "limits",
         if limits.is_empty() { "none are set by the kernel".into() } else { limits.join(", ") },
     );
+    lines.add("state", journal(host.journal));
     lines.render()
+}
+
+/// Where a control plane keeps what it knows.
+fn journal(journal: Journal) -> String {
+    match journal {
+        Journal::InMemory => "in memory only: there is no state device".into(),
+        Journal::Kept { epoch, used_bytes, area_bytes } => {
+            let (used, area) = (units::size(used_bytes), units::size(area_bytes));
+            format!("in a journal, epoch {epoch}, {used} of {area}")
+        }
+        Journal::ReadOnly(reason) => format!("changes are refused: {}", sentence::journal_fault(reason)),
+    }
 }
 
 /// A local image.

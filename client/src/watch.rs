@@ -159,6 +159,9 @@ fn text(what: &What) -> String {
         What::CreateFailed(refusal) => format!("not created: {}", why(refusal)),
         What::DestroyFailed(fault) => format!("could not be destroyed: {}", sentence::shim(*fault).wrong),
         What::ImageRefused(digest, refusal) => format!("image {digest:?} not kept: {}", why(refusal)),
+        What::JournalFailed(reason) => {
+            format!("changes are refused from here on: {}", sentence::journal_fault(*reason))
+        }
         other => other.to_string(),
     }
 }

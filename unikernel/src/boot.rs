@@ -1,11 +1,13 @@
 //! From the seal and the arguments to a control plane.
 
+use alloc::boxed::Box;
 use core::net::Ipv4Addr;
 
 use petrel_engine::Config;
 use petrel_wire::Label;
 use petrel_wire::seal::{MAGIC, SEAL_BYTES_MAX, SECTOR_BYTES, Seal, SealError};
 
+use crate::disk::Disk;
 use crate::log::Log;
 use crate::net::{Nic, Stack};
 use crate::plane::{ControlPlane, Parts};
@@ -28,12 +30,14 @@ pub struct Machine<N> {
     pub service: N,
     /// The device that leads to the shim.
     pub shim: N,
+    /// What the state is kept on, if anything.
+    pub state: Option<Box<dyn Disk>>,
     /// The wall clock.
     pub clock: WallClock,
     /// The log.
     pub log: Log,
-    /// Random numbers, to be hard to guess on the wire.
-    pub seeds: [u64; 3],
+    /// Random numbers, to be hard to guess on the wire and on the disk.
+    pub seeds: [u64; 4],
     /// The time of the start, in monotonic nanoseconds.
     pub now_ns: u64,
 }
@@ -115,9 +119,10 @@ pub fn control_plane<N: Nic, E>(
     let Machine {
         service: service_nic,
         shim: shim_nic,
+        state,
         clock,
         log,
-        seeds: [service_seed, shim_seed, port_seed],
+        seeds: [service_seed, shim_seed, port_seed, state_seed],
         now_ns,
     } = machine;
     let operators = OperatorsServer::new(&service.certificate, &service.key, &service.operators, clock)
@@ -133,6 +138,8 @@ pub fn control_plane<N: Nic, E>(
         shim: Stack::new(shim_nic, link.ipv4, None, shim_seed, now_ns),
         shim_endpoint: (link.shim_ipv4, link.shim_port),
         link: shim_tls,
+        state,
+        state_seed,
         engine: Config { host: overrides.name.unwrap_or(host), release: release() },
         log,
         port_seed,

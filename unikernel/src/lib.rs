@@ -7,6 +7,7 @@
 //! | [`conversation`] | frames in TLS in TCP, for both |
 //! | [`tls`] | one TLS connection, bytes in and bytes out; no other module knows which library does it |
 //! | [`net`] | one network device with its TCP sockets; no other module knows smoltcp's interface |
+//! | [`disk`] | the block device that the engine's state is kept on |
 //! | [`options`], [`boot`] | the arguments; from arguments and seal to a control plane |
 //! | [`log`], [`limits`], [`queue`] | the log's format, this program's bounds, a queue of bytes |
 #![no_std]
@@ -18,6 +19,7 @@ extern crate std;
 
 pub mod boot;
 pub mod conversation;
+pub mod disk;
 pub mod limits;
 pub mod link;
 pub mod log;

@@ -7,13 +7,16 @@
 
 extern crate alloc;
 
+use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::{String, ToString};
 use core::convert::Infallible;
 use core::fmt::Display;
 use core::time::Duration;
 
 use petrel_engine::Now;
 use petrel_unikernel::boot::{self, Machine, Overrides};
+use petrel_unikernel::disk::Disk;
 use petrel_unikernel::log::Log;
 use petrel_unikernel::net::Nic;
 use petrel_unikernel::options::{self, COMMAND};
@@ -21,7 +24,7 @@ use petrel_unikernel::plane::ControlPlane;
 use solo5::args::Usage;
 use solo5::{Block, Net, clock, entropy};
 
-solo5::manifest! { net "service", net "shim", block "seal" }
+solo5::manifest! { net "service", net "shim", block "seal", block "state" }
 solo5::main!(run);
 
 fn run() -> Result<Infallible, Usage> {
@@ -38,9 +41,10 @@ fn control_plane(overrides: Overrides, log: Log) -> Result<ControlPlane<Device>,
     let machine = Machine {
         service: Device(Net::acquire("service").ok_or_else(|| missing("network device \"service\""))?),
         shim: Device(Net::acquire("shim").ok_or_else(|| missing("network device \"shim\""))?),
+        state: Block::acquire("state").map(|block| Box::new(State(block)) as Box<dyn Disk>),
         clock: || Duration::from_nanos(clock::wall_ns()),
         log,
-        seeds: [(); 3].map(|()| random()),
+        seeds: [(); 4].map(|()| random()),
         now_ns: clock::monotonic_ns(),
     };
     seal.and_then(|seal| boot::control_plane(seal, overrides, machine)).map_err(|error| failure(&error))
@@ -92,5 +96,26 @@ impl Nic for Device {
 
     fn transmit(&mut self, frame: &[u8]) {
         let _ = self.0.write(frame);
+    }
+}
+
+/// A block device of Solo5.
+struct State(Block);
+
+impl Disk for State {
+    fn bytes(&self) -> u64 {
+        self.0.capacity()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.0.block_size()
+    }
+
+    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), String> {
+        self.0.read(offset, data).map_err(|error| error.to_string())
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), String> {
+        self.0.write(offset, data).map_err(|error| error.to_string())
     }
 }

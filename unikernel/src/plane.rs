@@ -3,17 +3,19 @@
 //! A turn of the loop takes in what the devices have, works until nothing moves any more, and has sent all it
 //! can before it says until when to sleep. The time is read once a turn.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::{self, Arguments, Display, Formatter};
 use core::net::Ipv4Addr;
 
-use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId};
+use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId, StateDevice};
 use petrel_wire::frame::FrameError;
 use petrel_wire::limits::SESSION_QUEUE_BYTES;
 use smoltcp::socket::tcp;
 use smoltcp::wire::IpEndpoint;
 
 use crate::conversation::Conversation;
+use crate::disk::Disk;
 use crate::limits::{BURST_FRAMES, LINK_QUEUE_BYTES, ROUNDS_MAX};
 use crate::link::{Change, Link};
 use crate::log::Log;
@@ -36,6 +38,10 @@ pub struct Parts<N: Nic> {
     pub shim_endpoint: (Ipv4Addr, u16),
     /// Who the shim is, and who we are to it.
     pub link: LinkClient,
+    /// What the state is kept on, if anything.
+    pub state: Option<Box<dyn Disk>>,
+    /// A random number for what is written there.
+    pub state_seed: u64,
     /// What decides.
     pub engine: Config,
     /// What is written down.
@@ -51,6 +57,7 @@ pub struct ControlPlane<N: Nic> {
     operators: OperatorsServer,
     sessions: Table,
     link: Link,
+    state: Option<Box<dyn Disk>>,
     engine: Engine,
     log: Log,
     now: Now,
@@ -59,8 +66,12 @@ pub struct ControlPlane<N: Nic> {
 }
 
 impl<N: Nic> ControlPlane<N> {
-    /// A control plane that begins to listen and to connect with its first turn.
+    /// A control plane that knows what its disk holds, and begins to listen and to connect with its first turn.
     pub fn new(mut parts: Parts<N>) -> Self {
+        let engine = match parts.state.as_deref_mut() {
+            Some(disk) => recover(parts.engine, disk, parts.state_seed),
+            None => Engine::new(parts.engine),
+        };
         let link = Link::new(parts.link, parts.shim_endpoint, &mut parts.shim, parts.port_seed);
         Self {
             service: parts.service,
@@ -68,7 +79,8 @@ impl<N: Nic> ControlPlane<N> {
             operators: parts.operators,
             sessions: Table::new(parts.port),
             link,
-            engine: Engine::new(parts.engine),
+            state: parts.state,
+            engine,
             log: parts.log,
             now: Now::default(),
             scratch: Vec::new(),
@@ -79,6 +91,8 @@ impl<N: Nic> ControlPlane<N> {
     /// frame comes before.
     pub fn turn(&mut self, now: Now) -> u64 {
         self.now = now;
+        // After the start, what was found on the disk.
+        self.carry_out();
         if self.engine.poll_at().is_some_and(|at| at <= now.monotonic_ns) {
             self.engine.handle_timeout(now);
             self.carry_out();
@@ -215,8 +229,18 @@ impl<N: Nic> ControlPlane<N> {
                     }
                 }
                 Output::ResetLink => self.drop_link(),
+                Output::Persist { offset, data } => self.persist(offset, &data),
                 Output::Log { level, line } => self.log(level, format_args!("{line}")),
             }
+        }
+    }
+
+    /// Writes what the outputs behind it rely on. The engine takes those back if it cannot be done.
+    fn persist(&mut self, offset: u64, data: &[u8]) {
+        let written = self.state.as_mut().map_or(Ok(()), |disk| disk.write(offset, data));
+        if let Err(error) = written {
+            self.log(Level::Error, format_args!("block device \"state\", offset {offset}: {error}"));
+            self.engine.handle(self.now, Input::StateFailed);
         }
     }
 
@@ -363,6 +387,12 @@ impl<N: Nic> ControlPlane<N> {
             self.service.egress(now_ns);
         }
     }
+}
+
+/// An engine that knows what `disk` holds.
+fn recover(config: Config, disk: &mut dyn Disk, seed: u64) -> Engine {
+    let device = StateDevice { bytes: disk.bytes(), block_bytes: disk.block_bytes(), seed };
+    Engine::recover(config, &device, |offset, data| disk.read(offset, data))
 }
 
 /// Where a session comes from, for the log.

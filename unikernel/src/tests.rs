@@ -2,7 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
-use alloc::{format, string::String, vec, vec::Vec};
+use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
 use core::cell::RefCell;
 use core::convert::Infallible;
 use core::net::Ipv4Addr;
@@ -10,7 +10,9 @@ use std::thread_local;
 
 use petrel_engine::Now;
 use petrel_wire::limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION, SEAL_VERSION, SESSIONS_MAX, SHIM_VERSION};
-use petrel_wire::operator::{ClientMessage, Hello, ImageFault, Refusal, Request, Response, ServerMessage};
+use petrel_wire::operator::{
+    ClientMessage, Hello, ImageFault, Journal, ReadOnly, Refusal, Request, Response, ServerMessage,
+};
 use petrel_wire::seal::{self, Seal};
 use petrel_wire::shim::{self, Backend, FromShim, Monitor, Op, Reply};
 use petrel_wire::{Digest, frame};
@@ -20,6 +22,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 
 use crate::boot::{self, Machine, Overrides};
+use crate::disk::Disk;
 use crate::log::Log;
 use crate::net::{Nic, Stack};
 use crate::plane::ControlPlane;
@@ -66,6 +69,48 @@ impl Nic for CableEnd {
 
     fn transmit(&mut self, frame: &[u8]) {
         self.outgoing.borrow_mut().push_back(frame.to_vec());
+    }
+}
+
+/// A disk that outlives the control plane, and may fail.
+#[derive(Clone, Default)]
+struct MemoryDisk(Rc<RefCell<DiskContent>>);
+
+#[derive(Default)]
+struct DiskContent {
+    bytes: Vec<u8>,
+    broken: bool,
+}
+
+impl MemoryDisk {
+    fn new(bytes: usize) -> Self {
+        let disk = Self::default();
+        disk.0.borrow_mut().bytes = vec![0; bytes];
+        disk
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn bytes(&self) -> u64 {
+        self.0.borrow().bytes.len() as u64
+    }
+
+    fn block_bytes(&self) -> usize {
+        512
+    }
+
+    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), String> {
+        data.copy_from_slice(&self.0.borrow().bytes[usize::try_from(offset).unwrap()..][..data.len()]);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), String> {
+        let content = &mut *self.0.borrow_mut();
+        if content.broken {
+            return Err("the disk is broken".into());
+        }
+        content.bytes[usize::try_from(offset).unwrap()..][..data.len()].copy_from_slice(data);
+        Ok(())
     }
 }
 
@@ -151,6 +196,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with_disk(None)
+    }
+
+    fn with_disk(disk: Option<MemoryDisk>) -> Self {
         let (ca, host_ca) = (Ca::new("operators"), Ca::new("host"));
         let keys = [(), ()].map(|()| KeyPair::generate_for(&PKCS_ED25519).unwrap());
         let server = host_ca.server();
@@ -181,7 +230,8 @@ impl World {
             shim,
             clock: june,
             log: Log::new(Some(petrel_engine::Level::Debug), print),
-            seeds: [1, 2, 3],
+            state: disk.map(|disk| Box::new(disk) as Box<dyn Disk>),
+            seeds: [1, 2, 3, 4],
             now_ns: 0,
         };
         let plane = boot::control_plane::<_, Infallible>(seal, Overrides::default(), machine).unwrap();
@@ -350,6 +400,56 @@ fn given_a_shim_when_an_operator_asks_then_the_host_is_described() {
     assert_eq!((&*host.host, host.shim, host.memory_mib), ("alpha", [1, 2, 3], 4096));
     let log = LOG.take();
     assert!(log.contains("-00:00: ["), "{log}");
+}
+
+/// What an operator is told of the journal.
+fn journal(world: &mut World) -> Journal {
+    let operator = world.session();
+    world.request(operator, 1, Request::Host);
+    let answers = world.answers(operator);
+    let [Response::Host(host)] = &answers[..] else { panic!("{answers:?}") };
+    host.journal
+}
+
+#[test]
+fn given_a_disk_then_the_next_control_plane_finds_what_this_one_left() {
+    let disk = MemoryDisk::new(1 << 20);
+    let mut world = World::with_disk(Some(disk.clone()));
+    assert!(matches!(journal(&mut world), Journal::Kept { epoch: 0, used_bytes: 0, .. }));
+    assert!(LOG.take().contains("[INFO] [application] state: the journal is new"));
+    // What the shim told is on the disk soon.
+    world.pass(2 * SECOND_NS);
+    let kept = journal(&mut world);
+    assert!(matches!(kept, Journal::Kept { epoch: 1, used_bytes: 512, .. }), "{kept:?}");
+    let mut next = World::with_disk(Some(disk));
+    assert_eq!(journal(&mut next), kept);
+    assert!(LOG.take().contains("state: the journal is in epoch 1, with 1 records"));
+}
+
+#[test]
+fn given_a_disk_that_breaks_then_it_is_said_and_changes_are_refused() {
+    let disk = MemoryDisk::new(1 << 20);
+    let mut world = World::with_disk(Some(disk.clone()));
+    disk.0.borrow_mut().broken = true;
+    world.settle();
+    let nothing = Request::StateImport { bytes: 0, force: false };
+    let operator = world.session();
+    world.pass(2 * SECOND_NS);
+    world.request(operator, 1, nothing);
+    let unwritable = Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable));
+    // History waits for company, but what does not get to the disk is no less a failure.
+    assert_eq!(world.answers(operator), [unwritable]);
+    assert_eq!(journal(&mut world), Journal::ReadOnly(ReadOnly::Unwritable));
+    assert!(
+        LOG.take().contains("[ERROR] [application] block device \"state\", offset 512: the disk is broken")
+    );
+}
+
+#[test]
+fn given_no_disk_then_it_is_said() {
+    let mut world = World::new();
+    assert_eq!(journal(&mut world), Journal::InMemory);
+    assert!(LOG.take().contains("state: no block device \"state\": kept in memory only"));
 }
 
 #[test]

@@ -28,6 +28,8 @@ bridges = [{bridges}]                # that unikernels may be plugged into
 [control_plane]
 image = {image}
 seal = \"seal.img\"
+state = \"state.img\"                    # what it keeps: made when it is not there, never removed
+state_mib = 16                         # how large it is made
 memory_mib = 32
 bridge = {bridge}                     # where operators reach it
 link_ipv4 = \"{SHIM_IPV4}/{LINK_PREFIX}\"

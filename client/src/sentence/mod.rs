@@ -11,6 +11,7 @@ use petrel_wire::Name;
 use petrel_wire::limits::OPERATOR_VERSION;
 
 use crate::error::{Error, ImageProblem, ProfileFault};
+pub use refusal::journal_fault;
 pub(crate) use refusal::{refusal, shim};
 use tls::{not_petrel, tls};
 

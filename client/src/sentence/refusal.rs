@@ -2,8 +2,10 @@
 
 use std::io;
 
-use petrel_wire::limits::{OPERATOR_VERSION, UNIKERNELS_MAX};
-use petrel_wire::operator::{DeviceKind, ImageFault, Refusal, Table};
+use petrel_wire::limits::{
+    JOURNAL_VERSION, OPERATOR_VERSION, STATE_FILE_BYTES_MAX, STATE_FILE_VERSION, UNIKERNELS_MAX,
+};
+use petrel_wire::operator::{DeviceKind, ImageFault, ReadOnly, Refusal, StateFault, Table};
 use petrel_wire::shim::Fault;
 
 use super::{About, Sentence, say};
@@ -108,6 +110,18 @@ pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
             "try again in a moment; if it persists, see the shim's log on the host",
         ),
         Refusal::Shim(fault) => shim(*fault),
+        Refusal::ReadOnly(reason) => read_only(*reason),
+        Refusal::StateFile(fault) => state_file(*fault),
+        Refusal::StateInUse { running: 0, unikernels } => say(
+            format!("the host keeps {unikernels} unikernels, which would be given up"),
+            "a control plane that keeps nothing yet",
+            "save them with `petrel state export`, then give them up with --force",
+        ),
+        Refusal::StateInUse { running, .. } => say(
+            format!("{running} unikernels of this host have not ended"),
+            "a control plane that runs nothing",
+            "destroy them first; see `petrel ps`",
+        ),
         Refusal::Version(spoken) => say(
             format!("the host speaks versions {} to {} of Petrel's protocol", spoken.oldest, spoken.newest),
             format!("version {OPERATOR_VERSION}, which this client speaks"),
@@ -177,12 +191,86 @@ fn full(table: Table) -> Sentence {
         Table::Taps => ("the host has as many taps as it can have", "destroy a unikernel that is not needed"),
         Table::ShimRequests => ("the host is too busy", "try again in a moment"),
         Table::Sessions => ("too many sessions are open on this host", "try again in a moment"),
+        Table::StateFiles => {
+            ("another state file is on its way from or to this host", "try again when it is done")
+        }
     };
     let expected = match table {
         Table::Unikernels => format!("fewer than {UNIKERNELS_MAX}, those that have ended included"),
         _ => "room for one more".into(),
     };
     say(what, expected, advice)
+}
+
+/// What is wrong with the journal, in a few words.
+pub fn journal_fault(reason: ReadOnly) -> String {
+    match reason {
+        ReadOnly::NotAJournal => "what is on its state device is no journal".into(),
+        ReadOnly::Damaged => "its journal is damaged".into(),
+        ReadOnly::Version(version) => format!("its journal is of version {version}"),
+        ReadOnly::Newer => "its journal was written by a newer release".into(),
+        ReadOnly::Geometry => "its state device is another one than its journal was begun on".into(),
+        ReadOnly::TooSmall { bytes, min } => {
+            format!("its state device has {bytes} bytes, and needs {min} at least")
+        }
+        ReadOnly::Unreadable => "its state device cannot be read".into(),
+        ReadOnly::Unwritable => "its state device cannot be written".into(),
+        ReadOnly::Full => "its journal has no room for it".into(),
+    }
+}
+
+fn read_only(reason: ReadOnly) -> Sentence {
+    let (expected, advice) = match reason {
+        ReadOnly::NotAJournal | ReadOnly::Damaged => (
+            "a journal that is whole from beginning to end".into(),
+            "save what can be read with `petrel state export`, then see docs/state.md for how to begin anew",
+        ),
+        ReadOnly::Version(_) | ReadOnly::Newer => (
+            format!("one of version {JOURNAL_VERSION}, by this release or an older one"),
+            "use the release of the control plane that wrote it",
+        ),
+        ReadOnly::Geometry => (
+            "a device of the same block size, and not smaller".into(),
+            "attach the old device; to change it, `petrel state export` and `import`",
+        ),
+        ReadOnly::TooSmall { .. } => (
+            "a larger one".into(),
+            "raise control_plane.state_mib in the host's shim.toml, and remove the small file",
+        ),
+        ReadOnly::Unreadable | ReadOnly::Unwritable => (
+            "a disk that works, with room on it".into(),
+            "see the control plane's log in the shim's, mend the disk, and end the control plane: it is started again",
+        ),
+        ReadOnly::Full => {
+            ("room in it".into(), "destroy what is not needed, or move to a larger device: see docs/state.md")
+        }
+    };
+    say(format!("the control plane cannot keep changes: {}", journal_fault(reason)), expected, advice)
+}
+
+fn state_file(fault: StateFault) -> Sentence {
+    let whole = "a file that `petrel state export` has made, as it was made";
+    match fault {
+        StateFault::NotAStateFile => say("this is no state file", whole, "give the path of one"),
+        StateFault::Version(version) => say(
+            format!("the state file is of version {version}"),
+            format!("one of version {STATE_FILE_VERSION}"),
+            "use the release of the control plane that made it",
+        ),
+        StateFault::Damaged => {
+            say("the state file is cut short or damaged", whole, "copy it again, or take another backup")
+        }
+        StateFault::Newer => say(
+            "the state file was made by a newer release",
+            "one of this release or an older one",
+            "use the release of the control plane that made it",
+        ),
+        StateFault::Impossible => say(
+            "the state file tells what cannot be, or is too large",
+            format!("at most {STATE_FILE_BYTES_MAX} bytes, and no two unikernels of one name"),
+            "take another backup",
+        ),
+    }
 }
 
 /// The sentence for what the shim could not do.

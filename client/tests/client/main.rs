@@ -10,5 +10,6 @@ mod peer;
 mod session;
 mod site;
 mod solo5;
+mod state;
 mod trust;
 mod watch;

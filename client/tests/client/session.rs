@@ -1,6 +1,6 @@
 use petrel::{Error, Session};
 use petrel_wire::limits::FRAME_BYTES_MAX;
-use petrel_wire::operator::{ConsoleAsked, HostInfo, Refusal, Request, Response, State, Unikernel};
+use petrel_wire::operator::{ConsoleAsked, HostInfo, Journal, Refusal, Request, Response, State, Unikernel};
 use petrel_wire::{Digest, ExitStatus, List};
 
 use crate::peer::{config, serve};
@@ -22,7 +22,7 @@ pub fn watched(name: &str, latest: bool) -> ConsoleAsked {
     ConsoleAsked { name: name.parse().unwrap(), follow: true, since: None, tail: None, latest }
 }
 
-fn host_info() -> HostInfo {
+pub fn host_info() -> HostInfo {
     HostInfo {
         host: "alpha".parse().unwrap(),
         control_plane: [0, 1, 0],
@@ -35,6 +35,7 @@ fn host_info() -> HostInfo {
         bridges: vec!["service".parse().unwrap()].try_into().unwrap(),
         monitors: List::new(),
         limits: List::new(),
+        journal: Journal::Kept { epoch: 3, used_bytes: 2048, area_bytes: 8 << 20 },
     }
 }
 

@@ -35,7 +35,8 @@ impl Site {
 
     /// The command that makes the site, with further arguments.
     pub fn init(&self, more: &[&str]) -> Command {
-        let control_plane = [("service", solo5::NET), ("shim", solo5::NET), ("seal", solo5::BLOCK)];
+        let control_plane =
+            [("service", solo5::NET), ("shim", solo5::NET), ("seal", solo5::BLOCK), ("state", solo5::BLOCK)];
         std::fs::write(self.path("petrel.hvt"), solo5::image(&control_plane, 0)).unwrap();
         std::fs::write(self.path("petrel-tender"), "").unwrap();
         let port = self.listener.local_addr().unwrap().port().to_string();

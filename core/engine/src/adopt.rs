@@ -2,7 +2,8 @@
 //!
 //! * What both know goes on; if it ended meanwhile, it has ended.
 //! * What only the ledger knows was started by a control plane that has lost its memory: its tag tells all that
-//!   is needed to take it over. A tag that is not ours is left alone.
+//!   is needed to take it over. If this one's memory is complete, nobody was promised it, and it is ended. A tag that
+//!   is not ours is left alone.
 //! * What no operator was promised (its create was refused when the link broke) is ended.
 //! * What only the control plane knows has ended unseen.
 
@@ -78,10 +79,15 @@ impl Engine {
         spec: Option<Spec>,
     ) {
         let spec = spec.filter(|_| self.state.len() < UNIKERNELS_MAX);
-        let Some(spec) = spec else {
-            self.log(Level::Warning, format!("instance {}: not ours: left alone", instance.0));
+        let nobodys = spec.is_some() && self.knows_all();
+        let Some(spec) = spec.filter(|_| !nobodys) else {
+            let what = if nobodys { "nobody's: ended" } else { "not ours: left alone" };
+            self.log(Level::Warning, format!("instance {}: {what}", instance.0));
             let room = TAPS_MAX.saturating_sub(self.foreign_taps.len());
             self.foreign_taps.extend(taps.into_iter().take(room));
+            if nobodys {
+                self.reap(instance, exited.is_some());
+            }
             return;
         };
         if let Some((older, unikernel)) = self.state.by_name(&spec.name) {
@@ -89,16 +95,21 @@ impl Engine {
             // has been killed, and that the control plane went down before it could forget it.
             let ended = unikernel.ended();
             self.log(Level::Warning, format!("instance {}: superseded by {}", older.0, instance.0));
-            self.apply(Record::Removed(older));
+            self.note(Record::Removed(older));
             self.console_removed(older, ended);
             self.reap(older, ended.is_some());
         }
         self.happened(Who::ControlPlane, What::Adopted, Some(spec.name.clone()));
-        self.apply(Record::Creating { instance, spec: Box::new(spec), taps });
-        self.apply(Record::Started { instance, pid });
+        self.note(Record::Creating { instance, spec: Box::new(spec), taps });
+        self.note(Record::Started { instance, pid });
         if let Some(status) = exited {
             self.ended_unseen(instance, status);
         }
+    }
+
+    /// Whether what is ours and runs is in the state. It is not when nothing is remembered, or only a part.
+    fn knows_all(&self) -> bool {
+        self.state.is_complete() && self.journal.read_only().is_none()
     }
 
     fn ended_unseen(&mut self, instance: InstanceId, status: ExitStatus) {
@@ -117,11 +128,14 @@ impl Engine {
             }
             let ended = self.state.by_id(instance).and_then(|unikernel| unikernel.ended());
             if self.unsure.remove(&instance) {
-                self.apply(Record::Removed(instance));
+                self.note(Record::Removed(instance));
                 self.console_removed(instance, ended);
             } else if ended.is_none() {
                 self.ended_unseen(instance, ExitStatus::Unknown);
             }
+        }
+        if self.journal.is_sound() && !self.state.is_complete() {
+            self.note(Record::Complete);
         }
         self.consoles_claimed();
         self.shim_ready();

@@ -26,6 +26,8 @@ pub(crate) struct Console {
     pub readers: Vec<SessionId>,
     entries: VecDeque<Entry>,
     kept: VecDeque<u8>,
+    /// Where `instance` began.
+    began: Cursor,
     /// The first entry that is kept.
     start: Cursor,
     /// Behind the last one.
@@ -92,6 +94,7 @@ impl Console {
     pub fn begin(&mut self, instance: InstanceId, wall_ms: u64) {
         if self.instance.is_some_and(|before| before != instance) {
             self.extend(What::Began { wall_ms }, |_| false, 0, 0);
+            self.began = Cursor { entry: self.end.entry + 1, ..self.end };
         }
         self.instance = Some(instance);
         self.ended = None;
@@ -163,6 +166,12 @@ impl Console {
         self.kept.len()
     }
 
+    /// The parts that are told apart.
+    #[cfg(feature = "inspect")]
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Gives back memory that only one that grows has a use for.
     pub fn shrink(&mut self) {
         self.kept.shrink_to_fit();
@@ -203,13 +212,9 @@ impl Console {
         self.places().find(|(_, entry)| is_later(entry)).map_or(self.end, |(at, _)| at)
     }
 
-    /// Where that begins which `instance` has written.
-    pub fn of(&self, instance: InstanceId) -> Cursor {
-        if self.instance != Some(instance) {
-            return self.end;
-        }
-        let began = self.places().filter(|(_, entry)| matches!(entry.what, What::Began { .. })).last();
-        began.map_or(self.start, |(at, _)| Cursor { entry: at.entry + 1, ..at })
+    /// Where that begins which the present start of the unikernel wrote, or the last one.
+    pub fn latest(&self) -> Cursor {
+        self.began
     }
 
     /// Where the last `lines` lines begin. One that has not ended yet is a line too.
@@ -428,8 +433,10 @@ mod tests {
         assert_eq!(all_of(&console), "first\n|");
         console.push(9000, b"second\n");
         assert_eq!(all_of(&console), "first\n|second\n");
-        assert_eq!(read_all(&console, console.of(InstanceId(2))), "second\n");
-        assert_eq!(console.of(InstanceId(3)), console.end());
+        assert_eq!(read_all(&console, console.latest()), "second\n");
+        console.push(9000, &[b'x'; CONSOLE_HISTORY_BYTES]);
+        let kept = read_all(&console, console.latest());
+        assert_eq!(&kept[..9], "(7/1)xxxx", "what is not kept of it is told");
     }
 
     #[test]

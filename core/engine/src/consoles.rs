@@ -78,6 +78,19 @@ impl Consoles {
         fallen
     }
 
+    /// All of them.
+    #[cfg(feature = "inspect")]
+    pub fn iter(&self) -> impl Iterator<Item = &Console> {
+        self.by_name.values().chain(self.unclaimed.values())
+    }
+
+    /// How many there are of unikernels that are no more, and how many bytes they keep.
+    #[cfg(feature = "inspect")]
+    pub fn dead(&self) -> (usize, usize) {
+        let bytes = self.dead.iter().filter_map(|name| self.of(name)).map(Console::bytes);
+        (self.dead.len(), bytes.sum())
+    }
+
     /// How many streams read the console of this name.
     #[cfg(test)]
     pub fn readers(&self, name: &Name) -> usize {
@@ -174,7 +187,7 @@ impl Engine {
         console.readers.push(asker.session);
         let since = since.map(|since| console.since(since.wall_ms(now_ms)));
         let tail = tail.map(|lines| console.tail(lines.into()));
-        let latest = console.instance.filter(|_| latest).map(|instance| console.of(instance));
+        let latest = latest.then(|| console.latest());
         // From the very first byte on, unless something else was asked for: what is not kept is told as missed.
         let parts = [since, tail, latest].into_iter().flatten();
         let cursor = parts.reduce(|one, other| one.later(other)).unwrap_or_default();

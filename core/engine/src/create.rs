@@ -18,6 +18,7 @@ use crate::{
     Engine, Level,
     images::{Image, Learner},
     limits::CREATES_WAITING_MAX,
+    planted::{self, Planted},
     policy::Grant,
     record::{Record, Spec, Tag},
     session::Asker,
@@ -238,7 +239,7 @@ impl Engine {
         if creation.unanswered > 0 {
             return;
         }
-        if creation.failure.is_some() && !creation.taps.is_empty() {
+        if creation.failure.is_some() && !creation.taps.is_empty() && !planted::is(Planted::LeakTaps) {
             let taps = core::mem::take(&mut creation.taps);
             creation.unanswered = taps.len();
             for tap in taps {
@@ -283,7 +284,9 @@ impl Engine {
             }
         }
         for (instance, creation) in core::mem::take(&mut self.creations) {
-            self.doomed.insert(instance);
+            if !planted::is(Planted::ForgetOrphan) {
+                self.doomed.insert(instance);
+            }
             let refusal = creation.failure.unwrap_or(Refusal::ShimAway);
             let name = self.state.by_id(instance).map(|unikernel| unikernel.spec.name.clone());
             self.happened(creation.grant.who(), What::CreateFailed(Box::new(refusal.clone())), name);
@@ -308,7 +311,8 @@ fn check_arguments(create: &Create) -> Result<(), Refusal> {
 }
 
 fn check_name(create: &Create, state: &State) -> Result<(), Refusal> {
-    if state.by_name(&create.name).is_some() { Err(Refusal::NameTaken) } else { Ok(()) }
+    let taken = state.by_name(&create.name).is_some() && !planted::is(Planted::NameTwice);
+    if taken { Err(Refusal::NameTaken) } else { Ok(()) }
 }
 
 /// The devices given must be those declared.

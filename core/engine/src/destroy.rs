@@ -9,7 +9,9 @@ use petrel_wire::{
 };
 
 use crate::{
-    Engine, Level, policy,
+    Engine, Level,
+    planted::{self, Planted},
+    policy,
     policy::Grant,
     record::Record,
     session::{Asker, Kind},
@@ -90,6 +92,7 @@ impl Engine {
 
     pub(crate) fn killed(&mut self, instance: InstanceId, result: Result<Reply, Fault>) -> Handled {
         match result {
+            Ok(Reply::Done) if planted::is(Planted::DestroyEarly) => self.gone(instance),
             Ok(Reply::Done) => {}
             Ok(_) => return Err(Nonsense("another reply than done to a kill")),
             Err(Fault::NotFound) => self.gone(instance),
@@ -99,6 +102,9 @@ impl Engine {
     }
 
     pub(crate) fn exited(&mut self, instance: InstanceId, status: ExitStatus) -> Handled {
+        if planted::is(Planted::DropEvent) && instance.0.is_multiple_of(4) {
+            return Ok(());
+        }
         if self.creations.contains_key(&instance) {
             return Err(Nonsense("the end of a monitor that has not been started"));
         }

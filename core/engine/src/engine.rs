@@ -16,7 +16,7 @@ use crate::{
     create::Creations,
     destroy::Stops,
     images::Images,
-    record::Record,
+    journal::{Journal, Transfer},
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
@@ -38,6 +38,9 @@ pub struct Engine {
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
     pub(crate) state: State,
+    pub(crate) journal: Journal,
+    /// A state file that is on its way in.
+    pub(crate) transfer: Option<Transfer>,
     pub(crate) consoles: Consoles,
     pub(crate) images: Images,
     pub(crate) uploads: Uploads,
@@ -54,8 +57,14 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that knows nothing yet of the host it runs on.
+    /// An engine that knows nothing yet of the host it runs on, and keeps what it learns in memory only.
     pub fn new(config: Config) -> Self {
+        let mut engine = Self::with_journal(config, Journal::in_memory());
+        engine.log(Level::Info, "state: no block device \"state\": kept in memory only".into());
+        engine
+    }
+
+    pub(crate) fn with_journal(config: Config, journal: Journal) -> Self {
         Self {
             config,
             now: Now::default(),
@@ -65,6 +74,8 @@ impl Engine {
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
+            journal,
+            transfer: None,
             consoles: Consoles::default(),
             images: Images::default(),
             uploads: Uploads::new(),
@@ -81,7 +92,10 @@ impl Engine {
     /// Takes in what happened. Take the outputs before the next input.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         self.set_now(now);
-        let events = self.state.events.next();
+        if matches!(input, Input::StateFailed) {
+            return self.state_failed();
+        }
+        let (mark, events) = (self.begin(), self.state.events.next());
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
             Input::SessionFrame { session, payload } => self.session_frame(session, payload),
@@ -91,8 +105,10 @@ impl Engine {
             Input::LinkOpened => self.link_opened(),
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
+            Input::StateFailed => {}
         }
         self.tell_events(events);
+        self.commit(mark);
     }
 
     /// The next thing to be done, until there is nothing left to do.
@@ -102,26 +118,22 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        self.shim.deadline()
+        [self.shim.deadline(), self.journal.deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
-        let events = self.state.events.next();
+        let (mark, events) = (self.begin(), self.state.events.next());
         self.shim_deadline();
         self.tell_events(events);
+        self.commit(mark);
     }
 
     /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.
     pub fn uploading(&self, session: SessionId) -> bool {
         let requests = self.sessions.get(&session).map(|session| session.requests.values());
         requests.is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_))))
-    }
-
-    /// Makes a change to the state: the only way there is.
-    pub(crate) fn apply(&mut self, record: Record) {
-        self.state.apply(record);
     }
 
     pub(crate) fn log(&mut self, level: Level, line: String) {

@@ -52,6 +52,18 @@ impl Events {
         self.kept.iter()
     }
 
+    /// The latest of them, as many as take no more than `bytes` in the journal.
+    pub fn latest(&self, bytes: usize) -> impl Iterator<Item = &Event> {
+        let mut left = bytes;
+        let fit = self.kept.iter().rev().take_while(|event| {
+            let bytes = postcard::to_allocvec(event).map_or(usize::MAX, |encoded| encoded.len() + 1);
+            let fits = bytes <= left;
+            left = left.saturating_sub(bytes);
+            fits
+        });
+        self.kept.range(self.kept.len() - fit.count()..)
+    }
+
     /// Those with the number `cursor` or a greater one.
     fn from(&self, cursor: u64) -> impl Iterator<Item = &Event> {
         let first = self.kept.partition_point(|event| event.sequence < cursor);
@@ -91,7 +103,11 @@ impl Following {
 
     /// The next events of the stream.
     pub fn step(&mut self, events: &Events) -> Step {
-        let end = self.until.unwrap_or(events.next());
+        let end = self.until.unwrap_or(events.next()).min(events.next());
+        if end < self.cursor {
+            // Another state has taken the place of what was.
+            (self.cursor, self.opened, self.owed) = (end, end, 0);
+        }
         let mut page = Vec::new();
         for event in events.from(self.cursor).take_while(|event| event.sequence < end) {
             let is_history = event.sequence < self.opened;
@@ -168,8 +184,8 @@ impl Engine {
 
 fn level(what: &What) -> Level {
     match what {
-        What::DestroyFailed(_) => Level::Error,
-        What::ShimLost | What::SessionRefused(_) => Level::Warning,
+        What::DestroyFailed(_) | What::JournalFailed(_) => Level::Error,
+        What::ShimLost | What::SessionRefused(_) | What::StateImported(_) => Level::Warning,
         _ => Level::Info,
     }
 }

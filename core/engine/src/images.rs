@@ -113,6 +113,18 @@ impl Images {
         }
     }
 
+    /// How many images are known.
+    #[cfg(feature = "inspect")]
+    pub fn known_len(&self) -> usize {
+        self.known.len().max(self.order.len())
+    }
+
+    /// How many images are being looked into.
+    #[cfg(feature = "inspect")]
+    pub fn inspections_len(&self) -> usize {
+        self.inspections.len()
+    }
+
     fn remember(&mut self, digest: Digest, image: Image) {
         if self.known.insert(digest, image).is_none() {
             self.order.push_back(digest);

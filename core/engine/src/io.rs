@@ -13,6 +13,17 @@ pub struct Config {
     pub release: [u16; 3],
 }
 
+/// The block device "state", on which the engine keeps what it knows.
+#[derive(Clone, Copy, Debug)]
+pub struct StateDevice {
+    /// Its size.
+    pub bytes: u64,
+    /// What is read and written at once, or a multiple of it.
+    pub block_bytes: usize,
+    /// A random number that is new at each start.
+    pub seed: u64,
+}
+
 /// The time, as the driver tells it with each input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -80,9 +91,11 @@ pub enum Input<'a> {
         /// The frame's payload, not yet decoded.
         payload: &'a [u8],
     },
+    /// The last [`Output::Persist`] could not be carried out. To be told before any later output is taken.
+    StateFailed,
 }
 
-/// Something to be done outside. In order, per connection.
+/// Something to be done outside. In order, per connection; and nothing before an earlier [`Output::Persist`] is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Send this to an operator's client.
@@ -102,6 +115,14 @@ pub enum Output {
     /// The shim fell silent or answered nonsense: close the link at once and open another.
     /// The engine has forgotten it and ignores what still comes over it.
     ResetLink,
+    /// Write this to the block device "state". It is done when it is on the disk: with any part of it there, a power
+    /// cut does no harm, but only then may the outputs behind it leave.
+    Persist {
+        /// Where, in bytes from the device's beginning; a multiple of its block size.
+        offset: u64,
+        /// What: whole blocks.
+        data: Vec<u8>,
+    },
     /// Something for the log.
     Log {
         /// How much it matters.

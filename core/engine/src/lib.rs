@@ -10,7 +10,8 @@
 //! | `session` | operators' sessions: hello, requests, answers |
 //! | `stream` | answers in pieces, within each session's credit |
 //! | `policy` | who may do what; the only maker of a `Grant`, without which nothing leaves for the shim |
-//! | `record`, `state` | what can change, and what there is; the seam for the journal |
+//! | `record`, `state` | what can change, and what there is |
+//! | `journal` | what is kept of it through any crash; no output leaves before its records |
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
 //! | `upload`, `images` | images on their way to the host, and what is known of those there |
@@ -18,6 +19,7 @@
 //! | `console`, `consoles` | what is kept of guests' output, and of whose |
 //! | `events` | what happened and who did it |
 //! | `stats` | what unikernels use, asked of the shim when an operator asks |
+//! | `inspect`, `planted` | for the simulator: how full the tables are, and faults that its checkers must find |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -31,8 +33,12 @@ mod destroy;
 mod engine;
 mod events;
 mod images;
+#[cfg(feature = "inspect")]
+mod inspect;
 mod io;
+mod journal;
 mod limits;
+mod planted;
 mod policy;
 mod record;
 mod session;
@@ -43,4 +49,8 @@ mod stream;
 mod upload;
 
 pub use engine::Engine;
-pub use io::{Config, Input, Level, Now, Output, Peer, SessionId};
+#[cfg(feature = "inspect")]
+pub use inspect::Table;
+pub use io::{Config, Input, Level, Now, Output, Peer, SessionId, StateDevice};
+#[cfg(feature = "planted")]
+pub use planted::{Planted, plant};

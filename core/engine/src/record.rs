@@ -1,7 +1,7 @@
-//! What can change in the [`State`](crate::state::State): the seam for the journal.
+//! What can change in the [`State`](crate::state::State): what the journal is made of.
 //!
-//! A record is applied before the effect that it explains is put out, so a journal that makes records durable
-//! before it lets the outputs go is all that write-ahead needs.
+//! A record is applied before the effect that it explains is put out, and the journal makes it durable before it
+//! lets that output go. Variants are only ever added at the end: their numbers are in the journals of all hosts.
 
 use alloc::{boxed::Box, vec::Vec};
 
@@ -14,7 +14,7 @@ use petrel_wire::{
 use serde::{Deserialize, Serialize};
 
 /// A change.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Record {
     /// A unikernel is to be: its name, memory, volumes and taps are taken from here on.
     Creating { instance: InstanceId, spec: Box<Spec>, taps: Vec<TapId> },
@@ -28,8 +28,34 @@ pub(crate) enum Record {
     Kept(InstanceId),
     /// Nothing of it is left, or what is left is nobody's.
     Removed(InstanceId),
+    /// All that is ours on the host is in the state. What the shim has besides, with a tag of ours, is nobody's.
+    Complete,
     /// Something happened: history, which changes nothing else.
     Happened(Box<Event>),
+}
+
+/// When a record has to be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Never: the shim tells it again.
+    Never,
+    /// Some day: it is history, or learned from what lasts, and goes with the next batch.
+    Later,
+    /// Before anything that follows from it leaves. One that `grows` the state is refused when there is little room
+    /// left, and the rest is for those that free it.
+    Before { grows: bool },
+}
+
+impl Record {
+    /// When it has to be on the disk.
+    pub fn durability(&self) -> Durability {
+        match self {
+            Self::Started { .. } => Durability::Never,
+            Self::Ended { .. } | Self::Complete | Self::Happened(_) => Durability::Later,
+            Self::Creating { .. } => Durability::Before { grows: true },
+            Self::Destroying(_) | Self::Kept(_) | Self::Removed(_) => Durability::Before { grows: false },
+        }
+    }
 }
 
 /// All of a unikernel that does not change while it is.

@@ -111,6 +111,12 @@ impl ShimClient {
         self.host.as_deref().filter(|_| self.is_ready())
     }
 
+    /// How many requests are not answered.
+    #[cfg(feature = "inspect")]
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
     /// The shim's release.
     pub fn release(&self) -> [u16; 3] {
         self.release
@@ -146,6 +152,12 @@ impl ShimClient {
         self.send(grant, op, outputs);
     }
 
+    /// A request was taken back before it left; what it was for, if its answer was awaited.
+    fn take_back(&mut self, id: u32) -> Option<Waiting> {
+        let index = self.unanswered.iter().position(|(asked, _)| *asked == id)?;
+        self.unanswered.remove(index).map(|(_, waiting)| waiting)
+    }
+
     /// When the shim has been silent for too long, in monotonic nanoseconds.
     pub fn deadline(&self) -> Option<u64> {
         let waits = !self.unanswered.is_empty();
@@ -178,7 +190,7 @@ impl Engine {
     }
 
     /// Gives up what was under way. The shim has all it needs to tell later what became of it.
-    fn link_lost(&mut self) {
+    pub(crate) fn link_lost(&mut self) {
         self.shim.phase = Phase::Away;
         self.shim.unanswered.clear();
         self.uploads_lost();
@@ -187,7 +199,7 @@ impl Engine {
         self.stats_lost();
     }
 
-    fn reset_link(&mut self, why: &str) {
+    pub(crate) fn reset_link(&mut self, why: &str) {
         self.log(Level::Error, format!("shim: the link is reset: {why}"));
         self.happened(Who::ControlPlane, What::ShimLost, None);
         self.outputs.push_back(Output::ResetLink);
@@ -220,6 +232,15 @@ impl Engine {
             Some((expected, waiting)) if expected == id => waiting,
             _ => return Err(Nonsense("a reply out of order, or to no request")),
         };
+        self.answered(waiting, result)
+    }
+
+    /// A request that has not left never will: what it was for hears of it as if the shim had failed at it.
+    pub(crate) fn unsent(&mut self, id: u32, fault: Fault) -> Handled {
+        self.shim.take_back(id).map_or(Ok(()), |waiting| self.answered(waiting, Err(fault)))
+    }
+
+    fn answered(&mut self, waiting: Waiting, result: Result<Reply, Fault>) -> Handled {
         match waiting {
             Waiting::Hello => self.greeted(result),
             Waiting::Host => self.host_learned(result),

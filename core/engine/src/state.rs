@@ -16,6 +16,7 @@ use petrel_wire::{
 
 use crate::{
     events::Events,
+    planted::{self, Planted},
     record::{Record, Spec},
 };
 
@@ -44,6 +45,17 @@ impl Unikernel {
             Run::Ended { status, .. } => Some(status),
             Run::Starting | Run::Running { .. } => None,
         }
+    }
+
+    /// Records that make it again. That it runs, and as which process, the shim tells.
+    fn records(&self, instance: InstanceId) -> impl Iterator<Item = Record> {
+        let creating = Record::Creating { instance, spec: self.spec.clone(), taps: self.taps.clone() };
+        let ended = match self.run {
+            Run::Ended { status, at_ms } => Some(Record::Ended { instance, status, at_ms }),
+            Run::Starting | Run::Running { .. } => None,
+        };
+        let destroying = self.destroying.then_some(Record::Destroying(instance));
+        core::iter::once(creating).chain(ended).chain(destroying)
     }
 
     /// In brief.
@@ -86,6 +98,7 @@ pub(crate) struct State {
     volumes: BTreeMap<VolumeName, InstanceId>,
     taps: BTreeSet<TapId>,
     memory_given_mib: u64,
+    complete: bool,
     pub events: Events,
 }
 
@@ -108,6 +121,35 @@ impl State {
                     self.names.remove(&unikernel.spec.name);
                 }
             }
+            Record::Complete => self.complete = true,
+        }
+    }
+
+    /// Records that make this state again, but for what is learned anew: the journal's snapshot. Of what has happened,
+    /// the latest, up to `history_bytes`.
+    pub fn records(&self, history_bytes: usize) -> impl Iterator<Item = Record> {
+        let unikernels = self.unikernels.iter().flat_map(|(&id, unikernel)| unikernel.records(id));
+        let events = self.events.latest(history_bytes).cloned();
+        let events = events.map(|event| Record::Happened(Box::new(event)));
+        unikernels.chain(self.complete.then_some(Record::Complete)).chain(events)
+    }
+
+    /// What takes `record` back, if nothing may be left of it when it could not be made durable. Ask before it is
+    /// applied.
+    pub fn undo(&self, record: &Record) -> Option<Record> {
+        match record {
+            Record::Creating { instance, .. } => Some(Record::Removed(*instance)),
+            Record::Destroying(instance) => {
+                let wanted = self.by_id(*instance).is_some_and(|unikernel| !unikernel.destroying);
+                wanted.then_some(Record::Kept(*instance))
+            }
+            // What has happened on the host has happened.
+            Record::Started { .. }
+            | Record::Ended { .. }
+            | Record::Kept(_)
+            | Record::Removed(_)
+            | Record::Complete
+            | Record::Happened(_) => None,
         }
     }
 
@@ -138,7 +180,9 @@ impl State {
         if unikernel.ended().is_some() {
             return;
         }
-        self.memory_given_mib -= u64::from(unikernel.spec.memory_mib);
+        if !planted::is(Planted::KeepMemory) {
+            self.memory_given_mib -= u64::from(unikernel.spec.memory_mib);
+        }
         for tap in unikernel.taps.drain(..) {
             self.taps.remove(&tap);
         }
@@ -148,6 +192,11 @@ impl State {
                 self.volumes.remove(&block.volume);
             }
         }
+    }
+
+    /// Whether all that is ours on the host is here.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The unikernel with this id.
@@ -210,5 +259,34 @@ impl State {
     /// The memory of all unikernels that have not ended, in MiB.
     pub fn memory_given_mib(&self) -> u64 {
         self.memory_given_mib
+    }
+}
+
+#[cfg(feature = "inspect")]
+impl State {
+    /// Those whose monitors do not run yet.
+    pub fn starting(&self) -> impl Iterator<Item = InstanceId> {
+        let starting = self.unikernels.iter().filter(|(_, unikernel)| unikernel.run == Run::Starting);
+        starting.map(|(id, _)| *id)
+    }
+
+    /// Counts everything anew.
+    ///
+    /// # Errors
+    /// What is out of step.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        use crate::inspect::ensure;
+        let holding = || self.unikernels.values().filter(|unikernel| unikernel.ended().is_none());
+        let memory_mib: u64 = holding().map(|unikernel| u64::from(unikernel.spec.memory_mib)).sum();
+        ensure(memory_mib == self.memory_given_mib, "memory is taken that nobody has")?;
+        let taps: usize = holding().map(|unikernel| unikernel.taps.len()).sum();
+        ensure(taps == self.taps.len(), "taps are taken that nobody has")?;
+        let named = self.names.iter().all(|(name, id)| self.by_id(*id).is_some_and(|u| u.spec.name == *name));
+        ensure(named && self.names.len() == self.unikernels.len(), "names and unikernels are out of step")?;
+        let held = |(volume, id): (&VolumeName, &InstanceId)| {
+            let unikernel = self.by_id(*id).filter(|unikernel| unikernel.ended().is_none());
+            unikernel.is_some_and(|unikernel| unikernel.spec.blocks.iter().any(|b| b.volume == *volume))
+        };
+        ensure(self.volumes.iter().all(held), "a volume is taken that nobody has")
     }
 }

@@ -7,6 +7,10 @@ pub const OPERATOR_VERSION: u16 = 1;
 pub const SHIM_VERSION: u16 = 1;
 /// The layout of the seal.
 pub const SEAL_VERSION: u16 = 1;
+/// The layout of the journal on the control plane's block device "state".
+pub const JOURNAL_VERSION: u16 = 1;
+/// The layout of a state file.
+pub const STATE_FILE_VERSION: u16 = 1;
 
 /// The payload of one frame, in bytes. Fits one chunk of an image and its envelope.
 pub const FRAME_BYTES_MAX: usize = 40 * 1024;
@@ -52,6 +56,10 @@ pub const ARGS_MAX: usize = 128;
 pub const CMDLINE_BYTES_MAX: usize = 8192;
 /// CPUs that a unikernel may be bound to.
 pub const CPUS_MAX: usize = 256;
+/// The least size of the control plane's block device "state", in bytes.
+pub const STATE_DEVICE_BYTES_MIN: u64 = 128 * 1024;
+/// A state file, in bytes.
+pub const STATE_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What the control plane may store beside a monitor in the shim's ledger.
 pub const TAG_BYTES_MAX: usize = 13 * 1024;
 

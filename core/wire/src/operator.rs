@@ -18,18 +18,22 @@
 //! | `Events` | `Events`… then, unless it follows, `EventsEnd` |
 //! | `Stats` | one or more `Stats`, the last with `more: false` |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
+//! | `StateExport` | `StateData`…, then `StateExported` |
+//! | `StateImport` | `StateWanted`, then after the last `StateChunk` (same `id`) `StateImported` |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
 //!
 //! Any request may be answered by `Refused`, which ends it.
 
-use alloc::boxed::Box;
-
 mod console;
 mod events;
+mod journal;
 mod stats;
+
+use alloc::boxed::Box;
 
 pub use console::{ConsoleAsked, ConsoleBrief, Since};
 pub use events::{Event, EventsAsked, KINDS, What, Who};
+pub use journal::{Journal, ReadOnly, StateFault};
 pub use stats::Usage;
 
 use serde::{Deserialize, Serialize};
@@ -85,6 +89,19 @@ pub enum Request {
     Events(Box<EventsAsked>),
     /// What unikernels that run use: the one of this name and all below it, or all.
     Stats(Option<Name>),
+
+    // The journal.
+    /// All that the control plane keeps, as a state file.
+    StateExport,
+    /// Offers a state file, to be kept in place of what there is.
+    StateImport {
+        /// Its size.
+        bytes: u64,
+        /// Whether what is known so far is given up.
+        force: bool,
+    },
+    /// The next bytes of the state file with this `id`; not answered by itself.
+    StateChunk(Blob<CHUNK_BYTES_MAX>),
 }
 
 /// The versions that a client speaks.
@@ -212,6 +229,22 @@ pub enum Response {
         /// Whether another page follows.
         more: bool,
     },
+
+    // The journal.
+    /// The next bytes of the state file.
+    StateData(Blob<CHUNK_BYTES_MAX>),
+    /// The state file is complete.
+    StateExported {
+        /// How many records it holds.
+        records: u32,
+    },
+    /// The state file is awaited: send it.
+    StateWanted,
+    /// What the state file holds is kept.
+    StateImported {
+        /// How many records that were.
+        records: u32,
+    },
 }
 
 /// The control plane's greeting.
@@ -248,6 +281,8 @@ pub struct HostInfo {
     pub monitors: List<Monitor, MONITORS_MAX>,
     /// What the host's kernel holds each unikernel to.
     pub limits: List<Limit, LIMITS_MAX>,
+    /// Where the control plane keeps what it knows.
+    pub journal: Journal,
 }
 
 /// A unikernel, in brief.
@@ -402,6 +437,19 @@ pub enum Refusal {
     // Watching.
     /// There is this unikernel, but it does not run.
     NotRunning,
+
+    // The journal.
+    /// Changes cannot be kept, so none is made.
+    ReadOnly(ReadOnly),
+    /// The state file is no such file, or cannot be used.
+    StateFile(StateFault),
+    /// The state file would take the place of what there is.
+    StateInUse {
+        /// The unikernels that there are.
+        unikernels: u32,
+        /// Those of them that have not ended.
+        running: u32,
+    },
 }
 
 /// Which table is full.
@@ -419,6 +467,8 @@ pub enum Table {
     ShimRequests,
     /// Sessions.
     Sessions,
+    /// State files on their way, in either direction.
+    StateFiles,
 }
 
 /// What kind of device a manifest declares.

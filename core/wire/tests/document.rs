@@ -1,6 +1,8 @@
 //! Holds docs/wire.md against the code.
 
-use petrel_wire::limits::{OPERATOR_VERSION, SEAL_VERSION, SHIM_VERSION};
+use petrel_wire::limits::{
+    JOURNAL_VERSION, OPERATOR_VERSION, SEAL_VERSION, SHIM_VERSION, STATE_FILE_VERSION,
+};
 
 const DOCUMENT: &str = include_str!("../../../docs/wire.md");
 
@@ -15,6 +17,8 @@ fn the_documents_versions_are_those_of_the_code() {
     assert_eq!(stated("operator"), Some(OPERATOR_VERSION));
     assert_eq!(stated("shim"), Some(SHIM_VERSION));
     assert_eq!(stated("seal"), Some(SEAL_VERSION));
+    assert_eq!(stated("journal"), Some(JOURNAL_VERSION));
+    assert_eq!(stated("state file"), Some(STATE_FILE_VERSION));
 }
 
 /// The names of the variants of the enumeration that begins with `head` in `source`.

@@ -42,6 +42,9 @@ pub struct Uids {
 pub struct ControlPlane {
     pub image: PathBuf,
     pub seal: PathBuf,
+    /// What it keeps, and how large that is made.
+    pub state: PathBuf,
+    pub state_mib: std::num::NonZeroU32,
     pub memory_mib: u32,
     /// What its net "service" is plugged into.
     pub bridge: BridgeName,
@@ -99,7 +102,8 @@ impl Config {
     fn in_folder(mut self, folder: &Path) -> Self {
         let mut monitors = self.monitors.into_vec();
         let own = [&mut self.state_dir, &mut self.key, &mut self.control_plane_public_key];
-        let guest = [&mut self.control_plane.image, &mut self.control_plane.seal];
+        let guest = &mut self.control_plane;
+        let guest = [&mut guest.image, &mut guest.seal, &mut guest.state];
         for path in own.into_iter().chain(guest).chain(monitors.iter_mut().map(|monitor| &mut monitor.path)) {
             *path = folder.join(&*path);
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use petrel_shim::ledger::Record;
 use petrel_wire::Mac;
 use ring::digest::{SHA256, digest};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{IFlags, Mode, OFlags, fstat, ftruncate, ioctl_getflags, ioctl_setflags, open};
 
 use crate::config::{Cidr, ControlPlane as Settings, Uids};
 use crate::interface::{create_tap, set_address};
@@ -84,7 +84,7 @@ impl ControlPlane {
     }
 
     fn launch(&self, runner: &Runner, programs: &[Program]) -> Result<(Process, Record), String> {
-        let Settings { seal, memory_mib, image, monitor, args, .. } = &self.settings;
+        let Settings { seal, state, memory_mib, image, monitor, args, .. } = &self.settings;
         let program = programs.iter().find(|program| program.told.name == *monitor).ok_or("no monitor")?;
         let [service, link] = self.taps.as_ref().ok_or("no taps")?;
         let file = open(seal, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
@@ -93,16 +93,31 @@ impl ControlPlane {
         if !program.takes_files() {
             give(&file, uid).map_err(|error| format!("{}: {error}", seal.display()))?;
         }
+        let state_file = self.open_state(program).map_err(|error| format!("{}: {error}", state.display()))?;
         let guest = Guest {
             memory_mib: *memory_mib,
             cpus: &[],
             nets: vec![("service", service.as_fd(), self.macs[0]), ("shim", link.as_fd(), self.macs[1])],
-            blocks: vec![("seal", file, seal.clone())],
+            blocks: vec![("seal", file, seal.clone()), ("state", state_file, state.clone())],
             image: image.clone(),
             args: args.iter().map(Into::into).collect(),
         };
         let started = runner.start(INSTANCE, program, &guest, Record { uid, ..Record::default() });
         started.map_err(|error| format!("{}: {error}", program.path.display()))
+    }
+
+    /// What it keeps its state on, made when it is not there. A write is on the disk when it is done, whoever opens it.
+    fn open_state(&self, program: &Program) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::DSYNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = open(&self.settings.state, flags, Mode::RUSR | Mode::WUSR)?;
+        if fstat(&file)?.st_size == 0 {
+            ftruncate(&file, u64::from(self.settings.state_mib.get()) << 20)?;
+        }
+        let sync = || ioctl_setflags(&file, ioctl_getflags(&file)? | IFlags::SYNC);
+        if !program.takes_files() && sync().is_err() {
+            log(format_args!("control_plane.state: its file system is not synchronous: use petrel-tender"));
+        }
+        give(&file, self.uids.map(|uids| uids.first)).map(|()| file)
     }
 
     /// Whether it has ended. Then it is started again in a while.

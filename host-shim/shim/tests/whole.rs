@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use petrel_wire::limits::FRAME_BYTES_MAX;
@@ -127,7 +128,7 @@ fn given_a_monitor_with_a_tap_and_a_volume_when_it_ends_then_both_are_free_again
         assert_eq!(peer.ask(Op::TapDestroy(TapId(5))), Err(Fault::InUse));
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))
             .unwrap()
-            .map(|fd| fs::read_link(fd.unwrap().path()).unwrap());
+            .filter_map(|fd| fs::read_link(fd.ok()?.path()).ok()); // some are gone by now
         let descriptors: Vec<_> = descriptors.map(|target| target.display().to_string()).collect();
         assert!(descriptors.iter().any(|target| target == "/dev/net/tun"), "{descriptors:?}");
         assert!(!descriptors.iter().any(|target| target.contains("socket")), "{descriptors:?}");
@@ -370,6 +371,35 @@ fn given_a_control_plane_when_it_ends_then_it_is_brought_back_with_the_same_taps
             "a living one is taken over"
         );
         site.connect();
+    });
+}
+
+#[test]
+fn given_no_state_file_when_the_control_plane_starts_then_it_has_one_that_stays() {
+    inside("given_no_state_file_when_the_control_plane_starts_then_it_has_one_that_stays", || {
+        let mut site = Site::up();
+        let path = site.folder.join("state.img");
+        let file = fs::File::open(&path).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (1 << 20, 0o600));
+        assert!(metadata.blocks() < 16, "it takes no room yet");
+        let root = rustix::process::geteuid().is_root() && metadata.uid() != 0;
+        assert!(metadata.uid() == if root { 300_000 } else { rustix::process::geteuid().as_raw() });
+        // The monitors of these tests open it themselves, so it is synchronous for whoever does.
+        let flags = rustix::fs::ioctl_getflags(&file);
+        assert!(flags.is_err() || flags.is_ok_and(|flags| flags.contains(rustix::fs::IFlags::SYNC)));
+        let option = format!("--block:state={}", path.display());
+        let line = site.wait_for_log("petrel.hvt: control plane");
+        assert!(line.contains(&option), "{line}");
+
+        fs::write(&path, [7; 1 << 20]).unwrap();
+        site.kill_shim();
+        let pid = fs::read_to_string(site.run_folder().join("0/pid")).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        site.start_shim();
+        site.wait_for_log("petrel.hvt: control plane");
+        assert_eq!(fs::read(&path).unwrap(), [7; 1 << 20]);
     });
 }
 

@@ -235,7 +235,7 @@ impl Vm {
         let call: BlockWrite = self.memory.read(argument)?;
         let result = match self.devices.block(call.handle) {
             Some(device) if device.admits(call.offset, call.len) => {
-                device.write(call.offset, self.memory.bytes(call.data, call.len)?)?
+                device.write(call.offset, self.memory.bytes(call.data, call.len)?)
             }
             _ => ret::EINVAL,
         };
@@ -246,8 +246,7 @@ impl Vm {
         let call: BlockRead = self.memory.read(argument)?;
         let result = match self.devices.block(call.handle) {
             Some(device) if device.admits(call.offset, call.len) => {
-                device.read(call.offset, self.memory.bytes_mut(call.data, call.len)?)?;
-                ret::OK
+                device.read(call.offset, self.memory.bytes_mut(call.data, call.len)?)
             }
             _ => ret::EINVAL,
         };

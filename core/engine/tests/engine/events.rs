@@ -212,3 +212,59 @@ fn a_client_that_does_not_keep_to_the_protocol_is_told_of() {
     let told = ask(&mut world, session, 1, kinds(&["session-refused"]));
     assert_eq!(told, ["session-refused", "."]);
 }
+
+#[test]
+fn events_are_there_after_a_crash_and_go_on_from_their_number() {
+    let mut world = World::with_disk(1 << 20);
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let session = world.client();
+    world.create(session, 1, plain("a", digest));
+    // What is only history goes to the disk within a second.
+    world.wait_ms(1000);
+    world.restart();
+    world.run();
+    let session = world.client();
+    world.ask(session, 2, destroy("a"));
+    world.send(session, 3, events(EventsAsked::default()));
+    let Response::Events(told) = world.next(session, 3) else { panic!("no events") };
+    let told = told.into_vec();
+    assert!(told.windows(2).all(|pair| pair[0].sequence + 1 == pair[1].sequence), "{told:?}");
+    let short: Vec<_> = told.iter().map(short).collect();
+    let start = ["control-plane-started", "shim-connected", "session-opened"];
+    let expected =
+        [&start[..], &["a created", "a started"], &start, &["a destroying", "a exited", "a destroyed"]];
+    assert_eq!(short, expected.concat());
+}
+
+#[test]
+fn a_small_disk_keeps_the_latest_events_and_has_room_for_what_counts() {
+    let mut world = World::with_disk(128 * 1024);
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let session = world.client();
+    for _ in 0..EVENTS_MAX {
+        world.create(session, 1, plain("a", digest));
+        assert_eq!(world.ask(session, 2, destroy("a")), Response::Destroyed);
+    }
+    world.create(session, 1, plain("last", digest));
+    world.wait_ms(1000);
+    world.restart();
+    world.run();
+    let session = world.client();
+    let told =
+        ask(&mut world, session, 3, EventsAsked { name: Some(name("last")), ..EventsAsked::default() });
+    assert_eq!(told, ["last created", "last started", "."]);
+    let all = ask(&mut world, session, 4, kinds(&["destroyed"])).len();
+    assert!(all > 20 && all < EVENTS_MAX, "{all}");
+}
+
+#[test]
+fn a_journal_that_fails_is_told_of() {
+    let mut world = World::with_disk(1 << 20);
+    let (session, follower) = (world.client(), world.client());
+    world.send(follower, 1, events(EventsAsked { follow: true, ..kinds(&["journal-failed"]) }));
+    world.input(Input::StateFailed);
+    // It is told with the next input: there may be nothing to tell it with at this one.
+    world.input(Input::SessionDrained { session, queued: 0 });
+    world.input(Input::SessionDrained { session: follower, queued: 0 });
+    assert_eq!(read(&mut world, follower, 1), ["journal-failed"]);
+}

@@ -5,11 +5,13 @@
 mod console;
 mod create;
 mod destroy;
+mod disk;
 mod events;
 mod garbage;
 mod host;
 mod image;
 mod images;
+mod journal;
 mod link;
 mod sessions;
 mod stats;

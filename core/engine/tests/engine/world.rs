@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId};
+use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId, StateDevice};
 use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
@@ -12,11 +12,13 @@ use petrel_wire::{
     shim::InstanceId,
 };
 
-use crate::host::Host;
+use crate::{disk::Disk, host::Host};
 
 pub struct World {
     pub engine: Engine,
     pub host: Host,
+    /// The block device "state", if one is attached.
+    pub disk: Option<Disk>,
     pub now: Now,
     pub linked: bool,
     /// On their way to the host.
@@ -35,6 +37,8 @@ pub struct World {
     pub lenient: bool,
     pub log: Vec<(Level, String)>,
     pub resets: usize,
+    /// The kinds of outputs that there were, in their order.
+    pub order: Vec<&'static str>,
     next_session: u32,
 }
 
@@ -56,10 +60,20 @@ impl World {
         world
     }
 
+    /// A world that keeps what it knows on a disk of so many bytes, whose link is up and at rest.
+    pub fn with_disk(bytes: usize) -> Self {
+        let mut world = Self::unlinked();
+        world.disk = Some(Disk::new(bytes));
+        world.restart();
+        world.run();
+        world
+    }
+
     pub fn unlinked() -> Self {
         Self {
-            engine: engine(),
+            engine: engine(None),
             host: Host::new(),
+            disk: None,
             now: Now { monotonic_ns: 1_000_000_000, wall_ms: 1_700_000_000_000 },
             linked: false,
             requests: VecDeque::new(),
@@ -71,6 +85,7 @@ impl World {
             lenient: false,
             log: Vec::new(),
             resets: 0,
+            order: Vec::new(),
             next_session: 0,
         }
     }
@@ -89,9 +104,9 @@ impl World {
         self.input(Input::LinkClosed);
     }
 
-    /// The control plane dies and comes back with no memory.
+    /// The control plane dies and comes back, with no memory but what is on its disk.
     pub fn restart(&mut self) {
-        self.engine = engine();
+        self.engine = engine(self.disk.as_ref());
         self.unanswered.clear();
         self.inboxes.clear();
         self.stalled.clear();
@@ -161,7 +176,7 @@ impl World {
     /// A client asks something under a number that it does not use for anything else.
     pub fn send(&mut self, session: SessionId, id: u32, request: Request) {
         match &request {
-            Request::ImageChunk(_) => {}
+            Request::ImageChunk(_) | Request::StateChunk(_) => {}
             Request::Cancel => drop(self.unanswered.remove(&(session, id))),
             request => {
                 let earlier = self.unanswered.insert((session, id), format!("{request:?}"));
@@ -285,6 +300,7 @@ impl World {
     fn take_outputs(&mut self) {
         let mut drained = BTreeSet::new();
         while let Some(output) = self.engine.poll_output() {
+            self.order.push(kind_of(&output));
             match output {
                 Output::ToSession { session, message } => {
                     drained.insert(session);
@@ -304,6 +320,12 @@ impl World {
                     self.linked = false;
                     self.requests.clear();
                     self.host.link_ended();
+                }
+                Output::Persist { offset, data } => {
+                    let disk = self.disk.as_mut().expect("there is a disk to write to");
+                    if !disk.write(offset, &data) {
+                        self.engine.handle(self.now, Input::StateFailed);
+                    }
                 }
                 Output::Log { level, line } => {
                     assert!(!line.contains('\n'));
@@ -344,6 +366,17 @@ impl World {
     }
 }
 
+fn kind_of(output: &Output) -> &'static str {
+    match output {
+        Output::ToSession { .. } => "answer",
+        Output::CloseSession { .. } => "close",
+        Output::ToShim(_) => "request",
+        Output::ResetLink => "reset",
+        Output::Persist { .. } => "persist",
+        Output::Log { .. } => "log",
+    }
+}
+
 fn is_last(response: &Response) -> bool {
     match response {
         Response::ImageWanted
@@ -356,12 +389,16 @@ fn is_last(response: &Response) -> bool {
         Response::Listed { more, .. } | Response::Consoles { more, .. } | Response::Stats { more, .. } => {
             !more
         }
+        Response::StateWanted | Response::StateData(_) => false,
         _ => true,
     }
 }
 
-fn engine() -> Engine {
-    Engine::new(Config { host: "alpha".parse().unwrap(), release: [0, 1, 0] })
+fn engine(disk: Option<&Disk>) -> Engine {
+    let config = Config { host: "alpha".parse().unwrap(), release: [0, 1, 0] };
+    let Some(disk) = disk else { return Engine::new(config) };
+    let device = StateDevice { bytes: disk.bytes.len() as u64, block_bytes: 512, seed: disk.writes as u64 };
+    Engine::recover(config, &device, |offset, data| disk.read(offset, data))
 }
 
 pub fn encoded<T: serde::Serialize>(message: &T) -> Vec<u8> {

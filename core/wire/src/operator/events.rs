@@ -5,7 +5,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, Since};
+use super::{ReadOnly, Refusal, Since};
 use crate::limits::EVENT_KINDS_ASKED_MAX;
 use crate::shim::Fault;
 use crate::{CommonName, Digest, ExitStatus, Label, List, Name};
@@ -108,6 +108,10 @@ kinds! {
     ImageRefused(Digest, Box<Refusal>) = "image-refused",
     /// The host has an image no more.
     ImageRemoved(Digest) = "image-removed",
+    /// The journal can be written no longer: changes are refused from here on.
+    JournalFailed(ReadOnly) = "journal-failed",
+    /// What is known was replaced by a state file; how many records that holds.
+    StateImported(u32) = "state-imported",
 }
 
 impl fmt::Display for Who {
@@ -141,6 +145,10 @@ impl fmt::Display for What {
             Self::ImageStored(digest) => write!(f, "image {digest:?} stored"),
             Self::ImageRefused(digest, refusal) => write!(f, "image {digest:?} not kept: {refusal:?}"),
             Self::ImageRemoved(digest) => write!(f, "image {digest:?} removed"),
+            Self::JournalFailed(reason) => {
+                write!(f, "the journal cannot be written, changes are refused from here on: {reason:?}")
+            }
+            Self::StateImported(records) => write!(f, "replaced by a state file with {records} records"),
         }
     }
 }

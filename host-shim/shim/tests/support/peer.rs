@@ -184,9 +184,9 @@ impl Peer {
         }
     }
 
-    /// Waits until `instance` has written `text`.
+    /// Waits until `instance` has written `text`. What others do meanwhile is told later.
     pub fn until_console(&mut self, instance: u64, text: &str) {
-        let mut console = Vec::new();
+        let (mut console, mut others) = (Vec::new(), Vec::new());
         while !String::from_utf8_lossy(&console).contains(text) {
             match self.event() {
                 Event::Console { instance: InstanceId(id), data } if id == instance => {
@@ -195,9 +195,10 @@ impl Peer {
                 Event::Exited { instance: InstanceId(id), .. } if id == instance => {
                     panic!("it ended: {console:?}")
                 }
-                _ => {}
+                other => others.push(other),
             }
         }
+        self.events.splice(..0, others);
     }
 }
 

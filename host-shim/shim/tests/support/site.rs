@@ -214,6 +214,8 @@ bridges = ["service"]
 [control_plane]
 image = "control-plane.sh"
 seal = "seal.img"
+state = "state.img"
+state_mib = 1
 memory_mib = 32
 bridge = "service"
 link_ipv4 = "169.254.25.1/30"

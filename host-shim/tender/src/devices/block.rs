@@ -9,7 +9,6 @@ use rustix::io::{Errno, pread, pwrite};
 
 use super::inherited;
 use crate::confine::{Rule, arg};
-use crate::hypercalls::Fault;
 
 /// Block size in bytes where the user gives none.
 const DEFAULT_BLOCK_SIZE: u16 = 512;
@@ -78,27 +77,27 @@ impl Block {
         inside && offset < self.capacity && len.is_multiple_of(u64::from(self.block_size))
     }
 
-    /// Reads whole blocks; the caller has checked that the device admits it.
-    pub fn read(&self, mut offset: u64, data: &mut [u8]) -> Result<(), Fault> {
+    /// Reads whole blocks; the caller has checked that the device admits it. Returns what the guest is told.
+    pub fn read(&self, mut offset: u64, data: &mut [u8]) -> i32 {
         for block in data.chunks_mut(usize::from(self.block_size)) {
-            let done = retry(|| pread(&self.fd, &mut *block, offset)).map_err(Fault::Read)?;
-            expect_whole("read", done, block.len())?;
-            offset += done as u64;
+            if retry(|| pread(&self.fd, &mut *block, offset)) != Ok(block.len()) {
+                return ret::EUNSPEC;
+            }
+            offset += block.len() as u64;
         }
-        Ok(())
+        ret::OK
     }
 
-    /// Writes whole blocks; the caller has checked that the device admits it. Returns what the guest is told.
-    pub fn write(&self, mut offset: u64, data: &[u8]) -> Result<i32, Fault> {
-        if !self.writable {
-            return Ok(ret::EUNSPEC);
-        }
+    /// Writes whole blocks; the caller has checked that the device admits it. Returns what the guest is told: what a
+    /// disk that is full or broken means is the guest's to say, as it is on any machine.
+    pub fn write(&self, mut offset: u64, data: &[u8]) -> i32 {
         for block in data.chunks(usize::from(self.block_size)) {
-            let done = retry(|| pwrite(&self.fd, block, offset)).map_err(Fault::Write)?;
-            expect_whole("wrote", done, block.len())?;
-            offset += done as u64;
+            if !self.writable || retry(|| pwrite(&self.fd, block, offset)) != Ok(block.len()) {
+                return ret::EUNSPEC;
+            }
+            offset += block.len() as u64;
         }
-        Ok(ret::OK)
+        ret::OK
     }
 }
 
@@ -118,8 +117,4 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
             result => return result,
         }
     }
-}
-
-fn expect_whole(what: &'static str, done: usize, wanted: usize) -> Result<(), Fault> {
-    if done == wanted { Ok(()) } else { Err(Fault::Short { what, done, wanted }) }
 }

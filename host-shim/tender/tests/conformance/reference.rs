@@ -32,7 +32,12 @@ struct Expected {
 fn petrel_hvt_is_taken_by_the_reference_tools() {
     taken_by_the_reference_tools(&Expected {
         image: "petrel.hvt",
-        devices: &[("service", "NET_BASIC"), ("shim", "NET_BASIC"), ("seal", "BLOCK_BASIC")],
+        devices: &[
+            ("service", "NET_BASIC"),
+            ("shim", "NET_BASIC"),
+            ("seal", "BLOCK_BASIC"),
+            ("state", "BLOCK_BASIC"),
+        ],
     });
 }
 

@@ -1,0 +1,94 @@
+//! How full the engine's tables are, and whether they are in step: for simulators and tests, which ask after every
+//! input. Whoever adds a table adds its line here.
+
+use alloc::collections::BTreeSet;
+
+use petrel_wire::limits::{
+    CONSOLE_HISTORY_BYTES, CONSOLES_DEAD_BYTES_MAX, CONSOLES_DEAD_MAX, EVENTS_MAX, IMAGES_MAX, REQUESTS_MAX,
+    SESSION_QUEUE_BYTES, SESSIONS_MAX, SHIM_REQUESTS_MAX, TAPS_MAX, UNIKERNELS_MAX, UPLOADS_MAX,
+};
+
+use crate::{
+    Engine,
+    limits::{CONSOLE_ENTRIES_MAX, CREATES_WAITING_MAX},
+    session::Session,
+};
+
+/// One of the engine's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What it holds.
+    pub name: &'static str,
+    /// How many entries it has; where there are many tables of a kind, the fullest.
+    pub entries: usize,
+    /// The most that it may have.
+    pub max: usize,
+    /// It is empty when nothing is under way.
+    pub passing: bool,
+}
+
+impl Engine {
+    /// All tables.
+    pub fn tables(&self) -> impl Iterator<Item = Table> {
+        let stays = |name, entries, max| Table { name, entries, max, passing: false };
+        let passes = |name, entries, max| Table { name, entries, max, passing: true };
+        let fullest = |count: fn(&Session) -> usize| self.sessions.values().map(count).max().unwrap_or(0);
+        let askers = SESSIONS_MAX * REQUESTS_MAX;
+        let consoles = || self.consoles.iter();
+        let (dead, dead_bytes) = self.consoles.dead();
+        [
+            stays("sessions", self.sessions.len(), SESSIONS_MAX),
+            stays("requests of a session", fullest(|session| session.requests.len()), REQUESTS_MAX),
+            stays("streams of a session", fullest(|session| session.streams.len()), REQUESTS_MAX),
+            stays("bytes queued for a session", fullest(|session| session.queued), 2 * SESSION_QUEUE_BYTES),
+            passes("outputs", self.outputs.len(), 0),
+            passes("requests to the shim", self.shim.unanswered(), SHIM_REQUESTS_MAX),
+            passes("unlisted unikernels", self.shim.unlisted.len(), UNIKERNELS_MAX),
+            stays("unikernels", self.state.len(), UNIKERNELS_MAX),
+            stays("taps", self.state.taps_len() + self.foreign_taps.len(), 2 * TAPS_MAX),
+            stays("consoles", consoles().count(), 2 * UNIKERNELS_MAX + CONSOLES_DEAD_MAX),
+            stays("consoles of the dead", dead, CONSOLES_DEAD_MAX),
+            stays("bytes of the consoles of the dead", dead_bytes, CONSOLES_DEAD_BYTES_MAX),
+            stays(
+                "bytes of a console",
+                consoles().map(|console| console.bytes()).max().unwrap_or(0),
+                CONSOLE_HISTORY_BYTES,
+            ),
+            stays(
+                "entries of a console",
+                consoles().map(|console| console.entries()).max().unwrap_or(0),
+                CONSOLE_ENTRIES_MAX,
+            ),
+            stays("readers", consoles().map(|console| console.readers.len()).sum(), askers),
+            stays("events", self.state.events.iter().count(), EVENTS_MAX),
+            stays("known images", self.images.known_len(), IMAGES_MAX),
+            passes("inspections", self.images.inspections_len(), UPLOADS_MAX + CREATES_WAITING_MAX),
+            passes("creates that wait", self.images.creates_waiting, CREATES_WAITING_MAX),
+            passes("uploads", self.uploads.len(), UPLOADS_MAX),
+            passes("creations", self.creations.len(), UNIKERNELS_MAX),
+            passes("stops", self.stops.len(), 2 * UNIKERNELS_MAX),
+            passes("doomed instances", self.doomed.len(), 2 * UNIKERNELS_MAX),
+            passes("unsure instances", self.unsure.len(), UNIKERNELS_MAX),
+        ]
+        .into_iter()
+    }
+
+    /// Whether what is counted as it goes is what a count of everything gives. Says what is not.
+    ///
+    /// # Errors
+    /// What is out of step.
+    pub fn audit(&self) -> Result<(), &'static str> {
+        self.state.audit()?;
+        let readers: usize = self.consoles.iter().map(|console| console.readers.len()).sum();
+        let reading: usize = self.sessions.values().map(Session::consoles_read).sum();
+        ensure(readers == reading, "the consoles' readers are not the sessions' streams")?;
+        let creations: BTreeSet<_> = self.creations.keys().collect();
+        let starting: BTreeSet<_> = self.state.starting().collect();
+        ensure(creations.iter().all(|id| starting.contains(*id)), "a creation of what is not starting")?;
+        ensure(creations.len() == starting.len(), "something is starting, and nobody does it")
+    }
+}
+
+pub(crate) fn ensure(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}

@@ -1,0 +1,221 @@
+//! Write-ahead: what an input changes is on the disk before anything that follows from it leaves.
+//!
+//! The records of one handle go in front of its outputs, as [`Output::Persist`]. If they cannot be written, nothing
+//! of what they explain has left yet, and nothing does: requests to the shim are answered here, as if the shim
+//! could not do them, so that every flow takes its own way back; the good news in the answers becomes a refusal.
+
+use petrel_wire::{
+    operator::{ReadOnly, Refusal, Request, Response, What, Who},
+    shim::{Fault, Op},
+};
+
+use super::{Journal, Undo, recover};
+use crate::{
+    Config, Engine, Level, Output, StateDevice,
+    record::{Durability, Record},
+    shim_client::Nonsense,
+};
+
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::fmt::Display;
+
+/// What a flow is told of a request that never left.
+const NOT_SENT: Fault = Fault::Os { errno: 5 };
+
+impl Engine {
+    /// An engine that knows what its block device "state" holds. `read(offset, bytes)` fills `bytes`, whole blocks of
+    /// the device. Whatever is on it, there is an engine; the first outputs say what was found.
+    pub fn recover<E: Display>(
+        config: Config,
+        device: &StateDevice,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Self {
+        let mut failure: Option<String> = None;
+        let recovered = recover(device, &mut |offset, bytes| {
+            read(offset, bytes).map_err(|error| failure = Some(error.to_string()))
+        });
+        let mut engine = Self::with_journal(config, recovered.journal);
+        engine.state = recovered.state;
+        engine.number_from_state();
+        engine.outputs.extend(recovered.repair);
+        let level = if engine.journal.read_only().is_some() { Level::Error } else { Level::Info };
+        engine.log(level, format!("state: {}", recovered.found));
+        if let Some(failure) = failure {
+            engine.log(Level::Error, format!("state: block device \"state\" cannot be read: {failure}"));
+        }
+        engine
+    }
+
+    /// Numbers that the state holds are given to nobody else.
+    pub(crate) fn number_from_state(&mut self) {
+        let last = self.state.ids().max().map_or(0, |instance| instance.0);
+        self.next_instance = self.next_instance.max(last.saturating_add(1));
+    }
+
+    /// Makes a change to the state: the only way there is.
+    pub(crate) fn apply(&mut self, record: Record) {
+        self.journal.gather(&record, record.durability(), &self.state);
+        self.state.apply(record);
+    }
+
+    /// Makes a change that the shim's ledger tells of, and would tell again: it can wait for the disk, and is true
+    /// whether it gets there or not.
+    pub(crate) fn note(&mut self, record: Record) {
+        let durability = match record.durability() {
+            Durability::Never => Durability::Never,
+            Durability::Later | Durability::Before { .. } => Durability::Later,
+        };
+        self.journal.gather(&record, durability, &self.state);
+        self.state.apply(record);
+    }
+
+    /// A handle begins. Returns where its outputs will.
+    pub(crate) fn begin(&mut self) -> usize {
+        self.journal.begin();
+        self.outputs.len()
+    }
+
+    /// A handle ends: its records go in front of its outputs, which begin at `mark`.
+    pub(crate) fn commit(&mut self, mark: usize) {
+        match self.journal.commit(self.now.monotonic_ns, &self.state) {
+            Ok(writes) if writes.is_empty() => {}
+            Ok(writes) => {
+                let held = self.outputs.split_off(mark);
+                self.outputs.extend(writes);
+                self.outputs.extend(held);
+            }
+            Err(reason) => self.withhold(mark, reason),
+        }
+    }
+
+    /// The device did not take what it was given last.
+    pub(crate) fn state_failed(&mut self) {
+        self.journal.fail(ReadOnly::Unwritable);
+        self.withhold(0, ReadOnly::Unwritable);
+        self.happened(Who::ControlPlane, What::JournalFailed(ReadOnly::Unwritable), None);
+    }
+
+    /// Takes back the outputs from `mark` on, and what they follow from: it cannot be kept.
+    fn withhold(&mut self, mark: usize, reason: ReadOnly) {
+        let undo = core::mem::take(&mut self.journal.undo);
+        let mut unsent = Vec::new();
+        for output in self.outputs.split_off(mark) {
+            match output {
+                Output::Persist { .. } => {}
+                Output::ToShim(request) if is_effect(&request.op) => unsent.push(request.id),
+                Output::ToSession { session, mut message } if acknowledges(&message.response) => {
+                    message.response = Response::Refused(Refusal::ReadOnly(reason));
+                    self.outputs.push_back(Output::ToSession { session, message });
+                }
+                output => self.outputs.push_back(output),
+            }
+        }
+        let from = self.outputs.len();
+        for id in unsent {
+            if let Err(Nonsense(why)) = self.unsent(id, NOT_SENT) {
+                self.reset_link(why);
+            }
+        }
+        for output in self.outputs.range_mut(from..) {
+            if let Output::ToSession { message, .. } = output
+                && let Response::Refused(refusal) = &mut message.response
+            {
+                *refusal = Refusal::ReadOnly(reason);
+            }
+        }
+        for undo in undo.into_iter().rev() {
+            match undo {
+                Undo::Record(record) => self.state.apply(record),
+                Undo::State(state) => self.state = *state,
+            }
+        }
+        let waiting = self.journal.waiting;
+        self.journal.forget(waiting);
+        self.journal.undo.clear();
+    }
+}
+
+impl Journal {
+    /// Why this request cannot be carried out, if so: it changes something, and nothing can be kept.
+    pub fn refuses(&self, request: &Request) -> Option<Refusal> {
+        self.read_only().filter(|_| changes(request)).map(Refusal::ReadOnly)
+    }
+}
+
+/// Whether a request may change what there is.
+fn changes(request: &Request) -> bool {
+    match request {
+        Request::ImagePush { .. }
+        | Request::Create(_)
+        | Request::Destroy(_)
+        | Request::StateImport { .. } => true,
+        Request::Hello(_)
+        | Request::Host
+        | Request::List
+        | Request::Info(_)
+        | Request::Console(_)
+        | Request::Consoles
+        | Request::Events(_)
+        | Request::Stats(_)
+        | Request::Cancel
+        | Request::StateExport
+        // They belong to a request that was taken in.
+        | Request::ImageChunk(_)
+        | Request::StateChunk(_) => false,
+    }
+}
+
+/// Whether an answer says that a change was made.
+fn acknowledges(response: &Response) -> bool {
+    match response {
+        Response::ImageStored(_)
+        | Response::Created(_)
+        | Response::Destroyed
+        | Response::StateImported { .. } => true,
+        Response::Hello(_)
+        | Response::Host(_)
+        | Response::ImageWanted
+        | Response::Listed { .. }
+        | Response::Info(_)
+        | Response::Console { .. }
+        | Response::ConsoleMissed { .. }
+        | Response::ConsoleBegan { .. }
+        | Response::Consoles { .. }
+        | Response::Events(_)
+        | Response::EventsMissed(_)
+        | Response::EventsEnd
+        | Response::Stats { .. }
+        | Response::Ended(_)
+        | Response::ConsoleEnd
+        | Response::Refused(_)
+        | Response::StateData(_)
+        | Response::StateExported { .. }
+        | Response::StateWanted => false,
+    }
+}
+
+/// Whether a request to the shim does more than ask.
+fn is_effect(op: &Op) -> bool {
+    match op {
+        // A chunk is of an upload whose beginning was let go.
+        Op::Hello { .. }
+        | Op::Host
+        | Op::List { .. }
+        | Op::Stats(_)
+        | Op::ImageRead { .. }
+        | Op::ImageChunk { .. } => false,
+        Op::ImageBegin { .. }
+        | Op::ImageCommit(_)
+        | Op::ImageAbort(_)
+        | Op::ImageRemove(_)
+        | Op::TapCreate { .. }
+        | Op::TapDestroy(_)
+        | Op::Spawn(_)
+        | Op::Kill(_)
+        | Op::Forget(_) => true,
+    }
+}

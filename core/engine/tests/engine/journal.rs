@@ -1,0 +1,586 @@
+//! What the control plane remembers, and that nothing leaves before it is remembered; state files.
+
+use petrel_engine::{Input, Level};
+use petrel_wire::{
+    Blob, Digest, ExitStatus,
+    limits::CHUNK_BYTES_MAX,
+    operator::{Journal, ReadOnly, Refusal, Request, Response, State, StateFault, Table},
+};
+
+use crate::{
+    image::{self, NET, Recipe},
+    world::{World, console, create, destroy, info, networked, plain, push},
+};
+
+const DISK_BYTES: usize = 1 << 20;
+
+fn with_image(mut world: World) -> (World, Digest) {
+    let recipe = Recipe { devices: &[("net0", NET)], ..Recipe::default() };
+    let digest = world.host.store(image::build(&recipe));
+    (world, digest)
+}
+
+fn given_a_disk() -> (World, Digest) {
+    with_image(World::with_disk(DISK_BYTES))
+}
+
+fn names(world: &mut World) -> Vec<String> {
+    world.list().into_iter().map(|unikernel| unikernel.name.to_string()).collect()
+}
+
+/// What `petrel host` says of the journal.
+fn journal(world: &mut World) -> Journal {
+    let session = world.client();
+    let Response::Host(host) = world.ask(session, 1, Request::Host) else { panic!() };
+    world.disconnect(session);
+    host.journal
+}
+
+fn is_logged(world: &World, level: Level, text: &str) -> bool {
+    world.log.iter().any(|(of, line)| *of == level && line.contains(text))
+}
+
+// Remembering.
+
+#[test]
+fn without_a_disk_it_works_and_says_so() {
+    let (mut world, digest) = with_image(World::new());
+    assert!(is_logged(&world, Level::Info, "kept in memory only"));
+    assert_eq!(journal(&mut world), Journal::InMemory);
+    let session = world.client();
+    world.send(session, 1, create(networked("a", digest, &["net0"])));
+    world.run();
+    assert!(!world.order.contains(&"persist"));
+}
+
+#[test]
+fn nothing_leaves_before_its_record() {
+    let (mut world, digest) = given_a_disk();
+    // The first record of all begins the journal, which takes three writes.
+    world.wait_ms(1000);
+    let session = world.client();
+    world.order.clear();
+    // The image is looked into; then the create goes out.
+    world.send(session, 1, create(networked("a", digest, &["net0"])));
+    assert_eq!(std::mem::take(&mut world.order), ["request"], "a question needs no record");
+    assert!(world.step_host() && world.step_link());
+    assert_eq!(std::mem::take(&mut world.order), ["persist", "log", "request", "request"]);
+    assert!(world.step_host() && world.step_link());
+    assert!(world.step_host() && world.step_link());
+    assert_eq!(std::mem::take(&mut world.order), ["log", "answer"], "that it runs, the shim tells again");
+    assert!(matches!(world.next(session, 1), Response::Created(_)));
+
+    world.order.clear();
+    world.send(session, 2, destroy("a"));
+    assert_eq!(std::mem::take(&mut world.order), ["persist", "log", "request"]);
+    while world.nothing_for(session) {
+        world.order.clear();
+        assert!(world.step());
+    }
+    assert_eq!(std::mem::take(&mut world.order), ["persist", "log", "answer"]);
+    assert_eq!(world.next(session, 2), Response::Destroyed);
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_crash() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    for i in 0..10 {
+        world.create(session, i, networked(&format!("u{i}"), digest, &["net0"]));
+    }
+    world.host.end(world.instance(4), ExitStatus::Code(1));
+    world.run();
+    assert_eq!(world.ask(session, 20, destroy("u7")), Response::Destroyed);
+    let before: Vec<_> = ["u1", "u4", "u9"].map(|name| world.ask(session, 21, info(name))).into();
+    let listed = world.list();
+    world.restart();
+    assert!(is_logged(&world, Level::Info, "state: the journal is in epoch"));
+    world.run();
+    let session = world.client();
+    let after: Vec<_> = ["u1", "u4", "u9"].map(|name| world.ask(session, 21, info(name))).into();
+    assert_eq!((before, listed), (after, world.list()));
+    assert_eq!(world.refused(session, 22, create(networked("u1", digest, &["net0"]))), Refusal::NameTaken);
+    world.create(session, 23, networked("u7", digest, &["net0"]));
+    assert!(matches!(journal(&mut world), Journal::Kept { epoch: 1, used_bytes: 1.., .. }));
+}
+
+#[test]
+fn the_end_of_one_is_remembered_even_if_nobody_asks_for_anything() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    world.wait_ms(1000);
+    world.host.end(world.instance(0), ExitStatus::Code(7));
+    world.run();
+    let ended_ms = world.list()[0].ended_ms;
+    let at_ns = world.engine.poll_at().expect("it waits for company");
+    world.wait_ms(1000);
+    assert!(world.now.monotonic_ns >= at_ns && world.engine.poll_at().is_none());
+    world.restart();
+    world.run();
+    assert_eq!((world.list()[0].ended_ms, ended_ms.is_some()), (ended_ms, true));
+}
+
+/// A control plane that cannot know all takes over what runs; one that does ends what nobody was promised.
+#[test]
+fn what_only_the_shim_knows_is_adopted_once_and_is_nobodys_later() {
+    let (mut world, digest) = with_image(World::new());
+    let session = world.client();
+    world.create(session, 1, networked("old", digest, &["net0"]));
+    // The control plane is given a disk.
+    world.disk = Some(crate::disk::Disk::new(DISK_BYTES));
+    world.restart();
+    world.run();
+    assert_eq!(names(&mut world), ["old"]);
+    let session = world.client();
+    world.create(session, 1, networked("new", digest, &["net0"]));
+    world.restart();
+    world.run();
+    assert_eq!(names(&mut world), ["new", "old"]);
+
+    // Its create was refused, because the link broke; before it could be ended the control plane went down.
+    let session = world.client();
+    world.send(session, 1, create(networked("refused", digest, &["net0"])));
+    while world.host.running().len() < 3 {
+        assert!(world.step_host() || world.step_link());
+    }
+    world.link_down();
+    assert_eq!(world.next(session, 1), Response::Refused(Refusal::ShimAway));
+    world.restart();
+    world.run();
+    assert_eq!((names(&mut world), world.host.running().len()), (vec!["new".into(), "old".into()], 2));
+    assert!(is_logged(&world, Level::Warning, "nobody's"));
+}
+
+/// The control plane dies after each step of a create and of a destroy. What it said holds.
+#[test]
+fn a_crash_at_each_step_takes_nothing_back() {
+    for steps in 0..8 {
+        let (mut world, digest) = given_a_disk();
+        let session = world.client();
+        world.create(session, 1, networked("kept", digest, &["net0"]));
+        world.create(session, 2, networked("gone", digest, &["net0"]));
+        world.send(session, 3, create(networked("new", digest, &["net0"])));
+        world.send(session, 4, destroy("gone"));
+        (0..steps).for_each(|_| _ = world.step());
+        let told: Vec<_> = world.inboxes[&session].iter().map(|message| message.id).collect();
+        world.restart();
+        world.run();
+        let names = names(&mut world);
+        assert!(names.contains(&"kept".to_string()), "after {steps} steps");
+        assert!(!told.contains(&3) || names.contains(&"new".to_string()), "after {steps} steps");
+        assert!(!told.contains(&4) || !names.contains(&"gone".to_string()), "after {steps} steps");
+        let session = world.client();
+        for (id, name) in (0..).zip(&names) {
+            assert_eq!(world.ask(session, id, destroy(name)), Response::Destroyed, "after {steps} steps");
+        }
+        assert_eq!((world.host.ledger.monitors.len(), world.host.ledger.taps.len()), (0, 0));
+    }
+}
+
+// Not being able to.
+
+/// A world whose disk takes so many writes more, with `kept` on it.
+fn given_a_failing_disk(writes: usize) -> (World, Digest) {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 1, networked("kept", digest, &["net0"]));
+    world.disconnect(session);
+    world.disk.as_mut().unwrap().writes_left = Some(writes);
+    (world, digest)
+}
+
+#[test]
+fn a_create_that_cannot_be_kept_is_refused_and_was_never_asked_for() {
+    let (mut world, digest) = given_a_failing_disk(0);
+    let session = world.client();
+    let unwritable = Refusal::ReadOnly(ReadOnly::Unwritable);
+    let spawned = world.host.spawned.len();
+    assert_eq!(world.refused(session, 1, create(networked("a", digest, &["net0"]))), unwritable);
+    assert_eq!((world.host.spawned.len(), world.host.ledger.taps.len()), (spawned, 1));
+    assert!(is_logged(&world, Level::Error, "cannot be written"));
+    // From here on: reads are served, changes are refused.
+    assert_eq!(names(&mut world), ["kept"]);
+    assert!(matches!(world.ask(session, 2, info("kept")), Response::Info(_)));
+    world.host.write(world.instance(0), b"still here");
+    world.run();
+    assert!(matches!(world.ask(session, 3, console("kept", false)), Response::Console { .. }));
+    assert_eq!(world.next(session, 3), Response::ConsoleEnd);
+    let image = vec![1; 5000];
+    for request in [
+        create(networked("b", digest, &["net0"])),
+        destroy("kept"),
+        push(image::digest(&image), image.len()),
+        Request::StateImport { bytes: 10, force: true },
+    ] {
+        assert_eq!(world.refused(session, 4, request), unwritable);
+    }
+    assert_eq!(journal(&mut world), Journal::ReadOnly(ReadOnly::Unwritable));
+    assert_eq!(world.resets, 0, "the shim has nothing to do with it");
+    // A new start with a disk that works, and all is as it was.
+    world.disk.as_mut().unwrap().writes_left = None;
+    world.restart();
+    world.run();
+    let session = world.client();
+    assert_eq!(names(&mut world), ["kept"]);
+    world.create(session, 5, networked("a", digest, &["net0"]));
+}
+
+#[test]
+fn a_destroy_that_cannot_be_kept_is_refused_and_all_goes_on() {
+    let (mut world, _) = given_a_failing_disk(0);
+    let session = world.client();
+    assert_eq!(world.refused(session, 1, destroy("kept")), Refusal::ReadOnly(ReadOnly::Unwritable));
+    assert_eq!(world.list()[0].state, State::Running);
+    assert_eq!(world.host.running().len(), 1);
+}
+
+#[test]
+fn a_destroy_whose_end_cannot_be_kept_is_not_acknowledged() {
+    let (mut world, _) = given_a_failing_disk(1);
+    let session = world.client();
+    assert_eq!(world.refused(session, 1, destroy("kept")), Refusal::ReadOnly(ReadOnly::Unwritable));
+    assert_eq!((names(&mut world), world.host.ledger.monitors.len()), (vec![], 0), "it is gone all the same");
+}
+
+#[test]
+fn many_creates_in_one_go_are_refused_together() {
+    let (mut world, _) = given_a_failing_disk(0);
+    // An image that nobody has looked into: the creates wait for it, and all of them are admitted in one handle.
+    let recipe = Recipe { devices: &[("net0", NET)], padding: 50, ..Recipe::default() };
+    let digest = world.host.store(image::build(&recipe));
+    let session = world.client();
+    for id in 0..10 {
+        world.send(session, id, create(networked(&format!("u{id}"), digest, &["net0"])));
+    }
+    world.run();
+    for id in 0..10 {
+        let refused = world.next(session, id);
+        assert_eq!(refused, Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable)));
+    }
+    assert_eq!((names(&mut world), world.host.ledger.monitors.len()), (vec!["kept".into()], 1));
+    assert_eq!(world.host.ledger.taps.len(), 1);
+}
+
+/// The disk fails at each write of a long conversation: nobody is told what is not so.
+#[test]
+fn whichever_write_fails_what_was_acknowledged_is_on_the_disk() {
+    for writes in 0..60 {
+        let (mut world, digest) = with_image(World::with_disk(128 << 10));
+        world.disk.as_mut().unwrap().writes_left = Some(writes);
+        let session = world.client();
+        let mut acknowledged = std::collections::BTreeSet::new();
+        let mut refused = 0;
+        for id in 0..40 {
+            let name = format!("u{}", id / 2);
+            let gone = id % 4 == 3;
+            let name = if gone { format!("u{}", id / 2 - 1) } else { name };
+            let request = match gone {
+                true => destroy(&name),
+                false if id % 4 == 1 => info(&name),
+                false => create(networked(&name, digest, &["net0"])),
+            };
+            match world.ask(session, id, request) {
+                Response::Created(_) => drop(acknowledged.insert(name)),
+                Response::Destroyed => drop(acknowledged.remove(&name)),
+                Response::Refused(Refusal::ReadOnly(_)) => refused += 1,
+                Response::Info(_) | Response::Refused(Refusal::NoSuchUnikernel) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(refused > 0 || writes > 30, "after {writes} writes");
+        world.disk.as_mut().unwrap().writes_left = None;
+        world.restart();
+        world.run();
+        let names = names(&mut world);
+        let missing: Vec<_> = acknowledged.iter().filter(|name| !names.contains(name)).collect();
+        assert!(missing.is_empty(), "after {writes} writes: {missing:?} are missing");
+        assert!(names.len() <= acknowledged.len() + 1, "after {writes} writes: {names:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_creates_until_something_is_destroyed() {
+    let (mut world, digest) = with_image(World::with_disk(128 << 10));
+    let session = world.client();
+    let large = |name: &str| {
+        let args = vec![Blob::try_from(vec![b'x'; 4000]).unwrap()].try_into().unwrap();
+        petrel_wire::operator::Create { args, ..networked(name, digest, &["net0"]) }
+    };
+    let mut count = 0;
+    let refusal = loop {
+        match world.ask(session, 1, create(large(&format!("u{count}")))) {
+            Response::Created(_) => count += 1,
+            Response::Refused(refusal) => break refusal,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((refusal, count > 8), (Refusal::ReadOnly(ReadOnly::Full), true));
+    assert_eq!((names(&mut world).len(), world.host.ledger.monitors.len()), (count, count));
+    assert!(matches!(journal(&mut world), Journal::Kept { .. }));
+    for i in 0..3 {
+        assert_eq!(world.ask(session, 2, destroy(&format!("u{i}"))), Response::Destroyed);
+    }
+    world.create(session, 3, large("again"));
+    world.restart();
+    world.run();
+    assert_eq!(names(&mut world).len(), count - 2);
+}
+
+#[test]
+fn a_damaged_disk_serves_reads_and_refuses_changes() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    for i in 0..5 {
+        world.create(session, i, networked(&format!("u{i}"), digest, &["net0"]));
+    }
+    let disk = world.disk.as_mut().unwrap();
+    disk.bytes[600..].iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+    let writes = disk.writes;
+    world.restart();
+    assert!(is_logged(&world, Level::Error, "changes are refused: Damaged"));
+    world.run();
+    assert_eq!(names(&mut world), ["u0", "u1", "u2", "u3", "u4"], "the shim knows those that run");
+    let session = world.client();
+    let damaged = Refusal::ReadOnly(ReadOnly::Damaged);
+    assert_eq!(world.refused(session, 1, create(networked("x", digest, &["net0"]))), damaged);
+    assert_eq!(world.refused(session, 2, destroy("u1")), damaged);
+    assert_eq!(journal(&mut world), Journal::ReadOnly(ReadOnly::Damaged));
+    // Whatever happens on the host is shown; nothing is written, and nothing is ended.
+    world.host.end(world.instance(2), ExitStatus::Code(9));
+    world.run();
+    world.wait_ms(5000);
+    assert_eq!(world.list()[2].state, State::Ended(ExitStatus::Code(9)));
+    world.link_down();
+    world.link_up();
+    world.run();
+    assert_eq!((world.host.running().len(), world.resets), (4, 0));
+    assert_eq!(world.disk.as_ref().unwrap().writes, writes);
+}
+
+#[test]
+fn a_disk_that_is_too_small_says_how_large_it_should_be() {
+    let mut world = World::with_disk(4096);
+    let small = ReadOnly::TooSmall { bytes: 4096, min: 128 << 10 };
+    assert_eq!(journal(&mut world), Journal::ReadOnly(small));
+}
+
+// State files.
+
+fn export(world: &mut World) -> Vec<u8> {
+    let session = world.client();
+    world.send(session, 1, Request::StateExport);
+    world.run();
+    let mut file = Vec::new();
+    loop {
+        match world.next(session, 1) {
+            Response::StateData(data) => file.extend(data.into_vec()),
+            Response::StateExported { records } => break assert!(records > 0),
+            other => panic!("{other:?}"),
+        }
+    }
+    world.disconnect(session);
+    file
+}
+
+fn import(world: &mut World, file: &[u8], force: bool) -> Response {
+    let session = world.client();
+    let request = Request::StateImport { bytes: file.len() as u64, force };
+    let mut answer = world.ask(session, 1, request);
+    if answer == Response::StateWanted {
+        for chunk in file.chunks(CHUNK_BYTES_MAX) {
+            world.send(session, 1, Request::StateChunk(Blob::try_from(chunk).unwrap()));
+        }
+        world.run();
+        answer = world.next(session, 1);
+    }
+    // The link is opened anew when another state has taken the place of this one.
+    if !world.linked {
+        world.link_up();
+    }
+    world.run();
+    world.disconnect(session);
+    answer
+}
+
+/// Many, of which some have ended and none runs any more.
+fn given_a_past(disk_bytes: usize) -> (World, Digest) {
+    let (mut world, digest) = with_image(World::with_disk(disk_bytes));
+    let session = world.client();
+    for i in 0..40 {
+        let args = vec![Blob::try_from(vec![b'x'; 2000]).unwrap()].try_into().unwrap();
+        let unikernel = networked(&format!("u{i}"), digest, &["net0"]);
+        world.create(session, 1, petrel_wire::operator::Create { args, ..unikernel });
+        world.host.end(world.instance(i), ExitStatus::Code(i as u8));
+        world.run();
+    }
+    (world, digest)
+}
+
+#[test]
+fn what_is_exported_is_there_after_an_import_elsewhere() {
+    let (mut world, _) = given_a_past(DISK_BYTES);
+    let file = export(&mut world);
+    assert!(file.len() > 2 * CHUNK_BYTES_MAX, "it comes in pieces");
+    for disk in [None, Some(DISK_BYTES)] {
+        let mut other = disk.map_or_else(World::new, World::with_disk);
+        assert!(matches!(import(&mut other, &file, false), Response::StateImported { records: 80.. }));
+        assert_eq!(other.list(), world.list());
+        if disk.is_some() {
+            other.restart();
+            other.run();
+            assert_eq!(other.list(), world.list());
+        }
+        // What it is told next is remembered like anything else.
+        let session = other.client();
+        let digest = other.host.store(image::build(&Recipe::default()));
+        other.create(session, 1, plain("next", digest));
+        assert_eq!(other.ask(session, 2, destroy("u3")), Response::Destroyed);
+        other.restart();
+        other.run();
+        if disk.is_some() {
+            assert_eq!(other.list().len(), 40);
+        }
+    }
+}
+
+#[test]
+fn an_import_takes_the_place_of_what_there_is_only_if_asked_to_and_never_of_what_runs() {
+    let (mut world, digest) = given_a_past(DISK_BYTES);
+    let file = export(&mut world);
+    let in_use = |unikernels, running| Response::Refused(Refusal::StateInUse { unikernels, running });
+    assert_eq!(import(&mut world, &file, false), in_use(40, 0));
+    let session = world.client();
+    world.create(session, 1, networked("new", digest, &["net0"]));
+    assert_eq!(import(&mut world, &file, true), in_use(41, 1));
+    assert_eq!(world.ask(session, 2, destroy("new")), Response::Destroyed);
+    assert_eq!(world.ask(session, 3, destroy("u0")), Response::Destroyed);
+    assert!(matches!(import(&mut world, &file, true), Response::StateImported { .. }));
+    assert_eq!(names(&mut world).len(), 40);
+    world.restart();
+    world.run();
+    assert_eq!(names(&mut world).len(), 40);
+}
+
+#[test]
+fn what_the_shim_has_of_a_state_that_was_replaced_is_let_go() {
+    let (mut world, _) = given_a_past(DISK_BYTES);
+    let nothing = export(&mut World::with_disk(DISK_BYTES));
+    assert!(matches!(import(&mut world, &nothing, true), Response::StateImported { .. }));
+    assert_eq!((names(&mut world), world.host.ledger.monitors.len()), (vec![], 0));
+}
+
+#[test]
+fn a_file_that_is_none_or_damaged_changes_nothing() {
+    let (mut world, _) = given_a_past(DISK_BYTES);
+    let file = export(&mut world);
+    let mut damaged = file.clone();
+    damaged[file.len() / 2] ^= 1;
+    let mut newer = file.clone();
+    newer[8] = 9;
+    let twice = [&file[..10], &file[10..file.len() - 12], &file[10..]].concat();
+    let cases: [(&[u8], StateFault); 6] = [
+        (b"", StateFault::NotAStateFile),
+        (b"#!/bin/sh\n# no state at all\n", StateFault::NotAStateFile),
+        (&damaged, StateFault::Damaged),
+        (&file[..file.len() - 1], StateFault::Damaged),
+        (&newer, StateFault::Version(9)),
+        (&twice, StateFault::Damaged),
+    ];
+    let mut other = World::with_disk(DISK_BYTES);
+    for (file, fault) in cases {
+        assert_eq!(import(&mut other, file, false), Response::Refused(Refusal::StateFile(fault)));
+        assert_eq!((names(&mut other).len(), other.resets), (0, 0));
+    }
+    let too_long = Request::StateImport { bytes: 1 << 40, force: false };
+    let session = other.client();
+    assert_eq!(other.refused(session, 1, too_long), Refusal::StateFile(StateFault::Impossible));
+    assert!(matches!(import(&mut other, &file, false), Response::StateImported { .. }));
+}
+
+#[test]
+fn one_state_file_is_on_its_way_at_a_time_and_one_that_is_given_up_leaves_nothing() {
+    let (mut world, _) = given_a_past(DISK_BYTES);
+    let file = export(&mut world);
+    let [slow, other] = [world.client(), world.client()];
+    world.stalled.insert(slow, 0);
+    world.send(slow, 1, Request::StateExport);
+    assert_eq!(world.refused(other, 1, Request::StateExport), Refusal::Full(Table::StateFiles));
+    world.send(slow, 1, Request::Cancel);
+    world.send(other, 2, Request::StateExport);
+    world.run();
+
+    let mut world = World::with_disk(DISK_BYTES);
+    let [first, second] = [world.client(), world.client()];
+    let request = || Request::StateImport { bytes: file.len() as u64, force: false };
+    assert_eq!(world.ask(first, 1, request()), Response::StateWanted);
+    assert_eq!(world.refused(second, 1, request()), Refusal::Full(Table::StateFiles));
+    let chunk = || Request::StateChunk(Blob::try_from(&file[..1000]).unwrap());
+    world.send(first, 1, chunk());
+    world.disconnect(first);
+    assert_eq!(world.ask(second, 2, request()), Response::StateWanted);
+    world.send(second, 2, Request::Cancel);
+    // More than was announced, and then what was still on its way.
+    assert_eq!(
+        world.ask(second, 3, Request::StateImport { bytes: 999, force: false }),
+        Response::StateWanted
+    );
+    world.send(second, 3, chunk());
+    assert_eq!(world.next(second, 3), Response::Refused(Refusal::UnexpectedChunk));
+    world.send(second, 3, chunk());
+    assert!(world.nothing_for(second));
+    assert_eq!(names(&mut world), Vec::<String>::new());
+}
+
+#[test]
+fn an_import_that_cannot_be_kept_leaves_what_there_was() {
+    let (mut past, _) = given_a_past(DISK_BYTES);
+    let file = export(&mut past);
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 1, networked("before", digest, &["net0"]));
+    world.host.end(world.instance(0), ExitStatus::Code(0));
+    world.run();
+    world.disk.as_mut().unwrap().writes_left = Some(1);
+    let unwritable = Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable));
+    assert_eq!(import(&mut world, &file, true), unwritable);
+    assert_eq!(names(&mut world), ["before"]);
+    world.disk.as_mut().unwrap().writes_left = None;
+    world.restart();
+    world.run();
+    assert_eq!(names(&mut world), ["before"]);
+
+    // Nor one that is too much for the disk.
+    let (mut small, _) = with_image(World::with_disk(128 << 10));
+    assert_eq!(import(&mut small, &file, false), Response::Refused(Refusal::ReadOnly(ReadOnly::Full)));
+    assert_eq!(names(&mut small), Vec::<String>::new());
+}
+
+#[test]
+fn a_control_plane_that_can_keep_nothing_still_gives_away_what_it_knows() {
+    let (mut world, _) = given_a_past(DISK_BYTES);
+    let disk = world.disk.as_mut().unwrap();
+    // The last but one batch.
+    let last = disk.bytes[..DISK_BYTES / 2 - 512].iter().rposition(|&byte| byte != 0).unwrap();
+    disk.bytes[last / 512 * 512 - 3000] ^= 1;
+    world.restart();
+    world.run();
+    assert_eq!(journal(&mut world), Journal::ReadOnly(ReadOnly::Damaged));
+    let file = export(&mut world);
+    let mut other = World::with_disk(DISK_BYTES);
+    assert!(matches!(import(&mut other, &file, false), Response::StateImported { .. }));
+    assert_eq!(names(&mut other).len(), 40, "what the disk has lost, the shim still knew");
+}
+
+#[test]
+fn requests_to_the_shim_that_were_taken_back_are_no_reason_to_wait_for_it() {
+    let (mut world, digest) = given_a_failing_disk(0);
+    let session = world.client();
+    world.refused(session, 1, create(networked("a", digest, &["net0"])));
+    assert_eq!(world.engine.poll_at(), None);
+    world.wait_ms(60_000);
+    assert_eq!(world.resets, 0);
+    // Nor does it matter that it is told again.
+    world.input(Input::StateFailed);
+    assert_eq!(names(&mut world), ["kept"]);
+}

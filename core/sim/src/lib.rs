@@ -1,0 +1,33 @@
+//! A simulator that tries to break the control plane.
+//!
+//! A seed makes a world: the real engine; a host with the shim's real checks and ledger, whose processes, taps,
+//! images and run records are simulated; the link between them; operators; clocks. Step by step something happens
+//! that the seed decides: an operator asks, a guest exits, the link breaks, a program is killed in the middle of what
+//! it does. After every step the checkers hold what was told and done against a model of what must be. Now
+//! and then faults stop, and everything has to come to rest within a bounded time, with nothing left over.
+//!
+//! The same seed gives the same history. `docs/simulator.md` tells how to read a failure.
+//!
+//! | room | what it does |
+//! |---|---|
+//! | `random`, `plan` | chance; how often what happens in a seed's world |
+//! | `world` | what happens |
+//! | `host` | the simulated host, with the shim's own checks and ledger |
+//! | `operator`, `images` | what operators ask, and what they have to run |
+//! | `model` | what must be true: the checkers |
+//! | `runner` | many seeds at once; a failure made smaller, and run again with a trace |
+#![forbid(unsafe_code)]
+
+mod host;
+mod images;
+mod model;
+mod operator;
+mod plan;
+mod random;
+mod runner;
+mod trace;
+mod world;
+
+pub use plan::Event;
+pub use runner::{Failure, History, Options, Summary, run, run_many, shrink};
+pub use world::Counts;

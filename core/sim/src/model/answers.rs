@@ -1,0 +1,254 @@
+//! Each answer, as it leaves: it belongs to a request that waits for it, is of the right kind, and is true.
+
+use petrel_wire::{
+    ExitStatus, Name,
+    operator::{Create, Refusal, Response, ServerMessage, State, Unikernel, UnikernelInfo},
+};
+
+use super::{Checked, Known, Model, Present, Violation, ensure};
+use crate::{
+    host::{Host, console_byte},
+    operator::{Asked, Operator, Push, Reading},
+};
+
+impl Model {
+    /// Takes in an answer to an operator.
+    pub fn answered(&mut self, operator: &mut Operator, message: &ServerMessage, host: &Host) -> Checked {
+        let ServerMessage { id, response } = message;
+        ensure(operator.open, || format!("an answer after the session was closed: {message:?}"))?;
+        let unanswered = operator.asked.len();
+        let Some(asked) = operator.asked.get_mut(id) else {
+            return stray(operator, response);
+        };
+        if operator.expelled && matches!(response, Response::Refused(_)) {
+            // It refuses the breach, which may have this number too.
+            return Ok(());
+        }
+        match (&mut *asked, response) {
+            (asked, Response::Refused(refusal)) => self.refused(asked, unanswered, refusal, host)?,
+            (Asked::Hello, Response::Hello(_)) => {}
+            (Asked::Host, Response::Host(info)) => {
+                ensure(info.memory_used_mib <= info.memory_mib || self.host_failed, || {
+                    format!("more memory given than there is: {info:?}")
+                })?;
+            }
+            (Asked::Push(push), response) => self.push_answered(push, response, host)?,
+            (Asked::Create(create), Response::Created(brief)) => self.created(create, brief, host)?,
+            (Asked::List(after), Response::Listed { page, more }) => {
+                self.listed(after, page, *more)?;
+                page.iter().try_for_each(|shown| true_state(host, shown))?;
+                *after = page.last().map(|last| last.name.clone());
+            }
+            (Asked::Info(name), Response::Info(info)) => {
+                self.shown(name, info)?;
+                true_state(host, &info.unikernel)?;
+            }
+            (Asked::Destroy(name), Response::Destroyed) => self.destroyed(name, host)?,
+            (Asked::Console(reading), response) => self.read(reading, response, host)?,
+            (Asked::Events { last, .. }, Response::Events(page)) => {
+                for event in page {
+                    ensure(Some(event.sequence) > *last, || format!("an event out of order: {event:?}"))?;
+                    *last = Some(event.sequence);
+                }
+            }
+            (Asked::Events { .. }, Response::EventsMissed(1..)) => {}
+            (Asked::Events { follow: false, .. }, Response::EventsEnd) => {}
+            (Asked::Watching, Response::Stats { .. } | Response::Consoles { .. }) => {}
+            (asked, response) => return Err(Violation(format!("{asked:?} was answered by {response:?}"))),
+        }
+        if is_last(response) {
+            self.done(operator, *id);
+        }
+        Ok(())
+    }
+
+    /// A request has its last answer, or will never have one.
+    pub fn done(&mut self, operator: &mut Operator, id: u32) {
+        match operator.asked.remove(&id) {
+            Some(Asked::Create(create)) => self.fate(&create.name).creating -= 1,
+            Some(Asked::Destroy(name)) => self.fate(&name).destroying -= 1,
+            _ => {}
+        }
+    }
+
+    fn push_answered(&mut self, push: &mut Push, response: &Response, host: &Host) -> Checked {
+        let digest = push.digest();
+        match response {
+            Response::ImageWanted => {
+                ensure(!push.wanted, || format!("{digest} was wanted twice"))?;
+                push.wanted = true;
+                Ok(())
+            }
+            Response::ImageStored(stored) => {
+                self.images.insert(digest);
+                ensure(*stored == digest && host.images.contains_key(&digest), || {
+                    format!("{digest} is said to be stored, and is not")
+                })
+            }
+            other => Err(Violation(format!("an upload was answered by {other:?}"))),
+        }
+    }
+
+    fn created(&mut self, create: &Create, brief: &Unikernel, host: &Host) -> Checked {
+        let console_epoch = self.console_epoch;
+        let fate = self.fate(&create.name);
+        ensure(!fate.must_be(), || format!("{} was created while it was there", create.name))?;
+        ensure(brief.name == create.name, || format!("{brief:?} was created, not {create:?}"))?;
+        same(create, brief)?;
+        let instance = host.newest_of(&create.name);
+        ensure(instance.is_some(), || format!("{} was created, and is not on the host", create.name))?;
+        if !matches!(fate.known, Known::Open) {
+            let create = Some(Box::new(create.clone()));
+            fate.known = Known::Present(Present { create, instance, console_epoch });
+        }
+        Ok(())
+    }
+
+    fn destroyed(&mut self, name: &Name, host: &Host) -> Checked {
+        let fate = self.fate(name);
+        if let Known::Present(Present { instance: Some(instance), .. }) = fate.known {
+            ensure(!host.has_record(instance), || {
+                format!("{name} is said to be destroyed, and instance {} is left", instance.0)
+            })?;
+        }
+        if !matches!(fate.known, Known::Open) {
+            fate.known = Known::Absent;
+        }
+        Ok(())
+    }
+
+    /// Whether what is shown of a unikernel is what was asked for.
+    pub fn shown(&mut self, name: &Name, info: &UnikernelInfo) -> Checked {
+        ensure(info.unikernel.name == *name, || format!("{name}: shown is {info:?}"))?;
+        let fate = self.fate(name);
+        ensure(fate.may_be(), || format!("{name} is shown, and was destroyed or never created"))?;
+        let Known::Present(Present { create: Some(create), .. }) = &fate.known else { return Ok(()) };
+        same(create, &info.unikernel)?;
+        let nets = info.nets.iter().map(|(net, _)| net);
+        let like_asked = nets.eq(&create.nets) && info.blocks == create.blocks && info.args == create.args;
+        ensure(like_asked, || format!("{create:?} was created, shown is {info:?}"))
+    }
+
+    /// A page of the listing holds all that there must be and nothing that there cannot be.
+    fn listed(&mut self, after: &Option<Name>, page: &[Unikernel], more: bool) -> Checked {
+        let names = || page.iter().map(|entry| &entry.name);
+        ensure(names().is_sorted_by(|a, b| a < b), || format!("a listing out of order: {page:?}"))?;
+        for name in names() {
+            let may_be = self.fates.get(name).is_some_and(super::Fate::may_be);
+            ensure(may_be, || format!("{name} is listed, and was destroyed or never created"))?;
+        }
+        let last = page.last().map(|entry| &entry.name);
+        let covered = |name: &Name| Some(name) > after.as_ref() && (!more || Some(name) <= last);
+        for (name, fate) in &self.fates {
+            ensure(!fate.must_be() || !covered(name) || names().any(|listed| listed == name), || {
+                format!("{name} is not listed, and must be there")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, reading: &mut Reading, response: &Response, host: &Host) -> Checked {
+        let exact = match &self.fate(&reading.name).known {
+            Known::Present(present) => present.console_epoch == self.console_epoch,
+            Known::Absent | Known::Open => false,
+        };
+        ensure(!reading.ended || matches!(response, Response::ConsoleEnd), || {
+            format!("{}: more of a console after its end", reading.name)
+        })?;
+        match response {
+            Response::Console { data, .. } => {
+                let from = reading.position;
+                reading.position += data.len() as u64;
+                let right = (from..).zip(&**data).all(|(position, byte)| *byte == console_byte(position));
+                ensure(right || !exact, || format!("{}: other bytes than were written", reading.name))
+            }
+            Response::ConsoleMissed { bytes, .. } => {
+                reading.position += bytes;
+                Ok(())
+            }
+            Response::ConsoleBegan { .. } => {
+                reading.position = 0;
+                Ok(())
+            }
+            Response::Ended(status) => {
+                reading.ended = true;
+                ensure(reading.follow, || "an end where none was asked for".into())?;
+                true_end(host, &reading.name, *status)
+            }
+            Response::ConsoleEnd => Ok(()),
+            other => Err(Violation(format!("a console was answered by {other:?}"))),
+        }
+    }
+}
+
+/// An answer to nothing that was asked.
+fn stray(operator: &mut Operator, response: &Response) -> Checked {
+    match response {
+        Response::Refused(Refusal::UnexpectedChunk) if operator.strays > 0 => {
+            operator.strays -= 1;
+            Ok(())
+        }
+        Response::Refused(_) if operator.expelled => Ok(()),
+        other => Err(Violation(format!("an answer to nothing: {other:?}"))),
+    }
+}
+
+fn same(create: &Create, brief: &Unikernel) -> Checked {
+    let same = brief.image == create.image && brief.memory_mib == create.memory_mib;
+    ensure(same, || format!("{create:?} was created, shown is {brief:?}"))
+}
+
+/// An end that is told must be that of a monitor of this name.
+fn true_end(host: &Host, name: &Name, told: ExitStatus) -> Checked {
+    ensure(host.has_ended(name, told), || format!("{name}: said to have ended by {told}, and never did"))
+}
+
+/// An end that is shown, if one is.
+fn true_state(host: &Host, shown: &Unikernel) -> Checked {
+    match shown.state {
+        State::Ended(status) => true_end(host, &shown.name, status),
+        _ => Ok(()),
+    }
+}
+
+/// Whether what is shown of a unikernel is what the host has.
+pub fn shows_truth(shown: &Unikernel, running: bool, host: &Host) -> Checked {
+    match shown.state {
+        State::Running => ensure(running, || format!("{} is shown as running, and is not", shown.name)),
+        State::Ended(status) => {
+            ensure(!running, || format!("{} is shown as ended, and runs", shown.name))?;
+            let truth = host.end_of(&shown.name);
+            let is_true = status == ExitStatus::Unknown || truth.is_none_or(|truth| truth == status);
+            ensure(is_true, || format!("{} is shown as ended by {status}, and it was {truth:?}", shown.name))
+        }
+        other => Err(Violation(format!("{} is {other:?} at rest", shown.name))),
+    }
+}
+
+/// Whether a response ends its request.
+fn is_last(response: &Response) -> bool {
+    match response {
+        Response::ImageWanted
+        | Response::Console { .. }
+        | Response::ConsoleMissed { .. }
+        | Response::ConsoleBegan { .. }
+        | Response::Ended(_)
+        | Response::Events(_)
+        | Response::EventsMissed(_) => false,
+        Response::Listed { more, .. } | Response::Consoles { more, .. } | Response::Stats { more, .. } => {
+            !more
+        }
+        _ => true,
+    }
+}
+
+/// The kind of an answer: `Created`, `Refused(Full(Taps))`, `Refused(NoMonitor)`.
+pub fn kind_of(response: &Response) -> String {
+    let text = match response {
+        Response::Refused(Refusal::Full(table)) => return format!("Refused(Full({table:?}))"),
+        Response::Refused(refusal) => format!("{refusal:?}"),
+        other => format!("{other:?}"),
+    };
+    let kind = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    if matches!(response, Response::Refused(_)) { format!("Refused({kind})") } else { kind.into() }
+}

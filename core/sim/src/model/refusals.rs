@@ -1,0 +1,112 @@
+//! Each refusal, as it leaves: it has the reason that it says, and afterwards nothing of the request is left.
+
+use petrel_wire::{
+    limits::{IMAGE_BYTES_MAX, REQUESTS_MAX},
+    operator::{Create, Refusal, Table},
+    shim::Fault,
+};
+
+use super::{Checked, Known, Model, Violation, ensure};
+use crate::{
+    host::Host,
+    images,
+    operator::{Asked, Push},
+};
+
+impl Model {
+    /// A request is refused, as one of so many unanswered ones.
+    pub fn refused(&mut self, asked: &Asked, unanswered: usize, refusal: &Refusal, host: &Host) -> Checked {
+        let holds = match (refusal, asked) {
+            (Refusal::Full(Table::Requests), _) => unanswered > REQUESTS_MAX,
+            (Refusal::ShimAway, Asked::Create(create)) => {
+                self.fate(&create.name).doubtful = true;
+                true
+            }
+            // It may have been destroyed all the same.
+            (Refusal::ShimAway, Asked::Destroy(name)) => {
+                let fate = self.fate(name);
+                if fate.must_be() {
+                    fate.leave_open();
+                }
+                true
+            }
+            (Refusal::ShimAway, _) => true,
+            (Refusal::Shim(fault), _) => self.is_possible(*fault, host),
+            (Refusal::NoSuchUnikernel, Asked::Info(name) | Asked::Destroy(name)) => {
+                !self.fate(name).must_be()
+            }
+            (Refusal::NoSuchUnikernel, Asked::Console(reading)) => !self.fate(&reading.name).must_be(),
+            (refusal, Asked::Create(create)) => self.create_refused(create, refusal, host),
+            (refusal, Asked::Push(push)) => push_refused(push, refusal),
+            _ => false,
+        };
+        ensure(holds, || format!("{asked:?} was refused without reason: {refusal:?}"))
+    }
+
+    /// Whether the shim may have met this fault.
+    fn is_possible(&self, fault: Fault, host: &Host) -> bool {
+        match fault {
+            Fault::Os { .. } | Fault::InUse | Fault::NotFound | Fault::Exists => self.host_failed,
+            Fault::Full => host.is_full(),
+            Fault::NoVolume => false, // has a refusal of its own
+        }
+    }
+
+    fn create_refused(&mut self, create: &Create, refusal: &Refusal, host: &Host) -> bool {
+        let image = images::all().iter().find(|image| image.digest == create.image);
+        match refusal {
+            Refusal::NameTaken => {
+                let fate = self.fate(&create.name);
+                // It may be on its way, or on its way out.
+                fate.may_be() && (fate.creating > 1 || !matches!(fate.known, Known::Absent)) || fate.doubtful
+            }
+            Refusal::NoSuchImage => !self.images.contains(&create.image),
+            Refusal::Memory { asked_mib, min_mib, max_mib } => {
+                *asked_mib == create.memory_mib
+                    && (asked_mib < min_mib || asked_mib > max_mib)
+                    && u64::from(*max_mib) <= host.facts.memory_mib
+            }
+            Refusal::CpuUnknown(cpu) => !host.facts.cpus.contains(cpu),
+            Refusal::BridgeUnknown { bridge, .. } => !host.facts.bridges.contains(bridge),
+            Refusal::VolumeUnknown(volume) => !host.has_volume(volume),
+            Refusal::VolumeInUse(volume) => create.blocks.iter().any(|block| block.volume == *volume),
+            Refusal::Arguments { .. } => create.args.iter().any(|arg| arg.contains(&0)),
+            Refusal::NotAnImage(_) | Refusal::NoMonitor { .. } => image.is_some_and(|image| !image.runs),
+            Refusal::DeviceMissing { device, .. } => {
+                let given = create.nets.iter().map(|net| &net.device);
+                let mut given = given.chain(create.blocks.iter().map(|block| &block.device));
+                !given.any(|name| name == device)
+            }
+            Refusal::DeviceUnknown { device, kind } => image.is_some_and(|image| {
+                !image.devices.iter().any(|(name, of)| **name == **device && of == kind)
+            }),
+            Refusal::DeviceTwice(device) => {
+                let given = create.nets.iter().map(|net| &net.device);
+                given.chain(create.blocks.iter().map(|block| &block.device)).filter(|d| *d == device).count()
+                    > 1
+            }
+            Refusal::Full(Table::Unikernels) => host.is_full(),
+            // Too many creates wait for their image, or too much for the shim.
+            Refusal::Full(Table::ShimRequests) => true,
+            _ => false,
+        }
+    }
+}
+
+fn push_refused(push: &Push, refusal: &Refusal) -> bool {
+    let image = &images::all()[push.image];
+    let honest = push.announced == image.bytes.len() as u64 && !push.corrupt;
+    match refusal {
+        Refusal::ImageSize { .. } => push.announced == 0 || push.announced > IMAGE_BYTES_MAX,
+        Refusal::DigestMismatch { .. } => !honest,
+        Refusal::UnexpectedChunk => !honest,
+        Refusal::NotAnImage(_) | Refusal::NoMonitor { .. } => !image.runs,
+        Refusal::Full(Table::Uploads) => true,
+        _ => false,
+    }
+}
+
+/// A violation that says what the shim found.
+pub fn dishonest(violation: &impl std::fmt::Debug) -> Violation {
+    Violation(format!("the shim was asked what no honest control plane asks: {violation:?}"))
+}

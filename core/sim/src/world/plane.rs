@@ -1,0 +1,217 @@
+//! The control plane: the engine, fed with what happens, and its decisions carried out one by one.
+
+use petrel_engine::{Config, Engine, Input, Level, Output, SessionId};
+use petrel_wire::{
+    limits::SESSION_QUEUE_BYTES,
+    operator::{Response, ServerMessage},
+};
+
+use super::{World, decoded, encoded, link::Link};
+use crate::model::{Checked, audit, ensure, kind_of};
+
+/// The most that a session's queue can hold: the credit, and an answer to each request that was read before.
+const QUEUED_MAX: usize = 2 * SESSION_QUEUE_BYTES;
+/// How long the shim has to be silent before the engine may take it for dead, in nanoseconds.
+const SILENCE_NS: u64 = 30_000_000_000;
+
+/// The control plane's program.
+pub struct Plane {
+    /// The engine, unless it is down.
+    pub engine: Option<Engine>,
+    /// When it comes back, in monotonic nanoseconds.
+    pub back_ns: u64,
+    /// How many outputs are still carried out before it is killed.
+    pub outputs_left: Option<usize>,
+    /// When it last heard the shim, in monotonic nanoseconds.
+    pub heard_ns: u64,
+    /// When the link was last opened, in monotonic nanoseconds.
+    pub opened_ns: u64,
+    /// The latest error that it logged.
+    last_error: String,
+    /// What was answered to whoever looks at the world at rest.
+    pub auditor: Vec<Response>,
+}
+
+impl Plane {
+    /// One that comes up with the world.
+    pub fn new() -> Self {
+        Self {
+            engine: None,
+            back_ns: 0,
+            outputs_left: None,
+            heard_ns: 0,
+            opened_ns: 0,
+            last_error: String::new(),
+            auditor: Vec::new(),
+        }
+    }
+
+    /// It comes up, with what is on its disk.
+    pub fn start(&mut self, link: &mut Link, now_ns: u64) {
+        let host = "alpha".parse().unwrap_or_else(|error| unreachable!("{error}"));
+        self.engine = Some(Engine::new(Config { host, release: [0, 1, 0] }));
+        link.retry_ns = now_ns;
+    }
+}
+
+/// The session of an operator. It is used again as soon as it is over, as the real one's places are.
+pub fn session_of(operator: usize) -> SessionId {
+    SessionId(u32::try_from(operator).unwrap_or(u32::MAX))
+}
+
+impl World {
+    /// The engine takes something in, and what it decides is carried out.
+    pub fn input(&mut self, input: Input<'_>) -> Checked {
+        let Some(engine) = &mut self.plane.engine else { return Ok(()) };
+        engine.handle(self.clock.now, input);
+        self.carry_out()
+    }
+
+    /// The engine does what is due.
+    pub fn wake(&mut self) -> Checked {
+        let now = self.clock.now;
+        match &mut self.plane.engine {
+            Some(engine) if engine.poll_at().is_some_and(|at_ns| at_ns <= now.monotonic_ns) => {
+                engine.handle_timeout(now);
+                self.carry_out()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn carry_out(&mut self) -> Checked {
+        loop {
+            if self.plane.outputs_left == Some(0) {
+                self.plane_crashes();
+                return Ok(());
+            }
+            let Some(engine) = &mut self.plane.engine else { return Ok(()) };
+            let Some(output) = engine.poll_output() else { break };
+            if let Some(left) = &mut self.plane.outputs_left {
+                *left -= 1;
+            }
+            self.output(output)?;
+        }
+        self.plane.engine.as_ref().map_or(Ok(()), audit)
+    }
+
+    fn output(&mut self, output: Output) -> Checked {
+        match output {
+            Output::ToSession { session, message } => self.tell_session(session, &message),
+            Output::CloseSession { session } => self.close_session(session),
+            Output::ToShim(request) => {
+                ensure(self.link.plane_has, || format!("{request:?} was sent without a link"))?;
+                self.trace.note(|| format!("engine → shim {request:?}"));
+                self.link.send_to_shim(encoded(&request));
+                Ok(())
+            }
+            Output::ResetLink => {
+                self.count("link reset");
+                self.check_reset()?;
+                self.drop_link();
+                self.engine_handles(Input::LinkClosed);
+                Ok(())
+            }
+            Output::Persist { .. } => {
+                ensure(false, || "something is written where there is no device".into())
+            }
+            Output::Log { level, line } => {
+                self.trace.note(|| format!("log {level:?}: {line}"));
+                ensure(!line.contains('\n'), || format!("logged on two lines: {line:?}"))?;
+                if level == Level::Error {
+                    self.plane.last_error = line;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// While outputs are carried out: those that this leads to come after them.
+    fn engine_handles(&mut self, input: Input<'_>) {
+        if let Some(engine) = &mut self.plane.engine {
+            engine.handle(self.clock.now, input);
+        }
+    }
+
+    fn tell_session(&mut self, session: SessionId, message: &ServerMessage) -> Checked {
+        let payload = encoded(message);
+        let read: ServerMessage = decoded(&payload, "a client")?;
+        ensure(read == *message, || format!("{message:?} is read as {read:?}"))?;
+        self.count_answer(&message.response);
+        let index = session.0 as usize;
+        let Some(operator) = self.operators.get_mut(index) else {
+            return self.auditor_hears(message);
+        };
+        self.trace.note(|| format!("operator {index} ← {message:?}"));
+        operator.queued += payload.len();
+        let queued = operator.queued;
+        ensure(queued <= QUEUED_MAX, || format!("{queued} bytes are queued for operator {index}"))?;
+        self.model.answered(operator, message, &self.host)
+    }
+
+    fn close_session(&mut self, session: SessionId) -> Checked {
+        let index = session.0 as usize;
+        let open = self.operators.iter().filter(|operator| operator.open).count();
+        let Some(operator) = self.operators.get_mut(index) else {
+            return ensure(false, || "the auditor was turned out".into());
+        };
+        self.trace.note(|| format!("operator {index}: closed by the engine"));
+        let full = operator.asked.is_empty() && open > petrel_wire::limits::SESSIONS_MAX;
+        ensure(operator.expelled || full, || format!("operator {index} was turned out for nothing"))?;
+        self.session_ended(index);
+        self.engine_handles(Input::SessionClosed { session });
+        Ok(())
+    }
+
+    /// An operator's session is over: what it has not been told of is open.
+    pub fn session_ended(&mut self, index: usize) {
+        let operator = &mut self.operators[index];
+        for id in operator.asked.keys().copied().collect::<Vec<_>>() {
+            self.model.abandoned(operator, id);
+        }
+        operator.close();
+    }
+
+    /// The engine has given the link up: it must have a reason.
+    fn check_reset(&mut self) -> Checked {
+        let since_ns = self.plane.heard_ns.max(self.plane.opened_ns);
+        let silent = self.clock.ns() - since_ns >= SILENCE_NS;
+        ensure(silent, || format!("an honest shim was taken for another: {}", self.plane.last_error))
+    }
+
+    /// The control plane's end of the link is gone.
+    pub fn drop_link(&mut self) {
+        self.model.console_epoch += 1;
+        let retry_ns = self.clock.ns() + self.random.below(self.plan.restart_ns);
+        self.link.drop_plane_end(retry_ns, &mut self.random);
+    }
+
+    /// The control plane's program ends, whatever it is at.
+    pub fn plane_crashes(&mut self) {
+        self.trace.note(|| "the control plane is gone".into());
+        self.plane.outputs_left = None;
+        if self.plane.engine.take().is_none() {
+            return;
+        }
+        self.plane.back_ns = self.clock.ns() + self.random.below(self.plan.restart_ns);
+        self.drop_link();
+        self.model.plane_crashed();
+        for operator in &mut self.operators {
+            operator.close();
+        }
+    }
+
+    /// Whether an operator's next frame would be read now, as the driver decides it.
+    pub fn may_be_read(&self, index: usize) -> bool {
+        /// While more bytes wait for the shim, no session that uploads is read.
+        const LINK_QUEUE_BYTES: usize = 256 * 1024;
+        let Some(engine) = &self.plane.engine else { return false };
+        let operator = &self.operators[index];
+        let held = self.link.queued_for_shim() > LINK_QUEUE_BYTES && engine.uploading(session_of(index));
+        operator.open && operator.queued <= SESSION_QUEUE_BYTES && !held
+    }
+
+    fn count_answer(&mut self, response: &Response) {
+        self.count(kind_of(response));
+    }
+}

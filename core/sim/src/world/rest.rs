@@ -1,0 +1,232 @@
+//! Faults stop. Within a bounded time everything has come to rest: each request has its answer, nothing is left
+//! that belongs to nobody, and what is shown is what there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use petrel_engine::{Input, Peer, SessionId};
+use petrel_shim::ledger::{State, Tap};
+use petrel_wire::{
+    ExitStatus,
+    limits::{OPERATOR_VERSION, SESSIONS_MAX},
+    operator::{ClientMessage, Hello, Request, Response, ServerMessage, Unikernel},
+};
+
+use super::{World, encoded};
+use crate::{
+    host::name_of,
+    model::{Checked, Violation, ensure, shows_truth},
+    operator::Asked,
+};
+
+/// The longest that it may take, in nanoseconds.
+const REST_NS_MAX: u64 = 120_000_000_000;
+/// The rounds that it may take: each lets everything get on that can.
+const ROUNDS_MAX: u64 = 20_000;
+/// Whoever looks at what is shown.
+const AUDITOR: SessionId = SessionId(1_000_000);
+
+impl World {
+    /// Lets everything come to rest, and checks what is left.
+    pub fn rest(&mut self) -> Checked {
+        self.trace.note(|| "rest: faults stop".into());
+        self.count("rest");
+        self.plane.outputs_left = None;
+        self.host.heal();
+        self.link.unstall();
+        self.plane.back_ns = self.plane.back_ns.min(self.clock.ns());
+        self.operators.iter_mut().for_each(|operator| operator.stalled = false);
+        let since_ns = self.clock.ns();
+        let mut relinked = false;
+        for round in 0.. {
+            let moved = self.round()?;
+            if !moved && self.is_quiet() {
+                if self.is_clean() {
+                    break;
+                }
+                // What the shim could not end is ended when the link opens anew.
+                ensure(!relinked, || format!("at rest, and not clean: {}", self.dirt()))?;
+                relinked = true;
+                self.link.drop_shim_end(&mut self.random);
+                self.host.link_ended();
+                self.model.console_epoch += 1;
+            } else if !moved && let Some(due_ns) = self.next_due_ns() {
+                self.clock.pass(due_ns.saturating_sub(self.clock.ns()));
+            }
+            let over = self.clock.ns() - since_ns > REST_NS_MAX || round > ROUNDS_MAX;
+            ensure(!over, || format!("it does not come to rest: {}", self.dirt()))?;
+        }
+        self.check_rest()
+    }
+
+    /// Everything gets on that can. Returns whether anything did.
+    fn round(&mut self) -> Result<bool, Violation> {
+        self.keep_up()?;
+        let mut moved = !self.link.is_quiet() || self.host.dying().next().is_some();
+        self.shim_turn()?;
+        while self.link.plane_has && self.link.queued_for_plane() > 0 {
+            moved = true;
+            self.engine_hears()?;
+        }
+        for instance in self.host.dying().collect::<Vec<_>>() {
+            self.host.end(instance, ExitStatus::Signal(9));
+        }
+        for index in 0..self.operators.len() {
+            moved |= self.operator_round(index)?;
+        }
+        Ok(moved || self.host.is_greeted() && self.host.has_news())
+    }
+
+    fn operator_round(&mut self, index: usize) -> Result<bool, Violation> {
+        let queued = self.operators[index].queued > 0;
+        if queued {
+            self.drain(index, 0)?;
+        }
+        let pushes = self.operators[index].pushes();
+        let Some((id, stuck)) = pushes
+            .filter(|(_, push)| push.can_send() || push.is_stuck())
+            .map(|(id, push)| (id, push.is_stuck()))
+            .next()
+        else {
+            return Ok(queued);
+        };
+        if stuck {
+            self.cancel_request(index, id)?;
+        } else if self.may_be_read(index) {
+            self.send_piece(index, id, 32 * 1024)?;
+        }
+        Ok(true)
+    }
+
+    fn is_quiet(&self) -> bool {
+        let answered = self.operators.iter().all(|operator| {
+            let goes_on = |asked: &Asked| match asked {
+                Asked::Console(reading) => reading.follow,
+                Asked::Events { follow, .. } => *follow,
+                _ => false,
+            };
+            operator.asked.values().all(goes_on)
+        });
+        let up = self.plane.engine.is_some() && self.host.shim.is_some();
+        up && answered && self.link.plane_has && self.link.shim_has && self.link.is_quiet()
+    }
+
+    /// Whether no table of the engine holds something that is under way.
+    fn is_clean(&self) -> bool {
+        let engine = self.plane.engine.as_ref();
+        engine.is_some_and(|engine| engine.tables().all(|table| !table.passing || table.entries == 0))
+    }
+
+    fn dirt(&self) -> String {
+        let tables = self.plane.engine.iter().flat_map(|engine| engine.tables());
+        let passing: Vec<_> = tables
+            .filter(|table| table.passing && table.entries > 0)
+            .map(|table| format!("{}: {}", table.name, table.entries))
+            .collect();
+        let asked = self.operators.iter().enumerate();
+        let asked: Vec<_> =
+            asked.flat_map(|(i, operator)| operator.asked.iter().map(move |asked| (i, asked))).collect();
+        format!("under way: {passing:?}; unanswered: {asked:?}")
+    }
+
+    fn check_rest(&mut self) -> Checked {
+        self.check_ledger()?;
+        let shown = self.shown()?;
+        let host = &self.host;
+        let mut running_mib = 0;
+        let mut names = BTreeSet::new();
+        let entries = host.entries();
+        for unikernel in &shown {
+            let running = entries.get(&unikernel.name).copied();
+            names.insert(unikernel.name.clone());
+            shows_truth(unikernel, running == Some(true), host)?;
+            running_mib += if running == Some(true) { u64::from(unikernel.memory_mib) } else { 0 };
+        }
+        for name in entries.keys() {
+            ensure(names.contains(name), || format!("{name} is on the host, and nobody is shown it"))?;
+        }
+        for (name, fate) in &self.model.fates {
+            let there = names.contains(name);
+            ensure(!fate.must_be() || there, || format!("{name} was acknowledged, and is lost"))?;
+            ensure(fate.may_be() || !there, || format!("{name} was destroyed or refused, and is there"))?;
+        }
+        for digest in &self.model.images {
+            ensure(host.images.contains_key(digest), || format!("image {digest} was stored, and is lost"))?;
+        }
+        self.model.settled(&names, &self.host);
+        let Response::Host(facts) = self.audit_ask(Request::Host)? else {
+            return Err(Violation("at rest, the host's facts are refused".into()));
+        };
+        ensure(facts.memory_used_mib == running_mib, || {
+            format!("{} MiB are said to be given, and {running_mib} are", facts.memory_used_mib)
+        })?;
+        for name in names {
+            match self.audit_ask(Request::Info(name.clone()))? {
+                Response::Info(info) => self.model.shown(&name, &info)?,
+                other => return Err(Violation(format!("{name} is listed, and its info is {other:?}"))),
+            }
+        }
+        self.input(Input::SessionClosed { session: AUDITOR })
+    }
+
+    /// Nothing is on the host that belongs to nobody.
+    fn check_ledger(&self) -> Checked {
+        let Some(shim) = &self.host.shim else { return Ok(()) };
+        let ledger = &shim.ledger;
+        ensure(ledger.uploads.is_empty(), || "an upload is left".into())?;
+        let free = ledger.taps.iter().filter(|(_, tap)| matches!(tap, Tap::Free(())));
+        ensure(free.clone().count() == 0, || {
+            format!("taps are left: {:?}", free.map(|(id, _)| id).collect::<Vec<_>>())
+        })?;
+        let mut seen = BTreeMap::new();
+        for (instance, monitor) in &ledger.monitors {
+            let Some(name) = name_of(&monitor.record.tag) else {
+                let running = matches!(monitor.state, State::Running(_));
+                ensure(running || self.host.ends.contains_key(instance), || {
+                    format!("{instance:?} is not ours, and was ended")
+                })?;
+                continue;
+            };
+            let earlier: Option<_> = seen.insert(name.clone(), instance);
+            ensure(earlier.is_none(), || format!("{name} has two monitors: {earlier:?}, {instance:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// All that is shown, as an operator sees it who has nothing else to do.
+    fn shown(&mut self) -> Result<Vec<Unikernel>, Violation> {
+        if self.operators.iter().filter(|operator| operator.open).count() >= SESSIONS_MAX
+            && let Some(index) = self.operators.iter().position(|operator| operator.open)
+        {
+            self.end_session(index)?;
+        }
+        let peer = Peer { name: "auditor".into(), chain: Vec::new() };
+        self.input(Input::SessionOpened { session: AUDITOR, peer })?;
+        self.audit_ask(Request::Hello(Hello { oldest: OPERATOR_VERSION, newest: OPERATOR_VERSION }))?;
+        let mut all = Vec::new();
+        self.audit_send(Request::List)?;
+        for response in std::mem::take(&mut self.plane.auditor) {
+            match response {
+                Response::Listed { page, .. } => all.extend(page.into_vec()),
+                other => return Err(Violation(format!("at rest, the listing is {other:?}"))),
+            }
+        }
+        Ok(all)
+    }
+
+    fn audit_ask(&mut self, request: Request) -> Result<Response, Violation> {
+        self.audit_send(request)?;
+        std::mem::take(&mut self.plane.auditor).pop().ok_or(Violation("the auditor is not answered".into()))
+    }
+
+    fn audit_send(&mut self, request: Request) -> Checked {
+        let payload = encoded(&ClientMessage { id: 1, request });
+        self.input(Input::SessionFrame { session: AUDITOR, payload: &payload })?;
+        self.input(Input::SessionDrained { session: AUDITOR, queued: 0 })
+    }
+
+    pub(super) fn auditor_hears(&mut self, message: &ServerMessage) -> Checked {
+        self.trace.note(|| format!("auditor ← {message:?}"));
+        self.plane.auditor.push(message.response.clone());
+        Ok(())
+    }
+}
