@@ -8,6 +8,14 @@ use clap::{Args, Parser, Subcommand};
 use petrel_wire::operator::{Block, KINDS, Net, Since};
 use petrel_wire::{BridgeName, Digest, Label, Name};
 
+mod supervise;
+
+pub use supervise::{
+    ALIVE_EVERY_S, ALIVE_FAILURES, Change, Manifest, Named, Restart, Supervision, Update, When,
+};
+
+/// The memory of a unikernel for which none is given, in MiB.
+pub const MEMORY_MIB: u32 = 32;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -82,6 +90,56 @@ pub enum Command {
     /// Show what unikernels that run use: CPU, memory, storage, network
     #[command(after_help = crate::json::STATS_FIELDS)]
     Stats(Stats),
+    /// Start a unikernel that is stopped, has ended or waits to be started again
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Start(Named),
+    /// Stop a unikernel and keep it
+    ///
+    /// A Solo5 guest cannot be told to end, so it is killed.
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Stop(Named),
+    /// Stop a unikernel and start it anew, with other arguments, memory, CPUs or another image if given
+    ///
+    /// What is changed makes a new generation. If that cannot be started, the unikernel is what it was.
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Restart(Restart),
+    /// Make a new generation of a unikernel, and go back to the present one unless it does well
+    ///
+    /// It does well if it gets ready within the window or, without --ready, runs through it. Network devices and
+    /// volumes belong to one instance, so the present one is stopped before the new one is started.
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Update(Update),
+    /// Go back to an earlier generation of a unikernel
+    #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
+    Rollback {
+        /// The unikernel
+        #[arg(value_parser = name)]
+        name: Name,
+        /// The generation; the latest earlier one that was not given up when absent
+        generation: Option<u32>,
+        /// How to print it
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show the generations of a unikernel
+    #[command(after_help = crate::json::HISTORY_FIELDS)]
+    History(Named),
+    /// Make the host's unikernels what a manifest says
+    ///
+    /// Shows what differs, then creates, replaces and starts until nothing does. Unikernels that the manifest does not
+    /// name are left alone.
+    #[command(after_help = supervise::MANIFEST)]
+    Apply {
+        /// The manifest and how to treat it
+        #[command(flatten)]
+        manifest: Manifest,
+        /// Only show what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show how the host's unikernels differ from a manifest
+    #[command(after_help = supervise::MANIFEST)]
+    Diff(Manifest),
     /// Stop a unikernel and forget it
     Destroy {
         /// The unikernel
@@ -212,7 +270,7 @@ pub struct Create {
     #[arg(value_parser = image)]
     pub image: ImageArg,
     /// Its memory, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 32)]
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB)]
     pub mem: u32,
     /// A CPU of the host that it may run on (repeatable; any when absent)
     #[arg(long, value_name = "N")]
@@ -226,6 +284,12 @@ pub struct Create {
     /// An argument for the unikernel (repeatable)
     #[arg(long, value_name = "A", allow_hyphen_values = true)]
     pub arg: Vec<OsString>,
+    /// How it is watched over
+    #[command(flatten)]
+    pub supervision: Supervision,
+    /// If there is one of this name, put this in its place
+    #[arg(short, long)]
+    pub force: bool,
     /// Stay, print its console, and end with its exit code when it ends
     #[arg(long, conflicts_with = "json")]
     pub wait: bool,
@@ -289,14 +353,14 @@ fn bridge(text: &str) -> Result<BridgeName, String> {
     text.parse().map_err(|error: petrel_wire::NameError| error.to_string())
 }
 
-fn image(text: &str) -> Result<ImageArg, String> {
+pub(crate) fn image(text: &str) -> Result<ImageArg, String> {
     match text.strip_prefix("sha256:") {
         Some(hex) => hex.parse().map(ImageArg::Digest).map_err(|error| format!("{error}")),
         None => Ok(ImageArg::File(text.into())),
     }
 }
 
-fn net(text: &str) -> Result<Net, String> {
+pub(crate) fn net(text: &str) -> Result<Net, String> {
     let (device, bridge) = text.split_once('=').ok_or("expected DEVICE=BRIDGE, as service=br0")?;
     Ok(Net {
         device: device.parse().map_err(|error| format!("the device's name: {}", device_words(error)))?,
@@ -304,7 +368,7 @@ fn net(text: &str) -> Result<Net, String> {
     })
 }
 
-fn block(text: &str) -> Result<Block, String> {
+pub(crate) fn block(text: &str) -> Result<Block, String> {
     let (device, volume) = text.split_once('=').ok_or("expected DEVICE=VOLUME, as storage=data")?;
     Ok(Block {
         device: device.parse().map_err(|error| format!("the device's name: {}", device_words(error)))?,

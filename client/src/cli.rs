@@ -16,7 +16,7 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{create, init, json, show, state, stats, units, watch};
+use crate::{apply, create, init, json, show, state, stats, supervise, units, watch};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -79,6 +79,21 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Consoles(form) => watch::consoles(&mut open(profile)?, form.json),
         Command::Events(args) => watch::events(&mut open(profile)?, &args),
         Command::Stats(args) => stats::run(&mut open(profile)?, &args),
+        Command::Start(args) => {
+            supervise::ask(open(profile)?, &args.name, Request::Start(args.name.clone()), args.json)
+        }
+        Command::Stop(args) => {
+            supervise::ask(open(profile)?, &args.name, Request::Stop(args.name.clone()), args.json)
+        }
+        Command::Restart(args) => supervise::restart(&args, || open(profile)),
+        Command::Update(args) => supervise::update(&args, || open(profile)),
+        Command::Rollback { name, generation, json } => {
+            let request = Request::Rollback { name: name.clone(), generation };
+            supervise::ask(open(profile)?, &name, request, json)
+        }
+        Command::History(args) => supervise::history(open(profile)?, &args),
+        Command::Apply { manifest, dry_run } => apply::run(&manifest, dry_run, || open(profile)),
+        Command::Diff(manifest) => apply::run(&manifest, true, || open(profile)),
         Command::Destroy { name } => {
             ask_about(profile, &name, Request::Destroy(name.clone()))?;
             Ok(0)

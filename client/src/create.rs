@@ -1,10 +1,15 @@
 //! `petrel create`.
 
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 
-use petrel_wire::limits::{ARGS_MAX, BLOCKS_MAX, CMDLINE_BYTES_MAX, CPUS_MAX, NETS_MAX};
-use petrel_wire::operator::{ConsoleAsked, Create, Refusal, Request, Response, Unikernel};
+use petrel_wire::limits::{
+    AFTER_MAX, ARGS_MAX, BLOCKS_MAX, CMDLINE_BYTES_MAX, CPUS_MAX, EXIT_CODES_MAX, NETS_MAX,
+};
+use petrel_wire::operator::{
+    ConsoleAsked, Create, Liveness, Refusal, Request, Response, Restart, RestartWhen, Supervision,
+};
 use petrel_wire::{Blob, Digest, ExitStatus, List};
 
 use crate::args;
@@ -17,21 +22,28 @@ use crate::sentence::About;
 use crate::session::Session;
 use crate::{json, sentence, show, watch};
 
-/// Where the image is.
-enum Source {
+/// Where an image is.
+pub(crate) enum Source {
     Here(Box<Image>),
     OnTheHost(Digest),
 }
 
 impl Source {
-    fn digest(&self) -> Digest {
+    pub(crate) fn of(image: &args::ImageArg) -> Result<Self, Failure> {
+        Ok(match image {
+            args::ImageArg::File(path) => Self::Here(Box::new(Image::read(path)?)),
+            args::ImageArg::Digest(digest) => Self::OnTheHost(*digest),
+        })
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
         match self {
             Self::Here(image) => image.digest(),
             Self::OnTheHost(digest) => *digest,
         }
     }
 
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match self {
             Self::Here(image) => image.path.display().to_string(),
             Self::OnTheHost(digest) => format!("{digest:?}"),
@@ -41,10 +53,7 @@ impl Source {
 
 /// Runs the command; returns the exit code.
 pub fn run(args: &args::Create, open: impl FnOnce() -> Result<Session, Failure>) -> Result<u8, Failure> {
-    let image = match &args.image {
-        args::ImageArg::File(path) => Source::Here(Box::new(Image::read(path)?)),
-        args::ImageArg::Digest(digest) => Source::OnTheHost(*digest),
-    };
+    let image = Source::of(&args.image)?;
     if let Source::Here(image) = &image {
         image.check_devices(&args.net, &args.block)?;
         image.check_memory(args.mem)?;
@@ -55,7 +64,9 @@ pub fn run(args: &args::Create, open: impl FnOnce() -> Result<Session, Failure>)
     create.image = image.digest();
     let shown = image.shown();
     let about = About { name: Some(&args.name), image: Some(&shown) };
-    let created = deploy(&mut session, create, &image).map_err(|error| Failure::about(&error, &about))?;
+    let request = Request::Create(Box::new(create));
+    let answer = deploy(&mut session, request, &image).map_err(|error| Failure::about(&error, &about))?;
+    let Response::Created(created) = answer else { return Err(cli::stray()) };
     if args.wait {
         return wait(&mut session, args);
     }
@@ -63,10 +74,7 @@ pub fn run(args: &args::Create, open: impl FnOnce() -> Result<Session, Failure>)
 }
 
 /// The request, but for the image.
-fn wanted(args: &args::Create) -> Result<Create, Failure> {
-    let given = args.arg.iter().map(|arg| Blob::try_from(arg.as_bytes()));
-    let given: Vec<Blob<CMDLINE_BYTES_MAX>> =
-        given.collect::<Result<_, _>>().map_err(|_| too_many("bytes of arguments", CMDLINE_BYTES_MAX))?;
+pub(crate) fn wanted(args: &args::Create) -> Result<Create, Failure> {
     Ok(Create {
         name: args.name.clone(),
         image: Digest([0; 32]),
@@ -74,11 +82,40 @@ fn wanted(args: &args::Create) -> Result<Create, Failure> {
         cpus: bounded(&args.cpu, "--cpu", CPUS_MAX)?,
         nets: bounded(&args.net, "--net", NETS_MAX)?,
         blocks: bounded(&args.block, "--block", BLOCKS_MAX)?,
-        args: bounded(&given, "--arg", ARGS_MAX)?,
+        args: arguments(&args.arg)?,
+        supervision: supervision(&args.supervision)?,
+        force: args.force,
     })
 }
 
-fn bounded<T: Clone, const N: usize>(values: &[T], what: &str, max: usize) -> Result<List<T, N>, Failure> {
+pub(crate) fn arguments(args: &[OsString]) -> Result<List<Blob<CMDLINE_BYTES_MAX>, ARGS_MAX>, Failure> {
+    let given = args.iter().map(|arg| Blob::try_from(arg.as_bytes()));
+    let given: Vec<Blob<CMDLINE_BYTES_MAX>> =
+        given.collect::<Result<_, _>>().map_err(|_| too_many("bytes of arguments", CMDLINE_BYTES_MAX))?;
+    bounded(&given, "--arg", ARGS_MAX)
+}
+
+pub(crate) fn supervision(args: &args::Supervision) -> Result<Supervision, Failure> {
+    let when = match args.restart {
+        _ if args.restart_on_fail => RestartWhen::OnFailure,
+        args::When::Never => RestartWhen::Never,
+        args::When::OnFailure => RestartWhen::OnFailure,
+        args::When::Always => RestartWhen::Always,
+    };
+    let (every_s, failures) = (args.alive_every, args.alive_failures);
+    Ok(Supervision {
+        restart: Restart { when, codes: bounded(&args.exit_code, "--exit-code", EXIT_CODES_MAX)? },
+        after: bounded(&args.after, "--after", AFTER_MAX)?,
+        ready: args.ready.clone(),
+        alive: args.alive.clone().map(|probe| Liveness { probe, every_s, failures }),
+    })
+}
+
+pub(crate) fn bounded<T: Clone, const N: usize>(
+    values: &[T],
+    what: &str,
+    max: usize,
+) -> Result<List<T, N>, Failure> {
     List::try_from(values.to_vec()).map_err(|_| too_many(what, max))
 }
 
@@ -87,21 +124,15 @@ fn too_many(what: &str, max: usize) -> Failure {
 }
 
 /// Asks for it at once, since most images are on the host already; uploads only when told that it is not.
-fn deploy(session: &mut Session, create: Create, image: &Source) -> Result<Unikernel, Error> {
-    let digest = create.image;
-    let request = Request::Create(Box::new(create));
-    let answer = match (session.request(request.clone()), image) {
+pub(crate) fn deploy(session: &mut Session, request: Request, image: &Source) -> Result<Response, Error> {
+    match (session.request(request.clone()), image) {
         (Err(Error::Refused(Refusal::NoSuchImage)), Source::Here(image)) => {
             let mut progress = Progress::new(image.bytes.len());
-            session.push(&image.bytes, digest, |done| progress.update(done))?;
+            session.push(&image.bytes, image.digest(), |done| progress.update(done))?;
             drop(progress);
-            session.request(request)?
+            session.request(request)
         }
-        (answer, _) => answer?,
-    };
-    match answer {
-        Response::Created(unikernel) => Ok(*unikernel),
-        _ => Err(session.unexpected()),
+        (answer, _) => answer,
     }
 }
 

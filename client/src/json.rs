@@ -1,10 +1,14 @@
 //! JSON for programs. The names of the fields are a promise, told by each command's `--help`.
 
-use petrel_wire::ExitStatus;
-use petrel_wire::operator::{HostInfo, Journal, State, Unikernel, UnikernelInfo};
+use petrel_wire::operator::{
+    Block, GenerationInfo, HostInfo, Journal, Net, Refusal, RestartWhen, State, Supervision, Unikernel,
+    UnikernelInfo, Wish,
+};
 use petrel_wire::shim::{Backend, Limit};
+use petrel_wire::{Blob, ExitStatus, Mac};
 use serde_json::{Value, json};
 
+use crate::apply::{Action, Step};
 use crate::image::Image;
 use crate::sentence;
 
@@ -26,20 +30,32 @@ Fields of --json:
 /// What `create --json` prints.
 pub const UNIKERNEL_FIELDS: &str = "\
 Fields of --json:
-  name, state: starting|running|stopping|ended, exit_code and signal (null unless it ended so), image (digest),
-  memory_mib, created_ms and ended_ms (milliseconds since 1970 by the host's clock, or null)";
+  name, state: starting|running|ready|stopping|stopped|ended|waiting|backoff|crash-loop|failed, exit_code and signal
+  (null unless its state is that it ended so), image (digest), memory_mib, created_ms and ended_ms (milliseconds since
+  1970 by the host's clock, or null), wish: running|stopped|destroyed, generation (number), restarts (how often it was
+  started again by itself), last_exit (\"exit N\", \"signal N\", \"ended unseen\" or null)";
 
 /// What `ps --json` prints.
 pub const PS_FIELDS: &str = "\
 Prints with --json an array of objects with the fields
-  name, state: starting|running|stopping|ended, exit_code and signal (null unless it ended so), image (digest),
-  memory_mib, created_ms and ended_ms (milliseconds since 1970 by the host's clock, or null)";
+  name, state: starting|running|ready|stopping|stopped|ended|waiting|backoff|crash-loop|failed, exit_code and signal
+  (null unless its state is that it ended so), image (digest), memory_mib, created_ms and ended_ms (milliseconds since
+  1970 by the host's clock, or null), wish: running|stopped|destroyed, generation (number), restarts (how often it was
+  started again by itself), last_exit (\"exit N\", \"signal N\", \"ended unseen\" or null)";
 
 /// What `info --json` prints.
 pub const INFO_FIELDS: &str = "\
 Fields of --json: those of `petrel ps`, and
   cpus [N], nets [{device, bridge, mac}], blocks [{device, volume}], args [TEXT], monitor, pid (null when it has
-  none)";
+  none), restart {when: never|on-failure|always, exit_codes [N]}, after [NAME], ready (PROBE or null), alive
+  ({probe, every_s, failures} or null), waits_for [NAME], retry_ms (when it is started again, or null), failure (why it
+  could not be started, or null), trial_from (the generation that comes back if this one fails, or null)";
+
+/// What `history --json` prints.
+pub const HISTORY_FIELDS: &str = "\
+Prints with --json an array of objects with the fields
+  number, current, faulty (it was given up), made_ms, image, memory_mib, cpus, nets, blocks, args, restart, after, ready,
+  alive (as in `petrel info`)";
 
 /// What `consoles --json` prints.
 pub const CONSOLES_FIELDS: &str = "\
@@ -52,7 +68,7 @@ pub const EVENT_FIELDS: &str = "\
 Prints with --json one object a line, with the fields
   sequence, wall_ms (milliseconds since 1970 by the host's clock), kind, who (null: the control plane) and scope (the path
   that the operator's certificate is for, or null), about (the name it happened to, or null), text, and where the kind
-  has it image (digest), exit_code, signal, pid, release; or {missed: N} where N events are no longer kept";
+  has it image (digest), exit_code, signal, pid, release, delay_ms, generation, failed_generation; or {missed: N} where N events are no longer kept";
 
 /// What `stats --json` prints.
 pub const STATS_FIELDS: &str = "\
@@ -153,6 +169,10 @@ pub fn unikernel(unikernel: &Unikernel) -> Value {
         "memory_mib": unikernel.memory_mib,
         "created_ms": unikernel.created_ms,
         "ended_ms": unikernel.ended_ms,
+        "wish": wish(unikernel.wish),
+        "generation": unikernel.generation,
+        "restarts": unikernel.restarts,
+        "last_exit": unikernel.last_exit.map(|status| status.to_string()),
     })
 }
 
@@ -168,28 +188,127 @@ pub fn ended(status: ExitStatus) -> (Option<u8>, Option<u8>) {
 /// A unikernel, whole.
 pub fn info(info: &UnikernelInfo) -> Value {
     let mut value = unikernel(&info.unikernel);
-    let nets = info
-        .nets
-        .iter()
-        .map(|(net, mac)| json!({ "device": &*net.device, "bridge": &*net.bridge, "mac": mac.to_string() }));
-    let blocks =
-        info.blocks.iter().map(|block| json!({ "device": &*block.device, "volume": &*block.volume }));
     value["cpus"] = json!(&*info.cpus);
-    value["nets"] = nets.collect();
-    value["blocks"] = blocks.collect();
-    value["args"] = info.args.iter().map(|arg| String::from_utf8_lossy(arg)).collect();
+    value["nets"] = nets(&info.nets);
+    value["blocks"] = blocks(&info.blocks);
+    value["args"] = args(&info.args);
     value["monitor"] = json!(&*info.monitor);
     value["pid"] = json!((info.pid != 0).then_some(info.pid));
+    let watching = &info.watching;
+    add_supervision(&mut value, &watching.supervision);
+    value["waits_for"] = watching.waits_for.iter().map(|name| json!(&**name)).collect();
+    value["retry_ms"] = json!(watching.retry_ms);
+    value["failure"] = json!(watching.failure.as_deref().map(failure));
+    value["trial_from"] = json!(watching.trial_from);
     value
 }
 
+/// A generation.
+pub fn generation(generation: &GenerationInfo) -> Value {
+    let mut value = json!({
+        "number": generation.number,
+        "current": generation.current,
+        "faulty": generation.faulty,
+        "made_ms": generation.made_ms,
+        "image": generation.image,
+        "memory_mib": generation.memory_mib,
+        "cpus": &*generation.cpus,
+        "nets": nets(&generation.nets),
+        "blocks": blocks(&generation.blocks),
+        "args": args(&generation.args),
+    });
+    add_supervision(&mut value, &generation.supervision);
+    value
+}
+
+/// What is to be done so that all is as a manifest says.
+pub fn plan(steps: &[Step], unchanged: usize) -> Value {
+    let changes = steps.iter().map(|step| {
+        let differences = step.differences.iter();
+        let differences = differences.map(
+            |difference| json!({ "field": difference.field, "is": difference.is, "shall_be": difference.shall_be }),
+        );
+        json!({
+            "name": &*step.name,
+            "action": action(step.action),
+            "differences": differences.collect::<Vec<_>>(),
+        })
+    });
+    json!({ "changes": changes.collect::<Vec<_>>(), "unchanged": unchanged })
+}
+
+fn nets(nets: &[(Net, Mac)]) -> Value {
+    let one = |(net, mac): &(Net, Mac)| json!({ "device": &*net.device, "bridge": &*net.bridge, "mac": mac.to_string() });
+    nets.iter().map(one).collect()
+}
+
+fn blocks(blocks: &[Block]) -> Value {
+    blocks.iter().map(|block| json!({ "device": &*block.device, "volume": &*block.volume })).collect()
+}
+
+fn args<const N: usize>(args: &[Blob<N>]) -> Value {
+    args.iter().map(|arg| String::from_utf8_lossy(arg)).collect()
+}
+
+fn add_supervision(value: &mut Value, supervision: &Supervision) {
+    let Supervision { restart, after, ready, alive } = supervision;
+    value["restart"] = json!({ "when": restart_when(restart.when), "exit_codes": &*restart.codes });
+    value["after"] = after.iter().map(|name| json!(&**name)).collect();
+    value["ready"] = json!(ready.as_ref().map(|probe| probe.to_string()));
+    value["alive"] = json!(alive.as_ref().map(|alive| json!({
+        "probe": alive.probe.to_string(),
+        "every_s": alive.every_s,
+        "failures": alive.failures,
+    })));
+}
+
+/// Why something could not be started, without what to do about it.
+pub fn failure(refusal: &Refusal) -> String {
+    let refused = crate::error::Error::Refused(refusal.clone());
+    crate::sentence::of(&refused, &crate::sentence::About::default()).wrong
+}
+
+/// What is to be done about a unikernel, in one word.
+pub fn action(action: Action) -> &'static str {
+    match action {
+        Action::Create => "create",
+        Action::Replace => "replace",
+        Action::Start => "start",
+        Action::Destroy => "destroy",
+    }
+}
+
+/// What a unikernel is wanted to be, in one word.
+pub fn wish(wish: Wish) -> &'static str {
+    match wish {
+        Wish::Running => "running",
+        Wish::Stopped => "stopped",
+        Wish::Destroyed => "destroyed",
+    }
+}
+
+/// When a unikernel is started again, as the option says it.
+pub fn restart_when(when: RestartWhen) -> &'static str {
+    match when {
+        RestartWhen::Never => "never",
+        RestartWhen::OnFailure => "on-failure",
+        RestartWhen::Always => "always",
+    }
+}
+
 /// What a unikernel is doing, in one word.
-fn state(state: State) -> &'static str {
+pub fn state(state: State) -> &'static str {
     match state {
         State::Starting => "starting",
         State::Running => "running",
+        State::Ready => "ready",
         State::Stopping => "stopping",
+        State::Stopped => "stopped",
         State::Ended(_) => "ended",
+        State::Waiting => "waiting",
+        State::BackOff => "backoff",
+        State::CrashLoop => "crash-loop",
+        State::Failed => "failed",
     }
 }
 
@@ -232,6 +351,10 @@ mod tests {
             memory_mib: 32,
             created_ms: 1000,
             ended_ms: Some(2000),
+            wish: Wish::Running,
+            generation: 1,
+            restarts: 0,
+            last_exit: Some(ExitStatus::Code(3)),
         };
         let told = unikernel(&ended);
         assert_eq!(

@@ -13,6 +13,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod apply;
 mod args;
 pub mod cli;
 mod console;
@@ -23,6 +24,7 @@ pub mod image;
 mod init;
 mod json;
 mod limits;
+mod manifest;
 pub mod profile;
 mod progress;
 pub mod sentence;
@@ -30,6 +32,7 @@ pub mod session;
 mod show;
 mod state;
 mod stats;
+mod supervise;
 mod time;
 mod units;
 mod watch;

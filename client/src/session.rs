@@ -417,6 +417,7 @@ fn ends_request(answer: &Response) -> bool {
             | Response::Listed { more: true, .. }
             | Response::Consoles { more: true, .. }
             | Response::Stats { more: true, .. }
+            | Response::Generation { more: true, .. }
             | Response::StateWanted
             | Response::StateData(_)
     )

@@ -1,7 +1,11 @@
 //! Tables and lists for people.
 
-use petrel_wire::operator::{HostInfo, Journal, State, Unikernel, UnikernelInfo};
+use petrel_wire::Probe;
+use petrel_wire::operator::{
+    GenerationInfo, HostInfo, Journal, Liveness, Restart, State, Unikernel, UnikernelInfo, Watching,
+};
 
+use crate::apply::{Action, Step};
 use crate::image::Image;
 use crate::{json, sentence, units};
 
@@ -127,13 +131,17 @@ pub fn ps(unikernels: &[Unikernel], now_ms: u64) -> String {
         vec![
             unikernel.name.to_string(),
             state(unikernel.state),
+            json::wish(unikernel.wish).into(),
+            unikernel.generation.to_string(),
+            unikernel.restarts.to_string(),
             format!("{} MiB", unikernel.memory_mib),
             unikernel.image.to_string()[..DIGEST_DIGITS].into(),
             units::age(unikernel.created_ms, now_ms),
             unikernel.ended_ms.map_or("-".into(), |ended_ms| units::age(ended_ms, now_ms)),
         ]
     });
-    table(&["NAME", "STATE", "MEMORY", "IMAGE", "AGE", "ENDED"], &rows.collect::<Vec<_>>())
+    let heading = ["NAME", "STATE", "WISH", "GEN", "RESTARTS", "MEMORY", "IMAGE", "AGE", "ENDED"];
+    table(&heading, &rows.collect::<Vec<_>>())
 }
 
 /// One unikernel. `now_ms` is this machine's clock.
@@ -142,6 +150,10 @@ pub fn info(info: &UnikernelInfo, now_ms: u64) -> String {
     let mut lines = Lines::default();
     lines.add("name", &*unikernel.name);
     lines.add("state", state(unikernel.state));
+    lines.add("wish", json::wish(unikernel.wish));
+    add_watching(&mut lines, &info.watching, now_ms);
+    let trial = info.watching.trial_from.map(|from| format!(", on trial: {from} comes back if it fails"));
+    lines.add("generation", format!("{}{}", unikernel.generation, trial.unwrap_or_default()));
     lines.add("image", format!("{:?}", unikernel.image));
     lines.add("memory", format!("{} MiB", unikernel.memory_mib));
     lines.add("cpus", if info.cpus.is_empty() { "any".into() } else { cpus(&info.cpus) });
@@ -160,18 +172,105 @@ pub fn info(info: &UnikernelInfo, now_ms: u64) -> String {
         lines.add("pid", info.pid.to_string());
     }
     lines.add("created", format!("{} ago", units::age(unikernel.created_ms, now_ms)));
-    if let Some(ended_ms) = unikernel.ended_ms {
-        lines.add("ended", format!("{} ago", units::age(ended_ms, now_ms)));
+    lines.add("restarts", unikernel.restarts.to_string());
+    if let Some(status) = unikernel.last_exit {
+        let ago = unikernel.ended_ms.map(|ended_ms| format!(", {} ago", units::age(ended_ms, now_ms)));
+        lines.add("last exit", format!("{status}{}", ago.unwrap_or_default()));
     }
     lines.render()
 }
 
+/// How it is watched over, and what that leads to now.
+fn add_watching(lines: &mut Lines, watching: &Watching, now_ms: u64) {
+    let Watching { supervision, waits_for, retry_ms, failure, .. } = watching;
+    lines.add_all("waits for", waits_for.iter().map(|name| name.to_string()));
+    if let Some(failure) = failure {
+        lines.add("not started", json::failure(failure));
+    }
+    if let Some(retry_ms) = retry_ms {
+        lines.add("started again", format!("in {}", units::span(retry_ms.saturating_sub(now_ms))));
+    }
+    lines.add("restart", restart(&supervision.restart));
+    lines.add_all("after", supervision.after.iter().map(|name| name.to_string()));
+    if supervision.ready.is_some() {
+        lines.add("ready", probe(supervision.ready.as_ref()));
+    }
+    if supervision.alive.is_some() {
+        lines.add("alive", alive(supervision.alive.as_ref()));
+    }
+}
+
+/// A restart policy.
+pub fn restart(restart: &Restart) -> String {
+    let codes = restart.codes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    match restart.codes.is_empty() {
+        true => json::restart_when(restart.when).into(),
+        false => format!("{}, exit codes {codes}", json::restart_when(restart.when)),
+    }
+}
+
+/// A readiness probe.
+pub fn probe(probe: Option<&Probe>) -> String {
+    probe.map_or("none".into(), |probe| probe.to_string())
+}
+
+/// A liveness probe.
+pub fn alive(alive: Option<&Liveness>) -> String {
+    alive.map_or("none".into(), |alive| {
+        format!("{} every {} s, {} failures are too many", alive.probe, alive.every_s, alive.failures)
+    })
+}
+
+/// The generations of a unikernel. `now_ms` is this machine's clock.
+pub fn history(all: &[GenerationInfo], now_ms: u64) -> String {
+    let rows = all.iter().map(|generation| {
+        let args = generation.args.iter().map(|arg| format!("{:?}", String::from_utf8_lossy(arg)));
+        let state = match (generation.current, generation.faulty) {
+            (true, _) => "current",
+            (false, true) => "given up",
+            (false, false) => "-",
+        };
+        vec![
+            generation.number.to_string(),
+            state.into(),
+            format!("{} MiB", generation.memory_mib),
+            generation.image.to_string()[..DIGEST_DIGITS].into(),
+            units::age(generation.made_ms, now_ms),
+            args.collect::<Vec<_>>().join(" "),
+        ]
+    });
+    table(&["GEN", "STATE", "MEMORY", "IMAGE", "AGE", "ARGS"], &rows.collect::<Vec<_>>())
+}
+
+/// What is to be done so that all is as a manifest says.
+pub fn plan(steps: &[Step], unchanged: usize) -> String {
+    steps.iter().map(step).chain([self::unchanged(unchanged)]).collect()
+}
+
+/// What is to be done about one unikernel, and why.
+pub fn step(step: &Step) -> String {
+    let sign = match step.action {
+        Action::Create => '+',
+        Action::Replace | Action::Start => '~',
+        Action::Destroy => '-',
+    };
+    let differences = step.differences.iter();
+    let differences = differences.map(|difference| {
+        format!("    {}: {} -> {}\n", difference.field, difference.is, difference.shall_be)
+    });
+    let head = format!("{sign} {}: {}\n", step.name, json::action(step.action));
+    std::iter::once(head).chain(differences).collect()
+}
+
+/// How many are as they shall be.
+pub fn unchanged(count: usize) -> String {
+    format!("{count} unchanged\n")
+}
+
 fn state(state: State) -> String {
     match state {
-        State::Starting => "starting".into(),
-        State::Running => "running".into(),
-        State::Stopping => "stopping".into(),
         State::Ended(status) => status.to_string(),
+        other => json::state(other).into(),
     }
 }
 
@@ -195,6 +294,7 @@ fn cpus(cpus: &[u16]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use petrel_wire::operator::Wish;
     use petrel_wire::{Digest, ExitStatus};
 
     use super::*;
@@ -208,15 +308,19 @@ mod tests {
             memory_mib: 32,
             created_ms: 0,
             ended_ms,
+            wish: Wish::Running,
+            generation: 2,
+            restarts: 0,
+            last_exit: None,
         };
         let all = [
             unikernel("a-long-name", State::Running, None),
             unikernel("b", State::Ended(ExitStatus::Code(255)), Some(120_000)),
         ];
         let expected = "\
-NAME         STATE     MEMORY  IMAGE         AGE  ENDED
-a-long-name  running   32 MiB  abababababab  3m   -
-b            exit 255  32 MiB  abababababab  3m   1m
+NAME         STATE     WISH     GEN  RESTARTS  MEMORY  IMAGE         AGE  ENDED
+a-long-name  running   running  2    0         32 MiB  abababababab  3m   -
+b            exit 255  running  2    0         32 MiB  abababababab  3m   1m
 ";
         assert_eq!(ps(&all, 180_000), expected);
     }

@@ -157,7 +157,11 @@ fn text(what: &What) -> String {
     match what {
         What::SessionRefused(refusal) => format!("session refused: {}", why(refusal)),
         What::CreateFailed(refusal) => format!("not created: {}", why(refusal)),
-        What::DestroyFailed(fault) => format!("could not be destroyed: {}", sentence::shim(*fault).wrong),
+        What::StartFailed(refusal) => format!("not started: {}", why(refusal)),
+        What::EndFailed(fault) => format!("could not be ended: {}", sentence::shim(*fault).wrong),
+        What::RolledBack(failed, generation, why) => {
+            format!("generation {failed} {}: back to {generation}", sentence::setback(*why))
+        }
         What::ImageRefused(digest, refusal) => format!("image {digest:?} not kept: {}", why(refusal)),
         What::JournalFailed(reason) => {
             format!("changes are refused from here on: {}", sentence::journal_fault(*reason))
@@ -192,6 +196,11 @@ fn event_as_json(event: &Event) -> Value {
         What::Exited(status) => {
             let (exit_code, signal) = json::ended(*status);
             (value["exit_code"], value["signal"]) = (json!(exit_code), json!(signal));
+        }
+        What::BackOff(delay_ms) => value["delay_ms"] = json!(delay_ms),
+        What::Updating(number) | What::Updated(number) => value["generation"] = json!(number),
+        What::RolledBack(failed, generation, _) => {
+            (value["failed_generation"], value["generation"]) = (json!(failed), json!(generation));
         }
         _ => {}
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`plane`] | one turn of the loop: devices, sessions, link and engine |
 //! | [`link`], [`session`], [`table`] | the connection to the shim, an operator's connection, all of those |
+//! | [`probe`] | whether unikernels answer |
 //! | [`conversation`] | frames in TLS in TCP, for both |
 //! | [`tls`] | one TLS connection, bytes in and bytes out; no other module knows which library does it |
 //! | [`net`] | one network device with its TCP sockets; no other module knows smoltcp's interface |
@@ -26,6 +27,7 @@ pub mod log;
 pub mod net;
 pub mod options;
 pub mod plane;
+pub mod probe;
 pub mod queue;
 pub mod session;
 pub mod table;

@@ -7,6 +7,10 @@ pub const LISTENING: usize = 8;
 pub const SESSION_BUFFER_BYTES: usize = 64 * 1024;
 /// The buffer of the link's socket, each way, in bytes.
 pub const LINK_BUFFER_BYTES: usize = 256 * 1024;
+/// The buffer of a probe's socket, each way, in bytes. It holds the longest request.
+pub const PROBE_BUFFER_BYTES: usize = 1024;
+/// The ports that we connect from: RFC 6335, section 6.
+pub const EPHEMERAL_FIRST: u16 = 49_152;
 /// While more bytes than this wait for the shim, no session that uploads is read.
 pub const LINK_QUEUE_BYTES: usize = 256 * 1024;
 

@@ -6,12 +6,11 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 
 use crate::conversation::Conversation;
-use crate::limits::{LINK_BUFFER_BYTES, LINK_OPENING_NS, LINK_RETRY_MAX_NS, LINK_RETRY_MIN_NS};
+use crate::limits::{
+    EPHEMERAL_FIRST, LINK_BUFFER_BYTES, LINK_OPENING_NS, LINK_RETRY_MAX_NS, LINK_RETRY_MIN_NS,
+};
 use crate::net::{Nic, Stack};
 use crate::tls::{Failure, LinkClient, State};
-
-/// The ports that we connect from: RFC 6335, section 6.
-const EPHEMERAL_FIRST: u16 = 49_152;
 
 /// What became of the link in one step.
 #[derive(Debug, PartialEq, Eq)]

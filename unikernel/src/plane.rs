@@ -20,6 +20,7 @@ use crate::limits::{BURST_FRAMES, LINK_QUEUE_BYTES, ROUNDS_MAX};
 use crate::link::{Change, Link};
 use crate::log::Log;
 use crate::net::{Nic, Stack};
+use crate::probe::Probes;
 use crate::session::{Phase, Session};
 use crate::table::Table;
 use crate::tls::{LinkClient, OperatorsServer, State};
@@ -57,6 +58,7 @@ pub struct ControlPlane<N: Nic> {
     operators: OperatorsServer,
     sessions: Table,
     link: Link,
+    probes: Probes,
     state: Option<Box<dyn Disk>>,
     engine: Engine,
     log: Log,
@@ -79,6 +81,7 @@ impl<N: Nic> ControlPlane<N> {
             operators: parts.operators,
             sessions: Table::new(parts.port),
             link,
+            probes: Probes::new(parts.port_seed),
             state: parts.state,
             engine,
             log: parts.log,
@@ -115,6 +118,7 @@ impl<N: Nic> ControlPlane<N> {
         for index in 0..self.sessions.count() {
             moved |= self.serve_session(index);
         }
+        moved |= self.serve_probes();
         moved |= self.link.flush(&mut self.shim);
         self.shim.egress(now_ns);
         self.service.egress(now_ns);
@@ -142,6 +146,7 @@ impl<N: Nic> ControlPlane<N> {
             self.engine.poll_at(),
             self.link.deadline(),
             self.sessions.deadline(),
+            self.probes.deadline(),
             self.service.poll_at(now_ns),
             self.shim.poll_at(now_ns),
         ]
@@ -204,6 +209,17 @@ impl<N: Nic> ControlPlane<N> {
         self.engine.handle(self.now, Input::LinkClosed);
     }
 
+    /// Goes on with the probes and tells the engine. Returns whether any has come to its end.
+    fn serve_probes(&mut self) -> bool {
+        let mut moved = false;
+        while let Some((id, passed)) = self.probes.advance(&mut self.service, self.now.monotonic_ns) {
+            self.engine.handle(self.now, Input::Probed { id, passed });
+            self.carry_out();
+            moved = true;
+        }
+        moved
+    }
+
     /// Does what the engine has decided.
     fn carry_out(&mut self) {
         while let Some(output) = self.engine.poll_output() {
@@ -227,6 +243,11 @@ impl<N: Nic> ControlPlane<N> {
                     {
                         self.log(Level::Error, format_args!("a request to the shim was not sent: {error}"));
                     }
+                }
+                Output::Probe { id, kind, address, port, timeout_ms } => {
+                    let now_ns = self.now.monotonic_ns;
+                    let deadline_ns = now_ns.saturating_add(u64::from(timeout_ms) * 1_000_000);
+                    self.probes.start(&mut self.service, id, kind, (address, port), deadline_ns);
                 }
                 Output::ResetLink => self.drop_link(),
                 Output::Persist { offset, data } => self.persist(offset, &data),

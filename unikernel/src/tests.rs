@@ -38,13 +38,13 @@ const SECOND_NS: u64 = 1_000_000_000;
 type Queue = Rc<RefCell<VecDeque<Vec<u8>>>>;
 
 /// One end of a cable.
-struct CableEnd {
+pub struct CableEnd {
     mac: u8,
     incoming: Queue,
     outgoing: Queue,
 }
 
-fn cable() -> (CableEnd, CableEnd) {
+pub fn cable() -> (CableEnd, CableEnd) {
     let (a, b) = (Queue::default(), Queue::default());
     (
         CableEnd { mac: 1, incoming: a.clone(), outgoing: b.clone() },

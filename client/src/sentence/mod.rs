@@ -1,6 +1,7 @@
 //! The sentences for people: what was wrong, what was expected, what to do.
 
 mod refusal;
+mod supervise;
 mod tls;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use petrel_wire::limits::OPERATOR_VERSION;
 use crate::error::{Error, ImageProblem, ProfileFault};
 pub use refusal::journal_fault;
 pub(crate) use refusal::{refusal, shim};
+pub(crate) use supervise::setback;
 use tls::{not_petrel, tls};
 
 /// A message in the one form that all have.

@@ -8,6 +8,7 @@ use petrel_wire::limits::{
 use petrel_wire::operator::{DeviceKind, ImageFault, ReadOnly, Refusal, StateFault, Table};
 use petrel_wire::shim::Fault;
 
+use super::supervise::supervise;
 use super::{About, Sentence, say};
 
 /// The sentence for a refusal.
@@ -28,7 +29,7 @@ pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
         Refusal::NameTaken => say(
             format!("there is a unikernel {name} already"),
             "a name that is free on this host",
-            "choose another name, or `petrel destroy` that one first",
+            "choose another name, put it in that one's place with --force, or `petrel destroy` that one first",
         ),
         Refusal::NoSuchImage => say(
             format!("the host has not got {image}"),
@@ -98,6 +99,14 @@ pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
             format!("at most {max} bytes, joined by spaces"),
             "shorten them",
         ),
+        Refusal::MemoryGiven { host_mib, given_mib, asked_mib } => say(
+            format!("the host has not got {asked_mib} MiB of memory left"),
+            format!(
+                "at most {} MiB: of the host's {host_mib} MiB, {given_mib} MiB are given to others",
+                host_mib.saturating_sub(*given_mib)
+            ),
+            "give less --mem, or stop or destroy a unikernel that is not needed",
+        ),
         Refusal::Full(table) => full(*table),
         Refusal::NotRunning => say(
             format!("the unikernel {name} does not run"),
@@ -110,6 +119,15 @@ pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
             "try again in a moment; if it persists, see the shim's log on the host",
         ),
         Refusal::Shim(fault) => shim(*fault),
+        Refusal::MonitorUnknown(_)
+        | Refusal::NotEnding { .. }
+        | Refusal::AfterUnknown(_)
+        | Refusal::AfterCycle(_)
+        | Refusal::NoSuchGeneration
+        | Refusal::RolledBack { .. }
+        | Refusal::Superseded
+        | Refusal::BeingDestroyed
+        | Refusal::Supervision => supervise(reason, &name),
         Refusal::ReadOnly(reason) => read_only(*reason),
         Refusal::StateFile(fault) => state_file(*fault),
         Refusal::StateInUse { running: 0, unikernels } => say(

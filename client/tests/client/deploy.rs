@@ -6,11 +6,11 @@ use crate::session::{unikernel, watched};
 use crate::site::{Site, failure, stderr, stdout};
 use crate::solo5;
 
-fn digest_of(bytes: &[u8]) -> Digest {
+pub fn digest_of(bytes: &[u8]) -> Digest {
     Digest(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().try_into().unwrap())
 }
 
-fn site_with(image: &[u8]) -> Site {
+pub fn site_with(image: &[u8]) -> Site {
     let site = Site::new();
     std::fs::write(site.path("web.hvt"), image).unwrap();
     site
@@ -24,7 +24,7 @@ fn read_create(peer: &mut Peer) -> (u32, Create) {
 }
 
 /// Takes the chunks of an upload.
-fn read_image(peer: &mut Peer, upload: u32, bytes: u64) -> Vec<u8> {
+pub fn read_image(peer: &mut Peer, upload: u32, bytes: u64) -> Vec<u8> {
     let mut image = Vec::new();
     while (image.len() as u64) < bytes {
         match peer.read() {

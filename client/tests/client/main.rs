@@ -11,5 +11,6 @@ mod session;
 mod site;
 mod solo5;
 mod state;
+mod supervise;
 mod trust;
 mod watch;

@@ -1,6 +1,8 @@
 use petrel::{Error, Session};
 use petrel_wire::limits::FRAME_BYTES_MAX;
-use petrel_wire::operator::{ConsoleAsked, HostInfo, Journal, Refusal, Request, Response, State, Unikernel};
+use petrel_wire::operator::{
+    ConsoleAsked, HostInfo, Journal, Refusal, Request, Response, State, Unikernel, Wish,
+};
 use petrel_wire::{Digest, ExitStatus, List};
 
 use crate::peer::{config, serve};
@@ -14,6 +16,10 @@ pub fn unikernel(name: &str, image: Digest) -> Unikernel {
         memory_mib: 32,
         created_ms: 1,
         ended_ms: None,
+        wish: Wish::Running,
+        generation: 1,
+        restarts: 0,
+        last_exit: None,
     }
 }
 

@@ -1,16 +1,17 @@
 //! After the link has opened: what the shim's ledger holds is made one with what the control plane knows.
 //!
 //! * What both know goes on; if it ended meanwhile, it has ended.
-//! * What only the ledger knows was started by a control plane that has lost its memory: its tag tells all that
-//!   is needed to take it over. If this one's memory is complete, nobody was promised it, and it is ended. A tag that
-//!   is not ours is left alone.
+//! * What only the ledger knows: if the control plane began without any memory, or with a part of it, it was started by an
+//!   earlier one, and its tag tells all that is needed to take it over. Otherwise nobody was promised it, and it is ended. A tag that is
+//!   not ours is left alone.
 //! * What no operator was promised (its create was refused when the link broke) is ended.
-//! * What only the control plane knows has ended unseen.
+//! * What only the control plane knows has ended unseen. But when it has just begun with a memory, the host may have
+//!   been started anew: then what ran is started again, whatever its policy says of its own ends.
 
-use alloc::{boxed::Box, format};
+use alloc::{format, vec::Vec};
 
 use petrel_wire::{
-    ExitStatus,
+    ExitStatus, Name,
     limits::{TAPS_MAX, UNIKERNELS_MAX},
     operator::{What, Who},
     shim::{Fault, InstanceId, Listed, Op, Reply, TapId},
@@ -18,9 +19,9 @@ use petrel_wire::{
 
 use crate::{
     Engine, Level, policy,
-    record::{Record, Spec},
+    record::{Generation, Record},
     shim_client::{Handled, Nonsense, Waiting},
-    state::Run,
+    unikernel::Run,
 };
 
 impl Engine {
@@ -55,18 +56,28 @@ impl Engine {
         self.shim.unlisted.remove(&instance);
         self.unsure.remove(&instance);
         if self.doomed.remove(&instance) {
-            self.log(Level::Info, format!("instance {}: ended: its create had been refused", instance.0));
+            self.log(Level::Info, format!("instance {}: ended: nobody was promised it", instance.0));
             self.reap(instance, exited.is_some());
         } else if let Some(unikernel) = self.state.by_id(instance) {
+            let name = unikernel.name().clone();
             match (unikernel.run, exited) {
-                (Run::Starting | Run::Running { .. }, Some(status)) => self.ended_unseen(instance, status),
-                (Run::Starting | Run::Running { .. }, None) => {
-                    self.apply(Record::Started { instance, pid });
-                }
-                (Run::Ended { .. }, _) => {}
+                (Run::Starting | Run::Running { .. }, Some(status)) => self.ended(instance, status, None),
+                (Run::Starting | Run::Running { .. }, None) => self.adopt_running(&name, instance, pid),
+                (Run::Absent | Run::Ended { .. }, _) => {}
             }
         } else {
-            self.adopt_unknown(instance, pid, exited, taps.into_vec(), Spec::from_tag(&tag));
+            self.adopt_unknown(instance, pid, exited, taps.into_vec(), Generation::from_tag(&tag));
+        }
+    }
+
+    /// Takes over a monitor that runs. If it was known to run before, its probes go on as they were.
+    fn adopt_running(&mut self, name: &Name, instance: InstanceId, pid: u32) {
+        let known = self.watches.get(name).is_some_and(|watch| watch.started_ns > 0);
+        let run = self.state.by_id(instance).map(|unikernel| unikernel.run);
+        self.apply(Record::Started { instance, pid });
+        if !known || run == Some(Run::Starting) {
+            self.launched(name, None);
+            self.presume_ready(name);
         }
     }
 
@@ -75,48 +86,45 @@ impl Engine {
         instance: InstanceId,
         pid: u32,
         exited: Option<ExitStatus>,
-        taps: alloc::vec::Vec<TapId>,
-        spec: Option<Spec>,
+        taps: Vec<TapId>,
+        generation: Option<Generation>,
     ) {
-        let spec = spec.filter(|_| self.state.len() < UNIKERNELS_MAX);
-        let nobodys = spec.is_some() && self.knows_all();
-        let Some(spec) = spec.filter(|_| !nobodys) else {
-            let what = if nobodys { "nobody's: ended" } else { "not ours: left alone" };
-            self.log(Level::Warning, format!("instance {}: {what}", instance.0));
+        let Some(generation) = generation.filter(|_| self.state.len() < UNIKERNELS_MAX) else {
+            self.log(Level::Warning, format!("instance {}: not ours: left alone", instance.0));
             let room = TAPS_MAX.saturating_sub(self.foreign_taps.len());
             self.foreign_taps.extend(taps.into_iter().take(room));
-            if nobodys {
-                self.reap(instance, exited.is_some());
-            }
             return;
         };
-        if let Some((older, unikernel)) = self.state.by_name(&spec.name) {
-            // Names are given once. That there are two means that the older one's create was refused, that it
-            // has been killed, and that the control plane went down before it could forget it.
-            let ended = unikernel.ended();
+        let name = generation.spec.name.clone();
+        if self.knows_all() || self.shim.ever_ready() {
+            self.log(Level::Warning, format!("instance {}: nobody's: ended", instance.0));
+            let room = TAPS_MAX.saturating_sub(self.foreign_taps.len());
+            self.foreign_taps.extend(taps.into_iter().take(room));
+            return self.reap(instance, exited.is_some());
+        }
+        if let Some(older) = self.state.get(&name) {
+            // Names are given once, so the older one has been killed or has ended, and the control plane went down
+            // before it could have it forgotten.
+            let (older, ended) = (older.instance, older.ended());
             self.log(Level::Warning, format!("instance {}: superseded by {}", older.0, instance.0));
-            self.note(Record::Removed(older));
+            self.note(Record::Removed(name.clone()));
+            self.unwatch(&name);
             self.console_removed(older, ended);
             self.reap(older, ended.is_some());
         }
-        self.happened(Who::ControlPlane, What::Adopted, Some(spec.name.clone()));
-        self.note(Record::Creating { instance, spec: Box::new(spec), taps });
-        self.note(Record::Started { instance, pid });
-        if let Some(status) = exited {
-            self.ended_unseen(instance, status);
+        self.happened(Who::ControlPlane, What::Adopted, Some(name.clone()));
+        self.note(Record::Created { instance, generation });
+        self.watch(&name);
+        self.note(Record::Starting { name: name.clone(), instance, taps });
+        match exited {
+            None => self.adopt_running(&name, instance, pid),
+            Some(status) => self.ended(instance, status, None),
         }
     }
 
     /// Whether what is ours and runs is in the state. It is not when nothing is remembered, or only a part.
     fn knows_all(&self) -> bool {
         self.state.is_complete() && self.journal.read_only().is_none()
-    }
-
-    fn ended_unseen(&mut self, instance: InstanceId, status: ExitStatus) {
-        self.apply(Record::Ended { instance, status, at_ms: None });
-        let name = self.state.by_id(instance).map(|unikernel| unikernel.spec.name.clone());
-        self.happened(Who::ControlPlane, What::Exited(status), name);
-        self.console_changed(instance);
     }
 
     /// The whole ledger has been read: what it does not hold is no more.
@@ -126,12 +134,19 @@ impl Engine {
             if self.doomed.remove(&instance) {
                 continue;
             }
-            let ended = self.state.by_id(instance).and_then(|unikernel| unikernel.ended());
-            if self.unsure.remove(&instance) {
-                self.note(Record::Removed(instance));
-                self.console_removed(instance, ended);
-            } else if ended.is_none() {
-                self.ended_unseen(instance, ExitStatus::Unknown);
+            let Some(unikernel) = self.state.by_id(instance) else { continue };
+            let (name, run, ended) = (unikernel.name().clone(), unikernel.run, unikernel.ended());
+            match run {
+                _ if self.unsure.remove(&instance) => {
+                    self.note(Record::Removed(name.clone()));
+                    self.console_removed(instance, ended);
+                    self.unwatch(&name);
+                }
+                Run::Absent | Run::Ended { .. } => {}
+                Run::Running { .. } if self.shim.ever_ready() => {
+                    self.ended(instance, ExitStatus::Unknown, None);
+                }
+                Run::Starting | Run::Running { .. } => self.apply(Record::Absent(instance)),
             }
         }
         if self.journal.is_sound() && !self.state.is_complete() {
@@ -139,5 +154,6 @@ impl Engine {
         }
         self.consoles_claimed();
         self.shim_ready();
+        self.reconcile_all();
     }
 }

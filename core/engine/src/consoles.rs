@@ -103,7 +103,7 @@ impl Engine {
     /// kept until it has.
     pub(crate) fn console_of(&mut self, instance: InstanceId) -> Option<&mut Console> {
         if let Some(unikernel) = self.state.by_id(instance) {
-            return Some(self.consoles.claim(instance, &unikernel.spec.name, self.now.wall_ms));
+            return Some(self.consoles.claim(instance, unikernel.name(), self.now.wall_ms));
         }
         let unclaimed = &mut self.consoles.unclaimed;
         let may_be_listed = self.shim.is_learning() && unclaimed.len() < UNIKERNELS_MAX;
@@ -117,6 +117,13 @@ impl Engine {
         console.ended = self.state.by_id(instance).and_then(|unikernel| unikernel.ended());
         for session in console.readers.clone() {
             self.pump(session);
+        }
+    }
+
+    /// A unikernel goes on as another instance, and its console with it.
+    pub(crate) fn console_moved(&mut self, from: InstanceId, to: InstanceId) {
+        if from != to && self.consoles.writers.contains_key(&from) {
+            self.console_of(to);
         }
     }
 
@@ -211,11 +218,13 @@ impl Engine {
                 Step::Send(piece.into())
             }
             (None, Some(_)) => Step::End(None, Response::ConsoleEnd),
-            (None, None) => match self.state.by_name(name).map(|(_, unikernel)| unikernel.ended()) {
-                Some(None) => Step::Wait,
-                Some(ended) => Step::End(ended.map(Response::Ended), Response::ConsoleEnd),
-                None => {
-                    let ended = console.and_then(|console| console.ended);
+            (None, None) => match self.state.get(name) {
+                Some(unikernel) if !unikernel.is_at_rest() => Step::Wait,
+                unikernel => {
+                    let ended = match unikernel {
+                        Some(unikernel) => unikernel.ended(),
+                        None => console.and_then(|console| console.ended),
+                    };
                     Step::End(ended.map(Response::Ended), Response::ConsoleEnd)
                 }
             },

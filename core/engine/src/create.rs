@@ -1,68 +1,77 @@
-//! Creating a unikernel.
-//!
-//! All that can be wrong is found before anything is done. Then the taps and the monitor are asked for at once,
-//! without waiting in between: the shim works in order, so the create costs one round trip. If one of them
-//! fails, the taps are destroyed, and the operator is told when nothing is left.
+//! Admitting a unikernel, or a new generation of one: all that can be wrong is found before anything is done.
 
-use alloc::{boxed::Box, collections::BTreeMap, format, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    DeviceName, ExitStatus, List, Mac,
-    limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, TAPS_MAX, UNIKERNELS_MAX},
-    operator::{Create, DeviceKind, Net, Refusal, Response, Table, What},
-    shim::{Fault, Host, InstanceId, Op, Reply, Spawn, SpawnBlock, SpawnNet, TapId},
+    BridgeName, DeviceName, List, Mac, Name,
+    limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, TAPS_MAX, UNIKERNELS_MAX, WINDOW_S_MAX},
+    operator::{Block, Change, Create, DeviceKind, Net, Refusal, Response, Supervision, Table, What},
+    shim::Host,
 };
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Engine, Level,
+    Engine,
     images::{Image, Learner},
     limits::CREATES_WAITING_MAX,
     planted::{self, Planted},
-    policy::Grant,
-    record::{Record, Spec, Tag},
-    session::Asker,
-    shim_client::{Handled, Nonsense, Waiting},
-    state::State,
+    record::{Generation, Record, Spec},
+    supervise::{
+        launch::Creator,
+        order::{Manner, Who},
+    },
+    unikernel::Needs,
 };
 
-pub(crate) type Creations = BTreeMap<InstanceId, Creation>;
-
-/// A create that has not been admitted yet.
+/// A create or a change that has not been admitted yet.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    pub asker: Asker,
-    grant: Grant,
+    pub who: Who,
     create: Box<Create>,
-}
-
-/// A create that the shim is at.
-#[derive(Debug)]
-pub(crate) struct Creation {
-    asker: Asker,
-    grant: Grant,
-    /// The replies that have not come yet: to what was asked for, then to what undoes it.
-    unanswered: usize,
-    /// The taps that there are.
-    taps: Vec<TapId>,
-    /// The first thing that failed.
-    failure: Option<Refusal>,
-    /// The monitor's process, once it runs.
-    pid: Option<u32>,
+    /// How it takes the place of what there is. `None` unless there has to be something.
+    manner: Option<Manner>,
 }
 
 impl Engine {
-    pub(crate) fn create(&mut self, asker: Asker, grant: Grant, create: Box<Create>) {
-        let digest = create.image;
+    pub(crate) fn create(&mut self, who: Who, create: Box<Create>) {
+        self.want(Wanted { who, create, manner: None });
+    }
+
+    /// Makes a new generation of a unikernel: what it is, but for what `change` says.
+    pub(crate) fn change(&mut self, who: Who, name: &Name, change: Change, manner: Manner) {
+        let Some(unikernel) = self.state.get(name) else {
+            let refusal = self.unknown_name();
+            return self.refuse(who.asker, refusal);
+        };
+        if manner.window_s.is_some_and(|window_s| window_s == 0 || window_s > WINDOW_S_MAX) {
+            return self.refuse(who.asker, Refusal::Supervision);
+        }
+        let spec = unikernel.spec();
+        let nets: Vec<_> = spec.nets.iter().map(|(net, _)| net.clone()).collect();
+        let create = Create {
+            name: name.clone(),
+            image: change.image.unwrap_or(spec.image),
+            memory_mib: change.memory_mib.unwrap_or(spec.memory_mib),
+            cpus: change.cpus.unwrap_or_else(|| spec.cpus.clone()),
+            nets: List::try_from(nets).unwrap_or_default(),
+            blocks: spec.blocks.clone(),
+            args: change.args.unwrap_or_else(|| spec.args.clone()),
+            supervision: spec.supervision.clone(),
+            force: true,
+        };
+        self.want(Wanted { who, create: Box::new(create), manner: Some(manner) });
+    }
+
+    fn want(&mut self, wanted: Wanted) {
+        let digest = wanted.create.image;
         if let Some(image) = self.images.known(digest).cloned() {
-            return self.admit(Wanted { asker, grant, create }, &image);
+            return self.admit(wanted, &image);
         }
-        if let Err(refusal) = self.check_fits(&create, MEMORY_MIB_MIN) {
-            return self.refuse(asker, refusal);
+        if let Err(refusal) = self.check_fits(&wanted, MEMORY_MIB_MIN) {
+            return self.refuse(wanted.who.asker, refusal);
         }
-        let wanted = Wanted { asker, grant, create };
         if self.images.creates_waiting >= CREATES_WAITING_MAX || !self.shim.has_room(1) {
-            self.refuse(asker, Refusal::Full(Table::ShimRequests));
+            self.refuse(wanted.who.asker, Refusal::Full(Table::ShimRequests));
         } else {
             self.learn(digest, None, Learner::Create(wanted));
         }
@@ -70,236 +79,170 @@ impl Engine {
 
     /// The image is known: the create is carried out, or refused.
     pub(crate) fn admit(&mut self, wanted: Wanted, image: &Image) {
-        let Wanted { asker, grant, create } = wanted;
-        match self.plan(*create, image) {
-            Ok((spec, tag)) => self.start(asker, grant, spec, tag),
-            Err(refusal) => self.refuse(asker, refusal),
+        let spec = match self.plan(&wanted, image) {
+            Ok(spec) => spec,
+            Err(refusal) => return self.refuse(wanted.who.asker, refusal),
+        };
+        if self.state.get(&spec.name).is_some() && !planted::is(Planted::NameTwice) {
+            let created = Manner { answer: Response::Created, window_s: None, starts: true };
+            return self.renew(wanted.who, spec, wanted.manner.unwrap_or(created));
+        }
+        let Who { asker, grant } = wanted.who;
+        let name = spec.name.clone();
+        let generation = Generation { number: 1, faulty: false, spec: Box::new(spec) };
+        let instance = self.new_instance();
+        self.happened(grant.who(), What::Created(generation.spec.image), Some(name.clone()));
+        self.apply(Record::Created { instance, generation });
+        self.watch(&name);
+        let waits = self.state.get(&name).is_some_and(|unikernel| self.waits_for(unikernel).next().is_some());
+        if !waits {
+            return self.launch(&name, Some(Creator { asker, grant }));
+        }
+        self.reconcile(&name);
+        if let Some(brief) = self.brief(&name) {
+            self.answer(asker, Response::Created(Box::new(brief)));
         }
     }
 
-    /// Checks a create against the host and what there is; it needs at least `min_mib` of memory. This comes before
+    /// Checks what is wanted against the host and what there is; it needs at least `min_mib` of memory. This comes before
     /// the image is asked for: a client uploads one only when nothing else is wrong, and so leaves none behind.
-    fn check_fits(&self, create: &Create, min_mib: u32) -> Result<(), Refusal> {
+    fn check_fits(&self, wanted: &Wanted, min_mib: u32) -> Result<(), Refusal> {
+        let create = &wanted.create;
         let host = self.shim.host_if_ready().ok_or(Refusal::ShimAway)?;
         check_arguments(create)?;
-        check_name(create, &self.state)?;
-        check_memory(create, min_mib, host, &self.state)?;
-        check_places(create, host, &self.state)?;
-        self.check_bounds(create.nets.len())
+        self.check_name(wanted)?;
+        check_supervision(&create.supervision)?;
+        self.check_after(&create.name, &create.supervision)?;
+        let asked_mib = create.memory_mib;
+        let max_mib = u32::try_from(host.memory_mib).unwrap_or(u32::MAX).min(MEMORY_MIB_MAX);
+        if asked_mib < min_mib || asked_mib > max_mib {
+            return Err(Refusal::Memory { asked_mib, min_mib, max_mib });
+        }
+        check_places(&create.cpus, create.nets.iter().map(|net| &net.bridge), host)?;
+        self.check_room(&create.name, asked_mib, create.nets.len(), &create.blocks, host)
     }
 
-    /// Checks a create against all there is.
-    fn plan(&self, create: Create, image: &Image) -> Result<(Spec, Tag), Refusal> {
-        self.check_fits(&create, image.memory_min_mib.max(MEMORY_MIB_MIN))?;
+    /// Checks that what was admitted once can be started now.
+    pub(crate) fn check_start(&self, spec: &Spec) -> Result<(), Refusal> {
+        let host = self.shim.host_if_ready().ok_or(Refusal::ShimAway)?;
+        if !host.monitors.iter().any(|monitor| monitor.name == spec.monitor) {
+            return Err(Refusal::MonitorUnknown(spec.monitor.clone()));
+        }
+        check_places(&spec.cpus, spec.nets.iter().map(|(net, _)| &net.bridge), host)?;
+        self.check_room(&spec.name, spec.memory_mib, spec.nets.len(), &spec.blocks, host)
+    }
+
+    /// Checks all there is.
+    fn plan(&self, wanted: &Wanted, image: &Image) -> Result<Spec, Refusal> {
+        self.check_fits(wanted, image.memory_min_mib.max(MEMORY_MIB_MIN))?;
         let monitor = self.shim.monitor_for(image)?;
-        check_devices(&create, image)?;
-        let Create { name, image, memory_mib, cpus, nets, blocks, args } = create;
+        check_devices(&wanted.create, image)?;
+        let Create { name, image, memory_mib, cpus, nets, blocks, args, supervision, .. } =
+            (*wanted.create).clone();
         let mac = |net: Net| (net.clone(), mac_address(&net.device, &name));
         let nets = nets.into_vec().into_iter().map(mac).collect::<Vec<_>>();
         let mut cpus = cpus.into_vec();
         cpus.sort_unstable();
         cpus.dedup();
-        let spec = Spec {
+        let made_ms = self.now.wall_ms;
+        let created_ms = self.state.get(&name).map_or(made_ms, |unikernel| unikernel.spec().created_ms);
+        Ok(Spec {
             nets: List::try_from(nets).unwrap_or_default(),
             cpus: List::try_from(cpus).unwrap_or_default(),
-            created_ms: self.now.wall_ms,
+            created_ms,
+            made_ms,
             name,
             image,
             memory_mib,
             blocks,
             args,
+            supervision,
             monitor,
-        };
-        let tag = spec.to_tag().ok_or(Refusal::Arguments { max: ARGUMENTS_MAX })?;
-        Ok((spec, tag))
+        })
     }
 
-    fn check_bounds(&self, nets: usize) -> Result<(), Refusal> {
-        if self.state.len() >= UNIKERNELS_MAX {
-            return Err(Refusal::Full(Table::Unikernels));
+    fn check_name(&self, wanted: &Wanted) -> Result<(), Refusal> {
+        match self.state.get(&wanted.create.name) {
+            None if wanted.manner.is_some() => Err(Refusal::NoSuchUnikernel),
+            None if self.state.len() >= UNIKERNELS_MAX => Err(Refusal::Full(Table::Unikernels)),
+            Some(_) if !wanted.create.force && !planted::is(Planted::NameTwice) => Err(Refusal::NameTaken),
+            None | Some(_) => Ok(()),
         }
-        if self.state.taps_len() + self.foreign_taps.len() + nets > TAPS_MAX {
+    }
+
+    /// The link is gone: what has not been admitted yet is refused.
+    pub(crate) fn learners_lost(&mut self) {
+        for learner in self.images.give_up() {
+            if let Learner::Create(wanted) = learner {
+                self.refuse(wanted.who.asker, Refusal::ShimAway);
+            }
+        }
+    }
+
+    /// What it is to be started after must be there, and must not wait for it in turn.
+    pub(crate) fn check_after(&self, name: &Name, supervision: &Supervision) -> Result<(), Refusal> {
+        let before = self.state.get(name).map(|unikernel| &unikernel.spec().supervision.after);
+        // What it was started after already may have gone, and come back.
+        let known =
+            |after: &&Name| self.state.get(after).is_some() || before.is_some_and(|all| all.contains(after));
+        if let Some(unknown) = supervision.after.iter().find(|after| !known(after)) {
+            let itself = unknown == name;
+            let unknown = unknown.clone();
+            return Err(if itself { Refusal::AfterCycle(unknown) } else { Refusal::AfterUnknown(unknown) });
+        }
+        for first in &supervision.after {
+            let mut seen = alloc::collections::BTreeSet::new();
+            let mut rest = alloc::vec![first];
+            while let Some(next) = rest.pop() {
+                if next == name {
+                    return Err(Refusal::AfterCycle(first.clone()));
+                }
+                if seen.insert(next)
+                    && let Some(unikernel) = self.state.get(next)
+                {
+                    rest.extend(&unikernel.spec().supervision.after);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that what a unikernel needs is not others'. What it holds itself it may have again.
+    fn check_room(
+        &self,
+        name: &Name,
+        memory_mib: u32,
+        nets: usize,
+        blocks: &[Block],
+        host: &Host,
+    ) -> Result<(), Refusal> {
+        let none = Needs::default();
+        let own = self.state.held(name).unwrap_or(&none);
+        let given_mib = self.state.memory_given_mib() - u64::from(own.memory_mib);
+        if given_mib.saturating_add(memory_mib.into()) > host.memory_mib {
+            return Err(Refusal::MemoryGiven { host_mib: host.memory_mib, given_mib, asked_mib: memory_mib });
+        }
+        for (i, block) in blocks.iter().enumerate() {
+            let twice = blocks.iter().take(i).any(|earlier| earlier.volume == block.volume);
+            let holder = self.state.volume_holder(&block.volume);
+            if twice || holder.is_some_and(|holder| holder != name) {
+                return Err(Refusal::VolumeInUse(block.volume.clone()));
+            }
+        }
+        if self.state.nets_len() - own.nets + self.foreign_taps.len() + nets > TAPS_MAX {
             return Err(Refusal::Full(Table::Taps));
         }
-        if !self.shim.has_room(nets + 1) {
+        // One more to have an earlier instance forgotten.
+        if !self.shim.has_room(nets + 2) {
             return Err(Refusal::Full(Table::ShimRequests));
         }
         Ok(())
-    }
-
-    /// Takes what the unikernel needs, then asks the shim for it.
-    fn start(&mut self, asker: Asker, grant: Grant, spec: Spec, tag: Tag) {
-        let instance = InstanceId(self.next_instance);
-        self.next_instance = self.next_instance.saturating_add(1);
-        let taps: Vec<TapId> = spec.nets.iter().map(|_| self.new_tap()).collect();
-        self.happened(grant.who(), What::Created(spec.image), Some(spec.name.clone()));
-        let spec = Box::new(spec);
-        self.apply(Record::Creating { instance, spec: spec.clone(), taps: taps.clone() });
-        for (&tap, (net, _)) in taps.iter().zip(&spec.nets) {
-            let op = Op::TapCreate { tap, bridge: net.bridge.clone() };
-            self.ask(&grant, op, Waiting::TapCreate(instance, tap));
-        }
-        let spawn = spawn(instance, *spec, &taps, tag);
-        self.ask(&grant, Op::Spawn(Box::new(spawn)), Waiting::Spawn(instance));
-        let unanswered = taps.len() + 1;
-        let creation = Creation { asker, grant, unanswered, taps: Vec::new(), failure: None, pid: None };
-        self.creations.insert(instance, creation);
-    }
-
-    /// A tap that nobody has.
-    fn new_tap(&mut self) -> TapId {
-        loop {
-            let tap = TapId(self.next_tap);
-            self.next_tap = self.next_tap.checked_add(1).unwrap_or(1);
-            if !self.state.tap_taken(tap) && !self.foreign_taps.contains(&tap) {
-                return tap;
-            }
-        }
-    }
-
-    pub(crate) fn tap_created(
-        &mut self,
-        instance: InstanceId,
-        tap: TapId,
-        result: Result<Reply, Fault>,
-    ) -> Handled {
-        let Some(creation) = self.creations.get_mut(&instance) else { return Ok(()) };
-        match result {
-            Ok(Reply::Done) => creation.taps.push(tap),
-            Ok(_) => return Err(Nonsense("another reply than done to a tap")),
-            Err(Fault::Full) => {
-                creation.failure.get_or_insert(Refusal::Full(Table::Taps));
-            }
-            Err(fault) => {
-                creation.failure.get_or_insert(Refusal::Shim(fault));
-            }
-        }
-        creation.unanswered -= 1;
-        Ok(())
-    }
-
-    /// The last reply to what was asked for.
-    pub(crate) fn spawned(&mut self, instance: InstanceId, result: Result<Reply, Fault>) -> Handled {
-        let Some(creation) = self.creations.get_mut(&instance) else { return Ok(()) };
-        creation.unanswered -= 1;
-        match result {
-            Ok(Reply::Spawned { .. }) if creation.failure.is_some() => {
-                return Err(Nonsense("a monitor that runs without all of its taps"));
-            }
-            Ok(Reply::Spawned { pid }) => creation.pid = Some(pid),
-            Ok(_) => return Err(Nonsense("another reply than a process to a spawn")),
-            Err(fault) => self.spawn_failed(instance, fault),
-        }
-        self.settle(instance);
-        Ok(())
-    }
-
-    fn spawn_failed(&mut self, instance: InstanceId, fault: Fault) {
-        let Some(unikernel) = self.state.by_id(instance) else { return };
-        let Some(creation) = self.creations.get_mut(&instance) else { return };
-        if creation.failure.is_some() {
-            // It could only fail, without the tap.
-            return;
-        }
-        let volume = match &*unikernel.spec.blocks {
-            [only] => Some(only.volume.clone()),
-            _ => None,
-        };
-        creation.failure = Some(match (fault, volume) {
-            (Fault::NotFound, _) => Refusal::NoSuchImage,
-            (Fault::NoVolume, Some(volume)) => Refusal::VolumeUnknown(volume),
-            (Fault::InUse, Some(volume)) => Refusal::VolumeInUse(volume),
-            (Fault::Full, _) => Refusal::Full(Table::Unikernels),
-            (fault, _) => Refusal::Shim(fault),
-        });
-        if fault == Fault::NotFound {
-            let image = unikernel.spec.image;
-            self.images.forget(image);
-        }
-    }
-
-    pub(crate) fn tap_destroyed(&mut self, instance: InstanceId, result: Result<Reply, Fault>) -> Handled {
-        match result {
-            Ok(Reply::Done) | Err(Fault::NotFound) => {}
-            Ok(_) => return Err(Nonsense("another reply than done to the end of a tap")),
-            Err(fault) => {
-                self.log(Level::Error, format!("instance {}: a tap is left: {fault:?}", instance.0));
-            }
-        }
-        if let Some(creation) = self.creations.get_mut(&instance) {
-            creation.unanswered -= 1;
-            self.settle(instance);
-        }
-        Ok(())
-    }
-
-    /// If all that was asked for has been answered: the create succeeds, or is undone, or has been undone.
-    fn settle(&mut self, instance: InstanceId) {
-        let Some(creation) = self.creations.get_mut(&instance) else { return };
-        if creation.unanswered > 0 {
-            return;
-        }
-        if creation.failure.is_some() && !creation.taps.is_empty() && !planted::is(Planted::LeakTaps) {
-            let taps = core::mem::take(&mut creation.taps);
-            creation.unanswered = taps.len();
-            for tap in taps {
-                let (op, waiting) = (Op::TapDestroy(tap), Waiting::TapDestroy(instance));
-                self.shim.ask(self.now, &creation.grant, op, waiting, &mut self.outputs);
-            }
-            return;
-        }
-        let Some(Creation { asker, grant, pid, failure, .. }) = self.creations.remove(&instance) else {
-            return;
-        };
-        match (pid, failure) {
-            (Some(pid), None) => self.created(instance, asker, &grant, pid),
-            (_, failure) => {
-                self.create_failed(instance, asker, &grant, failure.unwrap_or(Refusal::ShimAway));
-            }
-        }
-    }
-
-    fn created(&mut self, instance: InstanceId, asker: Asker, grant: &Grant, pid: u32) {
-        self.apply(Record::Started { instance, pid });
-        if let Some(unikernel) = self.state.by_id(instance) {
-            let brief = unikernel.brief();
-            self.happened(grant.who(), What::Started(pid), Some(brief.name.clone()));
-            self.answer(asker, Response::Created(Box::new(brief)));
-        }
-        self.stop_after_create(instance);
-    }
-
-    fn create_failed(&mut self, instance: InstanceId, asker: Asker, grant: &Grant, refusal: Refusal) {
-        let name = self.state.by_id(instance).map(|unikernel| unikernel.spec.name.clone());
-        self.happened(grant.who(), What::CreateFailed(Box::new(refusal.clone())), name);
-        self.refuse(asker, refusal);
-        self.gone(instance);
-    }
-
-    /// The link is gone: the creates under way are refused, and what became of them is ended when it is back.
-    pub(crate) fn creates_lost(&mut self) {
-        for learner in self.images.give_up() {
-            if let Learner::Create(wanted) = learner {
-                self.refuse(wanted.asker, Refusal::ShimAway);
-            }
-        }
-        for (instance, creation) in core::mem::take(&mut self.creations) {
-            if !planted::is(Planted::ForgetOrphan) {
-                self.doomed.insert(instance);
-            }
-            let refusal = creation.failure.unwrap_or(Refusal::ShimAway);
-            let name = self.state.by_id(instance).map(|unikernel| unikernel.spec.name.clone());
-            self.happened(creation.grant.who(), What::CreateFailed(Box::new(refusal.clone())), name);
-            self.refuse(creation.asker, refusal);
-            self.apply(Record::Removed(instance));
-            self.console_removed(instance, None::<ExitStatus>);
-        }
     }
 }
 
 /// Solo5's command line with its NUL, in bytes.
 #[expect(clippy::cast_possible_truncation, reason = "8192")]
-const ARGUMENTS_MAX: u32 = CMDLINE_BYTES_MAX as u32;
+pub(crate) const ARGUMENTS_MAX: u32 = CMDLINE_BYTES_MAX as u32;
 
 fn check_arguments(create: &Create) -> Result<(), Refusal> {
     // Each is followed by a space, the last by the NUL.
@@ -310,9 +253,9 @@ fn check_arguments(create: &Create) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_name(create: &Create, state: &State) -> Result<(), Refusal> {
-    let taken = state.by_name(&create.name).is_some() && !planted::is(Planted::NameTwice);
-    if taken { Err(Refusal::NameTaken) } else { Ok(()) }
+fn check_supervision(supervision: &Supervision) -> Result<(), Refusal> {
+    let sound = supervision.alive.as_ref().is_none_or(|alive| alive.every_s > 0 && alive.failures > 0);
+    if sound { Ok(()) } else { Err(Refusal::Supervision) }
 }
 
 /// The devices given must be those declared.
@@ -335,30 +278,17 @@ fn check_devices(create: &Create, image: &Image) -> Result<(), Refusal> {
     }
 }
 
-fn check_memory(create: &Create, min_mib: u32, host: &Host, state: &State) -> Result<(), Refusal> {
-    let left_mib = host.memory_mib.saturating_sub(state.memory_given_mib());
-    let max_mib = u32::try_from(left_mib).unwrap_or(u32::MAX).min(MEMORY_MIB_MAX);
-    let asked_mib = create.memory_mib;
-    if asked_mib < min_mib || asked_mib > max_mib {
-        return Err(Refusal::Memory { asked_mib, min_mib, max_mib });
-    }
-    Ok(())
-}
-
-/// The CPUs, the bridges and the volumes must be there to be had.
-fn check_places(create: &Create, host: &Host, state: &State) -> Result<(), Refusal> {
-    if let Some(cpu) = create.cpus.iter().find(|cpu| !host.cpus.contains(cpu)) {
+/// The CPUs and the bridges must be there to be had.
+fn check_places<'a>(
+    cpus: &[u16],
+    mut bridges: impl Iterator<Item = &'a BridgeName>,
+    host: &Host,
+) -> Result<(), Refusal> {
+    if let Some(cpu) = cpus.iter().find(|cpu| !host.cpus.contains(cpu)) {
         return Err(Refusal::CpuUnknown(*cpu));
     }
-    if let Some(net) = create.nets.iter().find(|net| !host.bridges.contains(&net.bridge)) {
-        let known = host.bridges.clone();
-        return Err(Refusal::BridgeUnknown { bridge: net.bridge.clone(), known });
-    }
-    for (i, block) in create.blocks.iter().enumerate() {
-        let twice = create.blocks.iter().take(i).any(|earlier| earlier.volume == block.volume);
-        if twice || state.volume_taken(&block.volume) {
-            return Err(Refusal::VolumeInUse(block.volume.clone()));
-        }
+    if let Some(bridge) = bridges.find(|bridge| !host.bridges.contains(bridge)) {
+        return Err(Refusal::BridgeUnknown { bridge: bridge.clone(), known: host.bridges.clone() });
     }
     Ok(())
 }
@@ -367,23 +297,4 @@ fn check_places(create: &Create, host: &Host, state: &State) -> Result<(), Refus
 fn mac_address(device: &DeviceName, name: &str) -> Mac {
     let hash = Sha256::new().chain_update(device.as_bytes()).chain_update([0]).chain_update(name).finalize();
     Mac([0x00, 0x80, 0x41, hash[0], hash[1], hash[2]])
-}
-
-fn spawn(instance: InstanceId, spec: Spec, taps: &[TapId], tag: Tag) -> Spawn {
-    let nets = spec.nets.into_vec().into_iter().zip(taps);
-    let nets: Vec<_> = nets.map(|((net, mac), &tap)| SpawnNet { device: net.device, tap, mac }).collect();
-    let blocks = spec.blocks.into_vec().into_iter();
-    let blocks: Vec<_> =
-        blocks.map(|block| SpawnBlock { device: block.device, volume: block.volume }).collect();
-    Spawn {
-        instance,
-        monitor: spec.monitor,
-        image: spec.image,
-        memory_mib: spec.memory_mib,
-        cpus: spec.cpus,
-        nets: List::try_from(nets).unwrap_or_default(),
-        blocks: List::try_from(blocks).unwrap_or_default(),
-        args: spec.args,
-        tag,
-    }
 }

@@ -6,6 +6,7 @@ use alloc::{
 };
 
 use petrel_wire::{
+    Name,
     operator::{What, Who},
     shim::{InstanceId, TapId},
 };
@@ -13,13 +14,12 @@ use petrel_wire::{
 use crate::{
     Config, Input, Level, Now, Output, SessionId,
     consoles::Consoles,
-    create::Creations,
-    destroy::Stops,
     images::Images,
     journal::{Journal, Transfer},
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
+    supervise::{Watches, launch::Launches, probes::Probes, reap::Reaps},
     upload::Uploads,
 };
 
@@ -38,14 +38,20 @@ pub struct Engine {
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
     pub(crate) state: State,
+    pub(crate) watches: Watches,
+    /// When something is due about which unikernel, in monotonic nanoseconds.
+    pub(crate) timers: BTreeSet<(u64, Name)>,
+    /// The unikernels that wait until others are ready.
+    pub(crate) waiting: BTreeSet<Name>,
+    pub(crate) probes: Probes,
     pub(crate) journal: Journal,
     /// A state file that is on its way in.
     pub(crate) transfer: Option<Transfer>,
     pub(crate) consoles: Consoles,
     pub(crate) images: Images,
     pub(crate) uploads: Uploads,
-    pub(crate) creations: Creations,
-    pub(crate) stops: Stops,
+    pub(crate) launches: Launches,
+    pub(crate) reaps: Reaps,
     /// Nobody was promised these, and the shim may have them: ended when it lists them.
     pub(crate) doomed: BTreeSet<InstanceId>,
     /// The shim may have forgotten these: gone unless it lists them.
@@ -74,13 +80,17 @@ impl Engine {
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
+            watches: Watches::new(),
+            timers: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            probes: Probes::new(),
             journal,
             transfer: None,
             consoles: Consoles::default(),
             images: Images::default(),
             uploads: Uploads::new(),
-            creations: Creations::new(),
-            stops: Stops::new(),
+            launches: Launches::new(),
+            reaps: Reaps::new(),
             doomed: BTreeSet::new(),
             unsure: BTreeSet::new(),
             foreign_taps: BTreeSet::new(),
@@ -105,6 +115,7 @@ impl Engine {
             Input::LinkOpened => self.link_opened(),
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
+            Input::Probed { id, passed } => self.probed(id, passed),
             Input::StateFailed => {}
         }
         self.tell_events(events);
@@ -118,7 +129,7 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        [self.shim.deadline(), self.journal.deadline()].into_iter().flatten().min()
+        [self.shim.deadline(), self.watch_deadline(), self.journal.deadline()].into_iter().flatten().min()
     }
 
     /// Does what is due by now.
@@ -126,6 +137,8 @@ impl Engine {
         self.set_now(now);
         let (mark, events) = (self.begin(), self.state.events.next());
         self.shim_deadline();
+        self.watches_due();
+        self.watches_due();
         self.tell_events(events);
         self.commit(mark);
     }

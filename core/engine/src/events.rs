@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The events that are kept, in the order of their numbers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Events {
     kept: VecDeque<Event>,
     /// The number of the next one.
@@ -184,8 +184,12 @@ impl Engine {
 
 fn level(what: &What) -> Level {
     match what {
-        What::DestroyFailed(_) | What::JournalFailed(_) => Level::Error,
-        What::ShimLost | What::SessionRefused(_) | What::StateImported(_) => Level::Warning,
+        What::EndFailed(_) | What::NotEnding(_) | What::JournalFailed(_) => Level::Error,
+        What::ShimLost
+        | What::SessionRefused(_)
+        | What::NotAlive(..)
+        | What::RolledBack(..)
+        | What::StateImported(_) => Level::Warning,
         _ => Level::Info,
     }
 }

@@ -222,7 +222,7 @@ impl Engine {
                     self.images.creates_waiting -= 1;
                     match outcome {
                         Ok(image) => self.admit(wanted, image),
-                        Err(refusal) => self.refuse(wanted.asker, refusal.clone()),
+                        Err(refusal) => self.refuse(wanted.who.asker, refusal.clone()),
                     }
                 }
             }

@@ -1,17 +1,20 @@
 //! How full the engine's tables are, and whether they are in step: for simulators and tests, which ask after every
 //! input. Whoever adds a table adds its line here.
 
-use alloc::collections::BTreeSet;
-
-use petrel_wire::limits::{
-    CONSOLE_HISTORY_BYTES, CONSOLES_DEAD_BYTES_MAX, CONSOLES_DEAD_MAX, EVENTS_MAX, IMAGES_MAX, REQUESTS_MAX,
-    SESSION_QUEUE_BYTES, SESSIONS_MAX, SHIM_REQUESTS_MAX, TAPS_MAX, UNIKERNELS_MAX, UPLOADS_MAX,
+use petrel_wire::{
+    limits::{
+        CONSOLE_HISTORY_BYTES, CONSOLES_DEAD_BYTES_MAX, CONSOLES_DEAD_MAX, EVENTS_MAX, IMAGES_MAX,
+        REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX, SHIM_REQUESTS_MAX, TAPS_MAX, UNIKERNELS_MAX,
+        UPLOADS_MAX,
+    },
+    shim::InstanceId,
 };
 
 use crate::{
     Engine,
-    limits::{CONSOLE_ENTRIES_MAX, CREATES_WAITING_MAX},
+    limits::{CONSOLE_ENTRIES_MAX, CREATES_WAITING_MAX, PROBES_MAX},
     session::Session,
+    unikernel::Run,
 };
 
 /// One of the engine's tables.
@@ -65,8 +68,12 @@ impl Engine {
             passes("inspections", self.images.inspections_len(), UPLOADS_MAX + CREATES_WAITING_MAX),
             passes("creates that wait", self.images.creates_waiting, CREATES_WAITING_MAX),
             passes("uploads", self.uploads.len(), UPLOADS_MAX),
-            passes("creations", self.creations.len(), UNIKERNELS_MAX),
-            passes("stops", self.stops.len(), 2 * UNIKERNELS_MAX),
+            stays("watches", self.watches.len(), UNIKERNELS_MAX),
+            stays("timers", self.timers.len(), UNIKERNELS_MAX),
+            stays("unikernels that wait for others", self.waiting.len(), UNIKERNELS_MAX),
+            stays("probes", self.probes.len(), PROBES_MAX),
+            passes("launches", self.launches.len(), UNIKERNELS_MAX),
+            passes("reaps", self.reaps.len(), 2 * UNIKERNELS_MAX),
             passes("doomed instances", self.doomed.len(), 2 * UNIKERNELS_MAX),
             passes("unsure instances", self.unsure.len(), UNIKERNELS_MAX),
         ]
@@ -82,10 +89,16 @@ impl Engine {
         let readers: usize = self.consoles.iter().map(|console| console.readers.len()).sum();
         let reading: usize = self.sessions.values().map(Session::consoles_read).sum();
         ensure(readers == reading, "the consoles' readers are not the sessions' streams")?;
-        let creations: BTreeSet<_> = self.creations.keys().collect();
-        let starting: BTreeSet<_> = self.state.starting().collect();
-        ensure(creations.iter().all(|id| starting.contains(*id)), "a creation of what is not starting")?;
-        ensure(creations.len() == starting.len(), "something is starting, and nobody does it")
+        let watched = self.state.names().all(|name| self.watches.contains_key(name));
+        ensure(watched && self.watches.len() == self.state.len(), "watches and unikernels are out of step")?;
+        let starting = |id: &InstanceId| self.state.by_id(*id).is_some_and(|u| u.run == Run::Starting);
+        ensure(self.launches.keys().all(starting), "a launch of what is not starting")?;
+        // Without the link nobody knows what became of those that were starting.
+        let all = self.state.ids().filter(starting).count();
+        ensure(
+            !self.shim.is_ready() || self.launches.len() == all,
+            "something is starting, and nobody does it",
+        )
     }
 }
 

@@ -2,7 +2,9 @@
 
 use alloc::{string::String, vec::Vec};
 
-use petrel_wire::{Label, operator::ServerMessage, shim};
+use core::net::Ipv4Addr;
+
+use petrel_wire::{HttpPath, Label, operator::ServerMessage, shim};
 
 /// What does not change while the engine lives.
 #[derive(Clone, Debug)]
@@ -44,6 +46,22 @@ pub struct Peer {
     pub name: String,
     /// The certificates from the peer's own upwards, DER.
     pub chain: Vec<Vec<u8>>,
+}
+
+/// A probe that the driver carries out. Chosen by the engine, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProbeId(pub u64);
+
+/// What a probe tries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// A TCP connection: it succeeds when it is established.
+    Tcp,
+    /// An HTTP GET: it succeeds with a status of 200 to 399.
+    Http {
+        /// For what.
+        path: HttpPath,
+    },
 }
 
 /// Something that happened outside.
@@ -91,6 +109,13 @@ pub enum Input<'a> {
         /// The frame's payload, not yet decoded.
         payload: &'a [u8],
     },
+    /// A probe has come to its end.
+    Probed {
+        /// Which.
+        id: ProbeId,
+        /// Whether it succeeded.
+        passed: bool,
+    },
     /// The last [`Output::Persist`] could not be carried out. To be told before any later output is taken.
     StateFailed,
 }
@@ -115,6 +140,20 @@ pub enum Output {
     /// The shim fell silent or answered nonsense: close the link at once and open another.
     /// The engine has forgotten it and ignores what still comes over it.
     ResetLink,
+    /// Try whether something answers on net "service", and tell by [`Input::Probed`] once, when the time is over at
+    /// the latest.
+    Probe {
+        /// Which probe.
+        id: ProbeId,
+        /// What to try.
+        kind: ProbeKind,
+        /// Where.
+        address: Ipv4Addr,
+        /// At which TCP port.
+        port: u16,
+        /// How long it may take, in milliseconds.
+        timeout_ms: u32,
+    },
     /// Write this to the block device "state". It is done when it is on the disk: with any part of it there, a power
     /// cut does no harm, but only then may the outputs behind it leave.
     Persist {

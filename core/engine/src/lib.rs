@@ -15,7 +15,9 @@
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
 //! | `upload`, `images` | images on their way to the host, and what is known of those there |
-//! | `create`, `destroy` | the two flows |
+//! | `create` | what is checked before a unikernel, or a new generation of one, is taken in |
+//! | `unikernel` | one unikernel: what it shall be, was, and is at the shim |
+//! | `supervise` | keeps each at what it is wished to be |
 //! | `console`, `consoles` | what is kept of guests' output, and of whose |
 //! | `events` | what happened and who did it |
 //! | `stats` | what unikernels use, asked of the shim when an operator asks |
@@ -29,7 +31,6 @@ mod adopt;
 mod console;
 mod consoles;
 mod create;
-mod destroy;
 mod engine;
 mod events;
 mod images;
@@ -46,11 +47,13 @@ mod shim_client;
 mod state;
 mod stats;
 mod stream;
+mod supervise;
+mod unikernel;
 mod upload;
 
 pub use engine::Engine;
 #[cfg(feature = "inspect")]
 pub use inspect::Table;
-pub use io::{Config, Input, Level, Now, Output, Peer, SessionId, StateDevice};
+pub use io::{Config, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId, StateDevice};
 #[cfg(feature = "planted")]
 pub use planted::{Planted, plant};

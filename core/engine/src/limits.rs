@@ -7,6 +7,28 @@ pub(crate) const CREATES_WAITING_MAX: usize = 128;
 /// The parts of one console that are told apart: by the second of their arrival, by lost bytes between them.
 pub(crate) const CONSOLE_ENTRIES_MAX: usize = 256;
 
+/// How long a unikernel is left alone after it has ended soon for the first time, in nanoseconds. Doubled each time.
+pub(crate) const BACK_OFF_MIN_NS: u64 = 200_000_000;
+/// The longest that it is left alone, in nanoseconds.
+pub(crate) const BACK_OFF_MAX_NS: u64 = 60_000_000_000;
+/// Quick ends in a row that make a crash loop.
+pub(crate) const QUICK_ENDS_MAX: u32 = 6;
+/// With this, a unikernel has lived long enough for its quick ends to be forgotten, in nanoseconds.
+pub(crate) const LONG_LIFE_NS: u64 = 60_000_000_000;
+/// How long a killed monitor has to end before that is reported, in nanoseconds.
+pub(crate) const KILL_DEADLINE_NS: u64 = 10_000_000_000;
+/// After what the shim could not do, or had no room for, it is not asked again for so long, in nanoseconds.
+pub(crate) const RETRY_NS: u64 = 1_000_000_000;
+
+/// Probes under way at once.
+pub(crate) const PROBES_MAX: usize = 16;
+/// How long a probe that finds no place waits for one, in nanoseconds.
+pub(crate) const PROBE_POSTPONED_NS: u64 = 100_000_000;
+/// The time between two tries whether a unikernel is ready, in nanoseconds.
+pub(crate) const READY_INTERVAL_NS: u64 = 250_000_000;
+/// How long a probe may take, in milliseconds.
+pub(crate) const PROBE_TIMEOUT_MS: u32 = 2_000;
+
 /// A batch of the journal with its header, in bytes. No record is longer; it fits an area of the smallest device.
 pub(crate) const BATCH_BYTES_MAX: usize = 32 * 1024;
 /// A journal's log may always grow to this before the state is written anew, in bytes.

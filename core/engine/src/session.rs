@@ -14,7 +14,6 @@ use petrel_wire::{
     operator::{
         ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, Welcome, What,
     },
-    shim::InstanceId,
 };
 
 use crate::{
@@ -22,6 +21,7 @@ use crate::{
     planted::{self, Planted},
     policy::{self, Grant},
     stream::{Source, Stream, response_bytes},
+    supervise::order::{Manner, Who},
 };
 
 /// A session.
@@ -61,8 +61,6 @@ pub(crate) struct Unanswered {
 pub(crate) enum Kind {
     /// It is answered some day, come what may.
     Plain,
-    /// It waits until this one is gone.
-    Destroy(InstanceId),
     /// It uploads this image, or waits for another's upload of it.
     Upload(petrel_wire::Digest),
     /// It is one of the session's streams.
@@ -115,7 +113,6 @@ impl Engine {
     fn abandon(&mut self, asker: Asker, kind: Kind) {
         match kind {
             Kind::Upload(digest) => self.upload_abandoned(asker, digest),
-            Kind::Destroy(instance) => self.destroy_abandoned(asker, instance),
             Kind::Import => self.import_abandoned(asker),
             Kind::Plain | Kind::Stream => {}
         }
@@ -190,14 +187,29 @@ impl Engine {
         match request {
             Request::Host => self.host(asker),
             Request::ImagePush { digest, bytes } => self.image_push(asker, grant, digest, bytes),
-            Request::Create(create) => self.create(asker, grant, create),
+            Request::Create(create) => self.create(Who { asker, grant }, create),
             Request::List => self.list(asker),
             Request::Info(name) => self.info(asker, &name),
             Request::Console(asked) => self.console(asker, asked),
             Request::Consoles => self.open_stream(asker, Source::Consoles { after: None }),
             Request::Events(asked) => self.events(asker, *asked),
             Request::Stats(name) => self.stats(asker, grant, name),
-            Request::Destroy(name) => self.destroy(asker, grant, &name),
+            Request::Destroy(name) => self.destroy(Who { asker, grant }, &name),
+            Request::Start(name) => self.start(Who { asker, grant }, &name),
+            Request::Stop(name) => self.stop(Who { asker, grant }, &name),
+            Request::Restart { name, change } if change.is_empty() => {
+                self.restart(Who { asker, grant }, &name)
+            }
+            Request::Restart { name, change } => {
+                let manner = Manner { answer: Response::Started, window_s: None, starts: true };
+                self.change(Who { asker, grant }, &name, *change, manner);
+            }
+            Request::Update { name, change, window_s } => {
+                let manner = Manner { answer: Response::Updated, window_s: Some(window_s), starts: false };
+                self.change(Who { asker, grant }, &name, *change, manner);
+            }
+            Request::Rollback { name, generation } => self.rollback(Who { asker, grant }, &name, generation),
+            Request::History(name) => self.history(asker, name),
             Request::StateExport => self.state_export(asker),
             Request::StateImport { bytes, force } => self.state_import(asker, grant, bytes, force),
             // Told apart before they get here.
@@ -234,11 +246,20 @@ impl Engine {
     }
 
     fn info(&mut self, asker: Asker, name: &petrel_wire::Name) {
-        let response = match self.state.by_name(name) {
-            Some((_, unikernel)) => Response::Info(unikernel.info().into()),
+        let response = match self.info_of(name) {
+            Some(info) => Response::Info(info.into()),
             None => Response::Refused(self.unknown_name()),
         };
         self.answer(asker, response);
+    }
+
+    fn history(&mut self, asker: Asker, name: petrel_wire::Name) {
+        if self.state.get(&name).is_some() {
+            self.open_stream(asker, Source::History { name, after: 0 });
+        } else {
+            let refusal = self.unknown_name();
+            self.refuse(asker, refusal);
+        }
     }
 
     /// Why there is no unikernel of some name.

@@ -194,8 +194,11 @@ impl Engine {
         self.shim.phase = Phase::Away;
         self.shim.unanswered.clear();
         self.uploads_lost();
-        self.creates_lost();
-        self.stops_lost();
+        self.learners_lost();
+        self.launches_lost();
+        self.endings_lost();
+        self.reaps_lost();
+        self.orders_lost();
         self.stats_lost();
     }
 
@@ -291,6 +294,7 @@ impl Engine {
                 if let Some(console) = self.console_of(instance) {
                     console.push(wall_ms, &data);
                     self.console_changed(instance);
+                    self.console_heard(instance, &data);
                 }
                 Ok(())
             }

@@ -8,127 +8,90 @@ use alloc::{
 use core::ops::Bound;
 
 use petrel_wire::{
-    ExitStatus, List, Name, VolumeName,
-    limits::PAGE_ENTRIES_MAX,
-    operator::{State as Shown, Unikernel as Brief, UnikernelInfo},
+    Digest, Name, VolumeName,
     shim::{InstanceId, TapId},
 };
 
 use crate::{
     events::Events,
     planted::{self, Planted},
-    record::{Record, Spec},
+    record::Record,
+    unikernel::{Needs, Run, Unikernel},
 };
 
-/// A unikernel.
-#[derive(Debug)]
-pub(crate) struct Unikernel {
-    pub spec: Box<Spec>,
-    pub run: Run,
-    /// An operator wants it gone.
-    destroying: bool,
-    taps: Vec<TapId>,
-}
-
-/// What its monitor is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Run {
-    Starting,
-    Running { pid: u32 },
-    Ended { status: ExitStatus, at_ms: Option<u64> },
-}
-
-impl Unikernel {
-    /// How it ended, if it has.
-    pub fn ended(&self) -> Option<ExitStatus> {
-        match self.run {
-            Run::Ended { status, .. } => Some(status),
-            Run::Starting | Run::Running { .. } => None,
-        }
-    }
-
-    /// Records that make it again. That it runs, and as which process, the shim tells.
-    fn records(&self, instance: InstanceId) -> impl Iterator<Item = Record> {
-        let creating = Record::Creating { instance, spec: self.spec.clone(), taps: self.taps.clone() };
-        let ended = match self.run {
-            Run::Ended { status, at_ms } => Some(Record::Ended { instance, status, at_ms }),
-            Run::Starting | Run::Running { .. } => None,
-        };
-        let destroying = self.destroying.then_some(Record::Destroying(instance));
-        core::iter::once(creating).chain(ended).chain(destroying)
-    }
-
-    /// In brief.
-    pub fn brief(&self) -> Brief {
-        let state = match self.run {
-            Run::Ended { status, .. } => Shown::Ended(status),
-            _ if self.destroying => Shown::Stopping,
-            Run::Starting => Shown::Starting,
-            Run::Running { .. } => Shown::Running,
-        };
-        Brief {
-            name: self.spec.name.clone(),
-            state,
-            image: self.spec.image,
-            memory_mib: self.spec.memory_mib,
-            created_ms: self.spec.created_ms,
-            ended_ms: if let Run::Ended { at_ms, .. } = self.run { at_ms } else { None },
-        }
-    }
-
-    /// Whole.
-    pub fn info(&self) -> UnikernelInfo {
-        UnikernelInfo {
-            unikernel: self.brief(),
-            cpus: self.spec.cpus.clone(),
-            nets: self.spec.nets.clone(),
-            blocks: self.spec.blocks.clone(),
-            args: self.spec.args.clone(),
-            monitor: self.spec.monitor.clone(),
-            pid: if let Run::Running { pid } = self.run { pid } else { 0 },
-        }
-    }
-}
-
 /// The unikernels of the host, and what they hold of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
-    unikernels: BTreeMap<InstanceId, Unikernel>,
-    names: BTreeMap<Name, InstanceId>,
-    volumes: BTreeMap<VolumeName, InstanceId>,
+    unikernels: BTreeMap<Name, Unikernel>,
+    /// The latest instance of each.
+    instances: BTreeMap<InstanceId, Name>,
+    /// What each holds, as far as it is counted below.
+    held: BTreeMap<Name, Needs>,
+    volumes: BTreeMap<VolumeName, Name>,
     taps: BTreeSet<TapId>,
+    nets: usize,
     memory_given_mib: u64,
     complete: bool,
     pub events: Events,
+}
+
+/// What a unikernel was before a record: nothing, if there was none.
+#[derive(Debug)]
+pub(crate) struct Before {
+    pub name: Name,
+    unikernel: Option<Box<Unikernel>>,
 }
 
 impl State {
     /// Makes a change. One about a unikernel that is not there changes nothing.
     pub fn apply(&mut self, record: Record) {
         match record {
-            Record::Creating { instance, spec, taps } => self.insert(instance, spec, taps),
-            Record::Started { instance, pid } => self.set_run(instance, Run::Running { pid }),
+            Record::Created { instance, generation } => {
+                let name = generation.spec.name.clone();
+                self.instances.insert(instance, name.clone());
+                self.unikernels.insert(name.clone(), Unikernel::new(instance, generation));
+                self.count(&name);
+            }
+            Record::Updated { name, generation, trial } => {
+                self.change(&name, |unikernel| unikernel.updated(generation, trial));
+            }
+            Record::Switched { name, number, trial } => {
+                self.change(&name, |unikernel| {
+                    unikernel.switched(number, trial);
+                    unikernel.trial = trial;
+                });
+            }
+            Record::Accepted(name) => self.change(&name, |unikernel| unikernel.trial = None),
+            Record::RolledBack { name, faulty } => {
+                self.change(&name, |unikernel| unikernel.rolled_back(faulty));
+            }
+            Record::Wished { name, wish } => self.change(&name, |unikernel| unikernel.wish = wish),
+            Record::Starting { name, instance, taps } => self.starting(&name, instance, taps),
+            Record::Started { instance, pid } => {
+                self.change_instance(instance, |unikernel| unikernel.run = Run::Running { pid });
+            }
             Record::Ended { instance, status, at_ms } => {
-                self.release(instance);
-                self.set_run(instance, Run::Ended { status, at_ms });
+                self.free_taps(instance);
+                self.change_instance(instance, |unikernel| unikernel.ended_with(status, at_ms));
             }
-            Record::Destroying(instance) => self.set_destroying(instance, true),
-            Record::Happened(event) => self.events.push(*event),
-            Record::Kept(instance) => self.set_destroying(instance, false),
-            Record::Removed(instance) => {
-                self.release(instance);
-                if let Some(unikernel) = self.unikernels.remove(&instance) {
-                    self.names.remove(&unikernel.spec.name);
-                }
+            Record::Absent(instance) => {
+                self.free_taps(instance);
+                self.change_instance(instance, |unikernel| unikernel.run = Run::Absent);
             }
+            Record::Past { name, restarts, last } => self.change(&name, |unikernel| {
+                unikernel.restarts = restarts;
+                unikernel.last = last;
+            }),
+            Record::Removed(name) => self.remove(&name),
             Record::Complete => self.complete = true,
+            Record::Happened(event) => self.events.push(*event),
         }
     }
 
     /// Records that make this state again, but for what is learned anew: the journal's snapshot. Of what has happened,
     /// the latest, up to `history_bytes`.
     pub fn records(&self, history_bytes: usize) -> impl Iterator<Item = Record> {
-        let unikernels = self.unikernels.iter().flat_map(|(&id, unikernel)| unikernel.records(id));
+        let unikernels = self.unikernels.values().flat_map(Unikernel::records);
         let events = self.events.latest(history_bytes).cloned();
         let events = events.map(|event| Record::Happened(Box::new(event)));
         unikernels.chain(self.complete.then_some(Record::Complete)).chain(events)
@@ -136,61 +99,104 @@ impl State {
 
     /// What takes `record` back, if nothing may be left of it when it could not be made durable. Ask before it is
     /// applied.
-    pub fn undo(&self, record: &Record) -> Option<Record> {
-        match record {
-            Record::Creating { instance, .. } => Some(Record::Removed(*instance)),
-            Record::Destroying(instance) => {
-                let wanted = self.by_id(*instance).is_some_and(|unikernel| !unikernel.destroying);
-                wanted.then_some(Record::Kept(*instance))
-            }
+    pub fn before(&self, record: &Record) -> Option<Before> {
+        let name = match record {
+            Record::Created { generation, .. } => &generation.spec.name,
+            Record::Updated { name, .. }
+            | Record::Switched { name, .. }
+            | Record::Accepted(name)
+            | Record::RolledBack { name, .. }
+            | Record::Wished { name, .. }
+            | Record::Starting { name, .. } => name,
             // What has happened on the host has happened.
             Record::Started { .. }
             | Record::Ended { .. }
-            | Record::Kept(_)
+            | Record::Absent(_)
+            | Record::Past { .. }
             | Record::Removed(_)
             | Record::Complete
-            | Record::Happened(_) => None,
+            | Record::Happened(_) => return None,
+        };
+        Some(Before { name: name.clone(), unikernel: self.unikernels.get(name).cloned().map(Box::new) })
+    }
+
+    /// Makes a unikernel what it was.
+    pub fn restore(&mut self, before: Before) {
+        let Before { name, unikernel } = before;
+        self.remove(&name);
+        if let Some(unikernel) = unikernel {
+            self.instances.insert(unikernel.instance, name.clone());
+            self.taps.extend(&unikernel.taps);
+            self.unikernels.insert(name.clone(), *unikernel);
+            self.count(&name);
         }
     }
 
-    fn insert(&mut self, instance: InstanceId, spec: Box<Spec>, taps: Vec<TapId>) {
-        self.memory_given_mib += u64::from(spec.memory_mib);
-        self.names.insert(spec.name.clone(), instance);
-        self.volumes.extend(spec.blocks.iter().map(|block| (block.volume.clone(), instance)));
+    fn change(&mut self, name: &Name, change: impl FnOnce(&mut Unikernel)) {
+        if let Some(unikernel) = self.unikernels.get_mut(name) {
+            change(unikernel);
+            self.count(name);
+        }
+    }
+
+    fn change_instance(&mut self, instance: InstanceId, change: impl FnOnce(&mut Unikernel)) {
+        if let Some(name) = self.instances.get(&instance).cloned() {
+            self.change(&name, change);
+        }
+    }
+
+    fn starting(&mut self, name: &Name, instance: InstanceId, taps: Vec<TapId>) {
+        let Some(unikernel) = self.unikernels.get(name) else { return };
+        let earlier = unikernel.instance;
+        self.free_taps(earlier);
+        self.instances.remove(&earlier);
+        self.instances.insert(instance, name.clone());
         self.taps.extend(&taps);
-        let unikernel = Unikernel { spec, run: Run::Starting, destroying: false, taps };
-        self.unikernels.insert(instance, unikernel);
+        self.change(name, |unikernel| unikernel.starting(instance, taps));
     }
 
-    fn set_run(&mut self, instance: InstanceId, run: Run) {
-        if let Some(unikernel) = self.unikernels.get_mut(&instance) {
-            unikernel.run = run;
-        }
+    fn remove(&mut self, name: &Name) {
+        let Some(unikernel) = self.unikernels.get(name) else { return };
+        let instance = unikernel.instance;
+        self.free_taps(instance);
+        self.instances.remove(&instance);
+        self.unikernels.remove(name);
+        self.count(name);
     }
 
-    fn set_destroying(&mut self, instance: InstanceId, destroying: bool) {
-        if let Some(unikernel) = self.unikernels.get_mut(&instance) {
-            unikernel.destroying = destroying;
-        }
-    }
-
-    /// Gives back what a unikernel holds, unless it has ended and so holds nothing.
-    fn release(&mut self, instance: InstanceId) {
-        let Some(unikernel) = self.unikernels.get_mut(&instance) else { return };
-        if unikernel.ended().is_some() {
-            return;
-        }
-        if !planted::is(Planted::KeepMemory) {
-            self.memory_given_mib -= u64::from(unikernel.spec.memory_mib);
-        }
+    fn free_taps(&mut self, instance: InstanceId) {
+        let Some(name) = self.instances.get(&instance) else { return };
+        let Some(unikernel) = self.unikernels.get_mut(name) else { return };
         for tap in unikernel.taps.drain(..) {
             self.taps.remove(&tap);
         }
-        for block in &unikernel.spec.blocks {
-            // Adopted unikernels may have been given one volume by different control planes.
-            if self.volumes.get(&block.volume) == Some(&instance) {
-                self.volumes.remove(&block.volume);
+    }
+
+    /// Counts anew what a unikernel holds.
+    fn count(&mut self, name: &Name) {
+        let needs = self.unikernels.get(name).map(Unikernel::needs);
+        if self.held.get(name) == needs.as_ref() {
+            return;
+        }
+        if let Some(before) = self.held.remove(name) {
+            if !planted::is(Planted::KeepMemory) {
+                self.memory_given_mib -= u64::from(before.memory_mib);
             }
+            self.nets -= before.nets;
+            for volume in before.volumes {
+                // Adopted unikernels may have been given one volume by different control planes.
+                if self.volumes.get(&volume) == Some(name) {
+                    self.volumes.remove(&volume);
+                }
+            }
+        }
+        if let Some(needs) = needs {
+            self.memory_given_mib += u64::from(needs.memory_mib);
+            self.nets += needs.nets;
+            for volume in &needs.volumes {
+                self.volumes.entry(volume.clone()).or_insert_with(|| name.clone());
+            }
+            self.held.insert(name.clone(), needs);
         }
     }
 
@@ -199,15 +205,20 @@ impl State {
         self.complete
     }
 
-    /// The unikernel with this id.
+    /// The unikernel whose latest instance this is.
     pub fn by_id(&self, instance: InstanceId) -> Option<&Unikernel> {
-        self.unikernels.get(&instance)
+        self.unikernels.get(self.instances.get(&instance)?)
     }
 
-    /// The unikernel with this name, and its id.
+    /// The unikernel with this name, and its latest instance.
     pub fn by_name(&self, name: &Name) -> Option<(InstanceId, &Unikernel)> {
-        let instance = *self.names.get(name)?;
-        Some((instance, self.unikernels.get(&instance)?))
+        let unikernel = self.unikernels.get(name)?;
+        Some((unikernel.instance, unikernel))
+    }
+
+    /// The unikernel with this name.
+    pub fn get(&self, name: &Name) -> Option<&Unikernel> {
+        self.unikernels.get(name)
     }
 
     /// How many there are.
@@ -215,35 +226,37 @@ impl State {
         self.unikernels.len()
     }
 
-    /// The ids of all.
+    /// The latest instances of all.
     pub fn ids(&self) -> impl Iterator<Item = InstanceId> {
-        self.unikernels.keys().copied()
+        self.instances.keys().copied()
     }
 
-    /// A page of the listing: those with greater names, and whether more follow.
-    pub fn page(&self, after: Option<&Name>) -> (List<Brief, PAGE_ENTRIES_MAX>, bool) {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.names.range((from, Bound::Unbounded));
-        let briefs = rest.by_ref().take(PAGE_ENTRIES_MAX);
-        let briefs: Vec<_> = briefs.filter_map(|(_, id)| self.by_id(*id)).map(Unikernel::brief).collect();
-        (List::try_from(briefs).unwrap_or_default(), rest.next().is_some())
+    /// The names of all.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.unikernels.keys()
     }
 
-    /// The unikernels of this name and below it, or all, with names greater than `after`.
-    pub fn within(
-        &self,
-        path: Option<&Name>,
-        after: Option<&Name>,
-    ) -> impl Iterator<Item = (&Name, InstanceId, &Unikernel)> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let names = self.names.range((from, Bound::Unbounded));
-        let within = names.filter(move |(name, _)| path.is_none_or(|path| name.is_within(path)));
-        within.filter_map(|(name, id)| Some((name, *id, self.by_id(*id)?)))
+    /// Those with greater names, in the order of the names.
+    pub fn after(&self, name: Option<&Name>) -> impl Iterator<Item = (&Name, &Unikernel)> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.unikernels.range((from, Bound::Unbounded))
     }
 
-    /// Whether a unikernel that has not ended has this volume.
-    pub fn volume_taken(&self, volume: &VolumeName) -> bool {
-        self.volumes.contains_key(volume)
+    /// Whether a unikernel is, was or may be again of this image.
+    pub fn uses_image(&self, digest: Digest) -> bool {
+        self.unikernels
+            .values()
+            .any(|unikernel| unikernel.generations().any(|kept| kept.spec.image == digest))
+    }
+
+    /// What a unikernel holds of the host.
+    pub fn held(&self, name: &Name) -> Option<&Needs> {
+        self.held.get(name)
+    }
+
+    /// Who holds this volume.
+    pub fn volume_holder(&self, volume: &VolumeName) -> Option<&Name> {
+        self.volumes.get(volume)
     }
 
     /// Whether a unikernel that has not ended has this tap.
@@ -251,12 +264,12 @@ impl State {
         self.taps.contains(&tap)
     }
 
-    /// The taps of all unikernels that have not ended.
-    pub fn taps_len(&self) -> usize {
-        self.taps.len()
+    /// The network devices of all unikernels that run or are to run.
+    pub fn nets_len(&self) -> usize {
+        self.nets
     }
 
-    /// The memory of all unikernels that have not ended, in MiB.
+    /// The memory of all unikernels that run or are to run, in MiB.
     pub fn memory_given_mib(&self) -> u64 {
         self.memory_given_mib
     }
@@ -264,10 +277,9 @@ impl State {
 
 #[cfg(feature = "inspect")]
 impl State {
-    /// Those whose monitors do not run yet.
-    pub fn starting(&self) -> impl Iterator<Item = InstanceId> {
-        let starting = self.unikernels.iter().filter(|(_, unikernel)| unikernel.run == Run::Starting);
-        starting.map(|(id, _)| *id)
+    /// How many taps are taken.
+    pub fn taps_len(&self) -> usize {
+        self.taps.len()
     }
 
     /// Counts everything anew.
@@ -276,17 +288,131 @@ impl State {
     /// What is out of step.
     pub fn audit(&self) -> Result<(), &'static str> {
         use crate::inspect::ensure;
-        let holding = || self.unikernels.values().filter(|unikernel| unikernel.ended().is_none());
-        let memory_mib: u64 = holding().map(|unikernel| u64::from(unikernel.spec.memory_mib)).sum();
+        let needs: Vec<Needs> = self.unikernels.values().map(Unikernel::needs).collect();
+        let memory_mib: u64 = needs.iter().map(|needs| u64::from(needs.memory_mib)).sum();
         ensure(memory_mib == self.memory_given_mib, "memory is taken that nobody has")?;
-        let taps: usize = holding().map(|unikernel| unikernel.taps.len()).sum();
+        ensure(needs.iter().map(|needs| needs.nets).sum::<usize>() == self.nets, "nets are out of step")?;
+        let taps: usize = self.unikernels.values().map(|unikernel| unikernel.taps.len()).sum();
         ensure(taps == self.taps.len(), "taps are taken that nobody has")?;
-        let named = self.names.iter().all(|(name, id)| self.by_id(*id).is_some_and(|u| u.spec.name == *name));
-        ensure(named && self.names.len() == self.unikernels.len(), "names and unikernels are out of step")?;
-        let held = |(volume, id): (&VolumeName, &InstanceId)| {
-            let unikernel = self.by_id(*id).filter(|unikernel| unikernel.ended().is_none());
-            unikernel.is_some_and(|unikernel| unikernel.spec.blocks.iter().any(|b| b.volume == *volume))
+        let known = self.instances.iter().all(|(id, name)| self.get(name).is_some_and(|u| u.instance == *id));
+        ensure(known && self.instances.len() == self.unikernels.len(), "instances are out of step")?;
+        let named = self.unikernels.iter().all(|(name, unikernel)| unikernel.name() == name);
+        ensure(named && self.held.len() == self.unikernels.len(), "names and unikernels are out of step")?;
+        let held = |(volume, name): (&VolumeName, &Name)| {
+            self.held(name).is_some_and(|needs| needs.volumes.contains(volume))
         };
         ensure(self.volumes.iter().all(held), "a volume is taken that nobody has")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{format, vec};
+
+    use petrel_wire::{
+        ExitStatus, List,
+        operator::{Block, RestartWhen, Wish},
+    };
+
+    use super::*;
+    use crate::record::{Generation, Spec, Trial};
+
+    fn name(number: u64) -> Name {
+        format!("u{}", number % 5).parse().unwrap()
+    }
+
+    /// A generation that differs from others in what it needs.
+    fn generation(of: u64, number: u32) -> Generation {
+        let volume = format!("v{}-{}", of % 5, number % 3).parse().unwrap();
+        let block = Block { device: "disk".parse().unwrap(), volume };
+        let mut spec = Spec {
+            name: name(of),
+            image: Digest([0; 32]),
+            memory_mib: 10 + number,
+            cpus: List::new(),
+            nets: List::new(),
+            blocks: vec![block].try_into().unwrap(),
+            args: List::new(),
+            supervision: Default::default(),
+            monitor: "petrel-tender".parse().unwrap(),
+            created_ms: 0,
+            made_ms: 0,
+        };
+        if of.is_multiple_of(2) {
+            spec.supervision.restart.when = RestartWhen::OnFailure;
+        }
+        Generation { number, faulty: false, spec: spec.into() }
+    }
+
+    /// What may happen next to the unikernel `of`, by chance.
+    fn any_record(state: &State, of: u64, chance: u64, next: u64) -> Record {
+        let name = name(of);
+        let Some(unikernel) = state.get(&name) else {
+            return Record::Created { instance: InstanceId(next), generation: generation(of, 1) };
+        };
+        let instance = unikernel.instance;
+        let trial =
+            chance.is_multiple_of(3).then_some(Trial { from: unikernel.current.number, window_s: None });
+        match chance % 12 {
+            0 | 1 => Record::Updated { name, generation: generation(of, unikernel.next_number()), trial },
+            2 => Record::Switched {
+                name,
+                number: unikernel.others.first().map_or(1, |other| other.number),
+                trial,
+            },
+            3 => Record::Accepted(name),
+            4 => Record::RolledBack { name, faulty: true },
+            5 => Record::Wished { name, wish: if chance > 600 { Wish::Running } else { Wish::Stopped } },
+            6 | 7 => Record::Starting {
+                name,
+                instance: InstanceId(next),
+                taps: vec![TapId(u32::try_from(next).unwrap())],
+            },
+            8 => Record::Started { instance, pid: 7 },
+            9 | 10 => {
+                Record::Ended { instance, status: ExitStatus::Code((chance % 3) as u8), at_ms: Some(next) }
+            }
+            _ if chance > 990 => Record::Removed(name),
+            _ => Record::Absent(instance),
+        }
+    }
+
+    #[test]
+    fn a_state_is_the_same_when_it_is_made_again_from_its_records() {
+        let mut random = 1u64;
+        let mut below = |bound: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % bound
+        };
+        let mut state = State::default();
+        for next in 1..4000 {
+            let record = any_record(&state, below(5), below(1000), next);
+            state.apply(record.clone());
+            let mut again = State::default();
+            state.records(usize::MAX).for_each(|record| {
+                let bytes = postcard::to_allocvec(&record).unwrap();
+                again.apply(petrel_wire::frame::decode(&bytes).unwrap());
+            });
+            assert!(
+                again.records(usize::MAX).eq(state.records(usize::MAX)),
+                "after {next} records, the last of them {record:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_nobody_needs_any_more_is_given_back() {
+        let mut state = State::default();
+        state.apply(Record::Created { instance: InstanceId(1), generation: generation(1, 1) });
+        assert_eq!((state.memory_given_mib(), state.volumes.len()), (11, 1));
+        state.apply(Record::Starting { name: name(1), instance: InstanceId(1), taps: vec![TapId(1)] });
+        state.apply(Record::Updated { name: name(1), generation: generation(1, 2), trial: None });
+        assert_eq!((state.memory_given_mib(), state.volumes.len()), (12, 2), "what runs, and what will");
+        state.apply(Record::Ended { instance: InstanceId(1), status: ExitStatus::Signal(9), at_ms: None });
+        assert_eq!((state.memory_given_mib(), state.volumes.len()), (12, 1), "only what will");
+        state.apply(Record::Wished { name: name(1), wish: Wish::Stopped });
+        assert_eq!((state.memory_given_mib(), state.volumes.len(), state.taps.len()), (0, 0, 0));
+        state.apply(Record::Removed(name(1)));
+        assert_eq!(state, State::default());
     }
 }

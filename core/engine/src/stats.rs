@@ -15,8 +15,8 @@ use crate::{
     policy::Grant,
     session::Asker,
     shim_client::{Handled, Nonsense, Waiting},
-    state::{Run, Unikernel},
     stream::{Source, Step, Stream},
+    unikernel::{Run, Unikernel},
 };
 
 /// A stream of statistics.
@@ -53,7 +53,7 @@ impl Engine {
         if !self.shim.is_ready() {
             return Some(Refusal::ShimAway);
         }
-        let mut within = self.state.within(path, None).map(|(_, _, unikernel)| runs(unikernel));
+        let mut within = self.within(path, None).map(|(_, unikernel)| runs(unikernel));
         match (path?, within.next()) {
             (_, None) => Some(Refusal::NoSuchUnikernel),
             (_, Some(first)) => (!first && !within.any(|runs| runs)).then_some(Refusal::NotRunning),
@@ -95,9 +95,14 @@ impl Engine {
 
     /// Those of the next page that run, and one more if there is one.
     fn next_running(&self, asking: &Asking) -> (Vec<Name>, Vec<InstanceId>) {
-        let within = self.state.within(asking.path.as_ref(), asking.after.as_ref());
-        let running = within.filter(|(_, _, unikernel)| runs(unikernel));
-        running.take(STATS_PAGE_MAX + 1).map(|(name, instance, _)| (name.clone(), instance)).unzip()
+        let within = self.within(asking.path.as_ref(), asking.after.as_ref());
+        let running = within.filter(|(_, unikernel)| runs(unikernel));
+        running.take(STATS_PAGE_MAX + 1).map(|(name, unikernel)| (name.clone(), unikernel.instance)).unzip()
+    }
+
+    /// The unikernels of this name and below it, or all, with names greater than `after`.
+    fn within(&self, path: Option<&Name>, after: Option<&Name>) -> impl Iterator<Item = (&Name, &Unikernel)> {
+        self.state.after(after).filter(move |(name, _)| path.is_none_or(|path| name.is_within(path)))
     }
 
     pub(crate) fn stats_told(&mut self, asker: Asker, result: Result<Reply, Fault>) -> Handled {
@@ -119,7 +124,7 @@ impl Engine {
     }
 
     fn usage(&self, stats: Stats) -> Option<Usage> {
-        let spec = &self.state.by_id(stats.instance)?.spec;
+        let spec = self.state.by_id(stats.instance)?.spec();
         let devices = spec.nets.iter().map(|(net, _)| net.device.clone());
         let nets: Vec<_> = devices.zip(stats.nets.into_vec()).collect();
         Some(Usage {

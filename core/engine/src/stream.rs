@@ -1,12 +1,12 @@
 //! Answers that come in pieces: consoles, events, listings. Each session has a credit of bytes in its queue; when
 //! it is used up its streams wait, in turn, and cost nobody else.
 
-use alloc::boxed::Box;
+use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    Name,
-    limits::SESSION_QUEUE_BYTES,
-    operator::{Response, Unikernel, Usage},
+    List, Name,
+    limits::{PAGE_ENTRIES_MAX, SESSION_QUEUE_BYTES},
+    operator::{Refusal, Response, Unikernel, Usage},
 };
 
 use crate::{
@@ -39,6 +39,8 @@ impl Stream {
 pub(crate) enum Source {
     /// The listing, from behind this name on.
     List { after: Option<Name> },
+    /// The generations of a unikernel with greater numbers than this.
+    History { name: Name, after: u32 },
     /// A console, from this place on, up to that one; without one it goes on until the unikernel has ended.
     Console { name: Name, cursor: Cursor, until: Option<Cursor> },
     /// The listing of the consoles, from behind this name on.
@@ -112,6 +114,7 @@ impl Engine {
     fn step(&mut self, asker: Asker, source: &mut Source) -> Step {
         match source {
             Source::List { after } => self.step_list(after),
+            Source::History { name, after } => self.step_history(name, after),
             Source::Console { name, cursor, until } => self.step_console(name, cursor, *until),
             Source::Consoles { after } => self.step_consoles(after),
             Source::Events(following) => following.step(&self.state.events),
@@ -124,9 +127,23 @@ impl Engine {
     }
 
     fn step_list(&self, after: &mut Option<Name>) -> Step {
-        let (page, more) = self.state.page(after.as_ref());
+        let mut rest = self.state.after(after.as_ref());
+        let names = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(name, _)| name);
+        let page: Vec<Unikernel> = names.filter_map(|name| self.brief(name)).collect();
+        let more = rest.next().is_some();
+        drop(rest);
         *after = page.last().map(|last| last.name.clone());
+        let page = List::try_from(page).unwrap_or_default();
         let response = Response::Listed { page, more };
+        if more { Step::Send(response) } else { Step::End(None, response) }
+    }
+
+    fn step_history(&self, name: &Name, after: &mut u32) -> Step {
+        let Some((generation, more)) = self.generation_after(name, *after) else {
+            return Step::End(None, Response::Refused(Refusal::NoSuchUnikernel));
+        };
+        *after = generation.number;
+        let response = Response::Generation { generation: generation.into(), more };
         if more { Step::Send(response) } else { Step::End(None, response) }
     }
 }
@@ -150,7 +167,7 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
         Response::Listed { page, .. } => {
             ENVELOPE + page.iter().map(|entry: &Unikernel| BRIEF + entry.name.len()).sum::<usize>()
         }
-        Response::Host(_) | Response::Info(_) => LONG,
+        Response::Host(_) | Response::Info(_) | Response::Generation { .. } => LONG,
         _ => ENVELOPE,
     }
 }
@@ -168,7 +185,7 @@ mod tests {
     use super::*;
     use crate::{
         Config, Input, Now, Peer,
-        record::{Record, Spec},
+        record::{Generation, Record, Spec},
     };
 
     /// What no answer shows: a client that follows and cancels without end takes up no room.
@@ -178,6 +195,8 @@ mod tests {
         let (instance, session) = (InstanceId(1), SessionId(1));
         let name: Name = "a".parse().unwrap();
         let spec = Spec {
+            supervision: Default::default(),
+            made_ms: 0,
             name: name.clone(),
             image: Digest([0; 32]),
             memory_mib: 32,
@@ -188,7 +207,8 @@ mod tests {
             monitor: "petrel-tender".parse().unwrap(),
             created_ms: 0,
         };
-        engine.state.apply(Record::Creating { instance, spec: spec.into(), taps: Vec::new() });
+        let generation = Generation { number: 1, faulty: false, spec: spec.into() };
+        engine.state.apply(Record::Created { instance, generation });
         let peer = Peer { name: "alice".into(), chain: Vec::new() };
         engine.handle(Now::default(), Input::SessionOpened { session, peer });
         let send = |engine: &mut Engine, request| {

@@ -239,6 +239,10 @@ impl Engine {
 
     /// Has the shim delete what it holds of the image.
     fn upload_leave(&mut self, digest: Digest, op: Op) {
+        if matches!(op, Op::ImageRemove(_)) && self.state.uses_image(digest) {
+            // It was there before, and is needed to start those again that are of it.
+            return self.upload_end(digest);
+        }
         self.images.forget(digest);
         if let Some(upload) = self.uploads.get_mut(&digest) {
             upload.phase = Phase::Leaving;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use petrel_wire::{
     Blob, Digest, List, Name,
-    operator::{Block, ConsoleAsked, Create, DeviceKind, EventsAsked, Net, Request},
+    operator::{Block, ConsoleAsked, Create, DeviceKind, EventsAsked, Net, Request, Supervision},
 };
 
 use crate::{
@@ -278,6 +278,8 @@ fn wish(plan: &Plan, model: &Model, random: &mut Random) -> Create {
         nets,
         blocks,
         args: List::try_from(vec![Blob::try_from(args).unwrap_or_default()]).unwrap_or_default(),
+        supervision: Supervision::default(),
+        force: false,
     }
 }
 

@@ -19,12 +19,14 @@ pub mod limits;
 mod list;
 mod name;
 pub mod operator;
+mod probe;
 pub mod seal;
 pub mod shim;
 
 pub use digest::{Digest, ParseDigestError};
 pub use list::{Blob, List, TooLong};
 pub use name::{BridgeName, CommonName, DeviceName, Label, Name, NameError, VolumeName};
+pub use probe::{ConsoleText, HttpPath, Probe, ProbeError};
 
 use serde::{Deserialize, Serialize};
 

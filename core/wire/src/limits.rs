@@ -61,7 +61,17 @@ pub const STATE_DEVICE_BYTES_MIN: u64 = 128 * 1024;
 /// A state file, in bytes.
 pub const STATE_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// What the control plane may store beside a monitor in the shim's ledger.
-pub const TAG_BYTES_MAX: usize = 13 * 1024;
+pub const TAG_BYTES_MAX: usize = 16 * 1024;
+/// Unikernels that one unikernel is started after.
+pub const AFTER_MAX: usize = 8;
+/// Exit codes of a restart policy.
+pub const EXIT_CODES_MAX: usize = 32;
+/// The text or the path of a probe, in bytes.
+pub const PROBE_BYTES_MAX: usize = 256;
+/// Generations of a unikernel that are kept, the current one included.
+pub const GENERATIONS_MAX: usize = 8;
+/// How long an update may wait for its unikernel, in seconds.
+pub const WINDOW_S_MAX: u32 = 3600;
 
 /// Unikernels on one host.
 pub const UNIKERNELS_MAX: usize = 1024;

@@ -10,7 +10,7 @@
 //! | `Hello` | `Hello` |
 //! | `Host` | `Host` |
 //! | `ImagePush` | `ImageStored` at once if the host has it; else `ImageWanted`, then after the last `ImageChunk` (same `id`) `ImageStored` |
-//! | `Create` | `Created` when the monitor's process runs |
+//! | `Create` | `Created` when the monitor's process runs, or at once when it is started after others that are not ready |
 //! | `List` | one or more `Listed`, the last with `more: false` |
 //! | `Info` | `Info` |
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
@@ -18,6 +18,12 @@
 //! | `Events` | `Events`… then, unless it follows, `EventsEnd` |
 //! | `Stats` | one or more `Stats`, the last with `more: false` |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
+//! | `Start` | `Started` when the monitor's process runs, or at once when it waits for others |
+//! | `Stop` | `Stopped` when the monitor's process has ended |
+//! | `Restart` | `Started` when the new monitor's process runs; if it cannot be started as changed, it is as before |
+//! | `Update` | `Updated` when the new generation is ready, or has run through the window; else the earlier one is back |
+//! | `Rollback` | `Updated` when the monitor's process of the earlier generation runs |
+//! | `History` | one or more `Generation`, the last with `more: false` |
 //! | `StateExport` | `StateData`…, then `StateExported` |
 //! | `StateImport` | `StateWanted`, then after the last `StateChunk` (same `id`) `StateImported` |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
@@ -28,6 +34,7 @@ mod console;
 mod events;
 mod journal;
 mod stats;
+mod supervise;
 
 use alloc::boxed::Box;
 
@@ -37,6 +44,9 @@ pub use journal::{Journal, ReadOnly, StateFault};
 pub use stats::Usage;
 
 use serde::{Deserialize, Serialize};
+pub use supervise::{
+    Change, GenerationInfo, Liveness, Restart, RestartWhen, Setback, Supervision, Watching, Wish,
+};
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
@@ -90,6 +100,36 @@ pub enum Request {
     /// What unikernels that run use: the one of this name and all below it, or all.
     Stats(Option<Name>),
 
+    // What is kept running.
+    /// Starts a unikernel that is stopped or has ended, at once.
+    Start(Name),
+    /// Ends a unikernel and keeps it, stopped.
+    Stop(Name),
+    /// Ends a unikernel and starts it anew, as a new generation if anything is changed.
+    Restart {
+        /// Which.
+        name: Name,
+        /// What is new.
+        change: Box<Change>,
+    },
+    /// Makes a new generation of a unikernel, and goes back to the present one unless it does well.
+    Update {
+        /// Which.
+        name: Name,
+        /// What is new.
+        change: Box<Change>,
+        /// How long it has to get ready or, without a readiness probe, not to end, in seconds.
+        window_s: u32,
+    },
+    /// Goes back to an earlier generation.
+    Rollback {
+        /// Which.
+        name: Name,
+        /// To which generation; to the latest earlier one that has not failed if `None`.
+        generation: Option<u32>,
+    },
+    /// The generations of a unikernel, the oldest first.
+    History(Name),
     // The journal.
     /// All that the control plane keeps, as a state file.
     StateExport,
@@ -130,6 +170,10 @@ pub struct Create {
     pub blocks: List<Block, BLOCKS_MAX>,
     /// Its arguments.
     pub args: List<Blob<CMDLINE_BYTES_MAX>, ARGS_MAX>,
+    /// How it is watched over.
+    pub supervision: Supervision,
+    /// If there is one of this name, make this its new generation.
+    pub force: bool,
 }
 
 /// A network device and where it is plugged in.
@@ -229,6 +273,19 @@ pub enum Response {
         /// Whether another page follows.
         more: bool,
     },
+    /// The unikernel runs, or will when those that it is started after are ready.
+    Started(Box<Unikernel>),
+    /// The unikernel is stopped.
+    Stopped(Box<Unikernel>),
+    /// The unikernel has another generation.
+    Updated(Box<Unikernel>),
+    /// A generation.
+    Generation {
+        /// Which.
+        generation: Box<GenerationInfo>,
+        /// Whether another follows.
+        more: bool,
+    },
 
     // The journal.
     /// The next bytes of the state file.
@@ -298,8 +355,16 @@ pub struct Unikernel {
     pub memory_mib: u32,
     /// When it was created: the host's clock, in milliseconds since 1970.
     pub created_ms: u64,
-    /// When it ended, in milliseconds since 1970, if it has and somebody saw it.
+    /// When it last ended, in milliseconds since 1970, if it has and somebody saw it.
     pub ended_ms: Option<u64>,
+    /// What it is wanted to be.
+    pub wish: Wish,
+    /// The number of its generation.
+    pub generation: u32,
+    /// How often it was started again after it had ended by itself.
+    pub restarts: u32,
+    /// How it last ended, if it has.
+    pub last_exit: Option<ExitStatus>,
 }
 
 /// What a unikernel is doing.
@@ -311,8 +376,20 @@ pub enum State {
     Running,
     /// It is being stopped.
     Stopping,
-    /// It has ended.
+    /// It has ended, and stays so.
     Ended(ExitStatus),
+    /// It is started when others are ready.
+    Waiting,
+    /// Its monitor runs, and its readiness probe has succeeded.
+    Ready,
+    /// It has ended, and is started again after a while.
+    BackOff,
+    /// It ends again and again soon after it was started; it is still started, but rarely.
+    CrashLoop,
+    /// It could not be started, and is tried again after a while.
+    Failed,
+    /// It is stopped.
+    Stopped,
 }
 
 /// A unikernel, whole.
@@ -332,6 +409,8 @@ pub struct UnikernelInfo {
     pub monitor: Label,
     /// The monitor's process on the host; 0 when it has none.
     pub pid: u32,
+    /// How it is watched over.
+    pub watching: Watching,
 }
 
 /// Why a request was not carried out. Nothing of it is left behind.
@@ -418,6 +497,15 @@ pub enum Refusal {
     VolumeUnknown(VolumeName),
     /// Another unikernel has this volume.
     VolumeInUse(VolumeName),
+    /// The host's memory is given to others.
+    MemoryGiven {
+        /// What the host has, in MiB.
+        host_mib: u64,
+        /// What of it is given to other unikernels, in MiB.
+        given_mib: u64,
+        /// What was asked, in MiB.
+        asked_mib: u32,
+    },
     /// The arguments, joined by spaces, exceed Solo5's command line, or one has a NUL.
     Arguments {
         /// The most, in bytes.
@@ -433,6 +521,36 @@ pub enum Refusal {
     ShimAway,
     /// The shim could not do it.
     Shim(crate::shim::Fault),
+    /// The monitor that ran it is no longer offered by this host.
+    MonitorUnknown(Label),
+    /// Its monitor was killed and has not ended in so many seconds. It is what was asked for as soon as it has.
+    NotEnding {
+        /// How long it was waited for.
+        seconds: u32,
+    },
+
+    // What is kept running.
+    /// It cannot be started after a unikernel that there is not.
+    AfterUnknown(Name),
+    /// It would wait for itself, by way of this one.
+    AfterCycle(Name),
+    /// There is no such generation of it to go back to.
+    NoSuchGeneration,
+    /// The new generation did not do well: it is what it was.
+    RolledBack {
+        /// The generation that was given up.
+        failed: u32,
+        /// The one that is back.
+        generation: u32,
+        /// What was wrong.
+        why: Setback,
+    },
+    /// Another request about the same unikernel came meanwhile, and holds.
+    Superseded,
+    /// It is being destroyed.
+    BeingDestroyed,
+    /// The interval or the number of failures of a liveness probe, or an update's window, is out of its bounds.
+    Supervision,
 
     // Watching.
     /// There is this unikernel, but it does not run.

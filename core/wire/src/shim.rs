@@ -195,7 +195,7 @@ pub enum Reply {
 }
 
 /// The entries of a page of the ledger: so many, each with a full tag, fit one frame.
-pub const LIST_PAGE_MAX: usize = 3;
+pub const LIST_PAGE_MAX: usize = 2;
 
 /// A monitor in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

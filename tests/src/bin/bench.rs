@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use petrel::{Image, Profile, Session};
 use petrel_tests::{image, kill_9, out};
-use petrel_wire::operator::{Create, Request, Response};
+use petrel_wire::operator::{Create, Request, Response, Supervision};
 use petrel_wire::{Blob, List};
 
 const ROUNDS: usize = 100;
@@ -129,6 +129,8 @@ fn long_running(image: &Image, name: &str) -> Request {
         nets: List::new(),
         blocks: List::new(),
         args: vec![argument].try_into().expect("one argument"),
+        supervision: Supervision::default(),
+        force: false,
     }))
 }
 

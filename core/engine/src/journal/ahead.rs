@@ -14,6 +14,7 @@ use crate::{
     Config, Engine, Level, Output, StateDevice,
     record::{Durability, Record},
     shim_client::Nonsense,
+    state::Before,
 };
 
 use alloc::{
@@ -41,6 +42,7 @@ impl Engine {
         let mut engine = Self::with_journal(config, recovered.journal);
         engine.state = recovered.state;
         engine.number_from_state();
+        engine.watch_anew();
         engine.outputs.extend(recovered.repair);
         let level = if engine.journal.read_only().is_some() { Level::Error } else { Level::Info };
         engine.log(level, format!("state: {}", recovered.found));
@@ -129,13 +131,30 @@ impl Engine {
         }
         for undo in undo.into_iter().rev() {
             match undo {
-                Undo::Record(record) => self.state.apply(record),
-                Undo::State(state) => self.state = *state,
+                Undo::Unikernel(before) => self.restore(before),
+                Undo::State(state) => {
+                    self.state = *state;
+                    self.watch_anew();
+                }
             }
         }
         let waiting = self.journal.waiting;
         self.journal.forget(waiting);
         self.journal.undo.clear();
+    }
+}
+
+impl Engine {
+    fn restore(&mut self, before: Before) {
+        let name = before.name.clone();
+        let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
+        self.state.restore(before);
+        match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
+            (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
+            (Some(_), None) => drop(self.watch(&name)),
+            (None, _) => drop(self.unwatch(&name)),
+        }
+        self.taken_back(&name);
     }
 }
 
@@ -152,6 +171,11 @@ fn changes(request: &Request) -> bool {
         Request::ImagePush { .. }
         | Request::Create(_)
         | Request::Destroy(_)
+        | Request::Start(_)
+        | Request::Stop(_)
+        | Request::Restart { .. }
+        | Request::Update { .. }
+        | Request::Rollback { .. }
         | Request::StateImport { .. } => true,
         Request::Hello(_)
         | Request::Host
@@ -162,6 +186,7 @@ fn changes(request: &Request) -> bool {
         | Request::Events(_)
         | Request::Stats(_)
         | Request::Cancel
+        | Request::History(_)
         | Request::StateExport
         // They belong to a request that was taken in.
         | Request::ImageChunk(_)
@@ -174,6 +199,9 @@ fn acknowledges(response: &Response) -> bool {
     match response {
         Response::ImageStored(_)
         | Response::Created(_)
+        | Response::Started(_)
+        | Response::Stopped(_)
+        | Response::Updated(_)
         | Response::Destroyed
         | Response::StateImported { .. } => true,
         Response::Hello(_)
@@ -191,6 +219,7 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Stats { .. }
         | Response::Ended(_)
         | Response::ConsoleEnd
+        | Response::Generation { .. }
         | Response::Refused(_)
         | Response::StateData(_)
         | Response::StateExported { .. }

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn records() -> Vec<Record> {
-        (0..200).map(|i| Record::Destroying(InstanceId(i * i * i))).collect()
+        (0..200).map(|i| Record::Absent(InstanceId(i * i * i))).collect()
     }
 
     /// What comes of a file that arrives in pieces of this size.

@@ -23,7 +23,7 @@ use crate::{
         RECORDS_WAITING_MAX,
     },
     record::{Durability, Record},
-    state::State,
+    state::{Before, State},
 };
 use layout::{BATCH_HEADER_BYTES, Geometry, Header, encode_batch};
 
@@ -61,7 +61,7 @@ pub(crate) struct Journal {
 /// Takes something back.
 #[derive(Debug)]
 enum Undo {
-    Record(Record),
+    Unikernel(Before),
     State(Box<State>),
 }
 
@@ -137,7 +137,7 @@ impl Journal {
             Durability::Before { grows } => {
                 self.urgent = true;
                 self.grows |= grows;
-                self.undo.extend(state.undo(record).map(Undo::Record));
+                self.undo.extend(state.before(record).map(Undo::Unikernel));
             }
         }
         // Nothing that can be serialised fails to be.

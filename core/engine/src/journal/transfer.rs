@@ -16,6 +16,7 @@ use crate::{
     session::{Asker, Kind},
     state::State,
     stream::Source,
+    unikernel::Unikernel,
 };
 
 /// A state file on its way out. It was made at once, so it tells of one moment.
@@ -76,18 +77,26 @@ impl Transfer {
 /// Whether a record can follow what is in `state`.
 fn is_possible(state: &State, record: &Record) -> bool {
     match record {
-        Record::Creating { instance, spec, taps } => {
+        Record::Created { instance, generation } => {
             state.by_id(*instance).is_none()
-                && state.by_name(&spec.name).is_none()
+                && state.get(&generation.spec.name).is_none()
                 && state.len() < UNIKERNELS_MAX
-                && taps.len() <= NETS_MAX
+        }
+        Record::Updated { name, generation, .. } => generation.spec.name == *name,
+        Record::Starting { name, instance, taps } => {
+            let own = |unikernel: &Unikernel| unikernel.name() == name;
+            state.by_id(*instance).is_none_or(own) && taps.len() <= NETS_MAX
         }
         Record::Happened(event) => event.sequence >= state.events.next(),
         // About one that is not there, these change nothing.
-        Record::Started { .. }
+        Record::Switched { .. }
+        | Record::Accepted(_)
+        | Record::RolledBack { .. }
+        | Record::Wished { .. }
+        | Record::Started { .. }
         | Record::Ended { .. }
-        | Record::Destroying(_)
-        | Record::Kept(_)
+        | Record::Absent(_)
+        | Record::Past { .. }
         | Record::Removed(_)
         | Record::Complete => true,
     }
@@ -138,7 +147,7 @@ impl Engine {
         }
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let running = self.state.ids().filter_map(|instance| self.state.by_id(instance));
-        let running = count(running.filter(|unikernel| unikernel.ended().is_none()).count());
+        let running = count(running.filter(|unikernel| unikernel.is_up()).count());
         let unikernels = count(self.state.len());
         if running > 0 || (unikernels > 0 && !force) {
             return Err(Refusal::StateInUse { unikernels, running });
@@ -187,6 +196,7 @@ impl Engine {
             Ok(finished) => finished,
             Err(refusal) => return self.refuse(asker, refusal),
         };
+        self.orders_lost();
         let before = core::mem::replace(&mut self.state, *state);
         // Nothing runs, so what the shim still has is what was given up.
         self.state.apply(Record::Complete);
@@ -196,6 +206,7 @@ impl Engine {
         }
         self.journal.replace(before);
         self.number_from_state();
+        self.watch_anew();
         let who = self.sessions.get(&asker.session).map_or(Who::ControlPlane, |session| session.peer.who());
         self.happened(who, What::StateImported(records), None);
         self.answer(asker, Response::StateImported { records });

@@ -190,7 +190,7 @@ fn memory_is_given_until_the_host_has_no_more_and_given_back_when_one_ends() {
     let digest = world.host.store(image::build(&NOTHING));
     let session = world.client();
     world.create(session, 1, Create { memory_mib: 2000, ..plain("a", digest) });
-    let refusal = Refusal::Memory { asked_mib: 49, min_mib: 3, max_mib: 48 };
+    let refusal = Refusal::MemoryGiven { host_mib: 2048, given_mib: 2000, asked_mib: 49 };
     let wanted = Create { memory_mib: 49, ..plain("b", digest) };
     assert_eq!(world.refused(session, 2, create(wanted.clone())), refusal);
     let instance = world.instance(0);

@@ -4,12 +4,13 @@ use petrel_engine::{Input, SessionId};
 use petrel_wire::{
     ExitStatus,
     limits::{EVENTS_MAX, EVENTS_OF_SESSIONS_MAX, SESSION_QUEUE_BYTES},
-    operator::{Event, EventsAsked, Request, Response, Since, What, Who},
+    operator::{Change, Event, EventsAsked, Request, Response, RestartWhen, Since, What, Who},
     shim::{Fault, Op},
 };
 
 use crate::{
     image::{self, Recipe},
+    restart::{restart, restarted, start, stop},
     world::{World, create, destroy, hello, name, plain},
 };
 
@@ -98,8 +99,8 @@ fn what_could_not_be_done_is_told_too() {
     world.create(session, 2, plain("b", digest));
     world.host.faults.push((|op| matches!(op, Op::Kill(_)), Fault::Os { errno: 1 }));
     world.ask(session, 3, destroy("b"));
-    let told = ask(&mut world, session, 4, kinds(&["create-failed", "destroy-failed"]));
-    assert_eq!(told, ["a create-failed", "b destroy-failed", "."]);
+    let told = ask(&mut world, session, 4, kinds(&["create-failed", "end-failed"]));
+    assert_eq!(told, ["a create-failed", "b end-failed", "."]);
 }
 
 #[test]
@@ -267,4 +268,42 @@ fn a_journal_that_fails_is_told_of() {
     world.input(Input::SessionDrained { session, queued: 0 });
     world.input(Input::SessionDrained { session: follower, queued: 0 });
     assert_eq!(read(&mut world, follower, 1), ["journal-failed"]);
+}
+
+#[test]
+fn what_is_kept_running_tells_of_itself_and_of_whoever_changed_it() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe::default()));
+    let session = world.client();
+    world.create(session, 1, restarted(RestartWhen::OnFailure, &[], plain("a", digest)));
+    world.host.end(world.running("a"), ExitStatus::Code(2));
+    world.sleep_ms(1000);
+    world.ask(session, 2, stop("a"));
+    world.ask(session, 3, start("a"));
+    let change = Change { memory_mib: Some(48), ..Change::default() };
+    world.ask(session, 4, restart("a", change));
+    world.send(session, 5, events(EventsAsked { name: Some(name("a")), ..EventsAsked::default() }));
+    let mut told = Vec::new();
+    while let Response::Events(page) = world.next(session, 5) {
+        told.extend(page.into_vec());
+    }
+    let by_alice = |event: &Event| if event.who == Who::ControlPlane { "" } else { ", by alice" };
+    let told: Vec<_> = told.iter().map(|event| format!("{}{}", event.what.kind(), by_alice(event))).collect();
+    let expected = [
+        "created, by alice",
+        "started, by alice",
+        "exited",
+        "back-off",
+        "started",
+        "stopping, by alice",
+        "exited",
+        "stopped, by alice",
+        "starting, by alice",
+        "started, by alice",
+        "updating, by alice",
+        "exited",
+        "started, by alice",
+        "updated",
+    ];
+    assert_eq!(told, expected);
 }

@@ -34,6 +34,8 @@ pub struct Host {
     pub spawned: Vec<Spawn>,
     /// Guests that end as soon as they are started.
     pub brief_guests: bool,
+    /// The kernel does not let go of what was killed.
+    pub immortal: bool,
 }
 
 impl Host {
@@ -62,6 +64,7 @@ impl Host {
             killed: BTreeSet::new(),
             spawned: Vec::new(),
             brief_guests: false,
+            immortal: false,
         }
     }
 
@@ -165,6 +168,9 @@ impl Host {
 
     /// Killed monitors end. Returns whether there were any.
     pub fn reap(&mut self) -> bool {
+        if self.immortal {
+            return false;
+        }
         let killed = std::mem::take(&mut self.killed);
         let still_running = |instance: &InstanceId| self.ledger.running(*instance).is_some();
         let killed: Vec<_> = killed.into_iter().filter(still_running).collect();

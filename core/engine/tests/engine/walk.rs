@@ -5,15 +5,19 @@ use std::collections::{BTreeSet, btree_map::Entry};
 
 use petrel_engine::SessionId;
 use petrel_wire::{
-    Blob, Digest, ExitStatus,
+    Blob, Digest, ExitStatus, Probe,
     limits::{REQUESTS_MAX, SESSION_QUEUE_BYTES},
-    operator::{EventsAsked, Refusal, Request, Response, State},
+    operator::{
+        Change, Create, EventsAsked, Liveness, Refusal, Request, Response, RestartWhen, State, Supervision,
+        Unikernel, Wish,
+    },
     shim::{Fault, InstanceId, Op},
 };
 
 use crate::{
     host::Applies,
     image::{self, NET, Recipe},
+    restart::{restart, start, stop},
     world::{World, console, create, destroy, info, name, networked, push},
 };
 
@@ -61,7 +65,8 @@ struct Client {
 
 impl Walk {
     fn new(seed: u64) -> Self {
-        let mut world = World::new();
+        // Half of them remember what they are told.
+        let mut world = if seed.is_multiple_of(2) { World::new() } else { World::with_disk(4 << 20) };
         let recipe = Recipe { devices: &[("net0", NET), ("net1", NET)], ..Recipe::default() };
         let stored = world.host.store(image::build(&recipe));
         let mut uploads: Vec<_> =
@@ -82,6 +87,10 @@ impl Walk {
             96 => self.plan_fault(),
             97 => self.link_changes(),
             98 => self.client_stalls(),
+            99 if !self.world.probes.is_empty() => {
+                let passed = self.random.below(3) > 0;
+                self.world.answer_probe(passed);
+            }
             _ => self.rare(),
         }
         if !self.world.linked && self.random.below(10) == 0 {
@@ -101,7 +110,10 @@ impl Walk {
                 let client = self.clients.swap_remove(gone);
                 self.world.disconnect(client.session);
             }
-            _ => self.world.wait_ms(1000),
+            _ => {
+                let ms = [10, 1000, 1000, 20_000][self.random.below(4)];
+                self.world.wait_ms(ms);
+            }
         }
     }
 
@@ -182,22 +194,39 @@ impl Walk {
 
     fn any_request(&mut self, index: usize, id: u32) -> Request {
         let unikernel = format!("u{}", self.random.below(12));
-        match self.random.below(15) {
+        match self.random.below(22) {
             0..4 => {
                 let devices: &[&str] = if self.random.below(8) == 0 { &["net0"] } else { &["net1", "net0"] };
                 let image = match self.random.below(4) {
                     0 => image::digest(&self.uploads[self.random.below(self.uploads.len())]),
                     _ => self.stored,
                 };
-                create(networked(&unikernel, image, devices))
+                let create_it = Create {
+                    supervision: self.any_supervision(),
+                    force: self.random.below(4) == 0,
+                    ..networked(&unikernel, image, devices)
+                };
+                create(create_it)
             }
+            12..14 => start(&unikernel),
+            14 => stop(&unikernel),
+            15 => restart(&unikernel, self.any_change()),
+            16 => {
+                let (name, change) = (name(&unikernel), self.any_change().into());
+                Request::Update { name, change, window_s: 5 }
+            }
+            17 => {
+                let number = self.random.below(4) as u32;
+                Request::Rollback { name: name(&unikernel), generation: (number > 0).then_some(number) }
+            }
+            18 => Request::History(name(&unikernel)),
             4..7 => destroy(&unikernel),
             7 => info(&unikernel),
             8 => console(&unikernel, self.random.below(2) == 0),
             9 => Request::List,
             10 => Request::Host,
-            11 => Request::Consoles,
-            12 => {
+            19 => Request::Consoles,
+            20 => {
                 // One that follows never ends: of those each client has one at most.
                 let session = self.clients[index].session;
                 let follows = |asked: &String| asked.contains("EventsAsked { follow: true");
@@ -205,7 +234,7 @@ impl Walk {
                 let follow = !asked.any(|(_, asked)| follows(asked));
                 Request::Events(EventsAsked { follow, ..Default::default() }.into())
             }
-            13 => Request::Stats((self.random.below(2) == 0).then(|| name(&unikernel))),
+            21 => Request::Stats((self.random.below(2) == 0).then(|| name(&unikernel))),
             _ => {
                 let image = self.uploads[self.random.below(self.uploads.len())].clone();
                 let lie = self.random.below(6) == 0;
@@ -214,6 +243,33 @@ impl Walk {
                 self.clients[index].uploads.push((id, image));
                 request
             }
+        }
+    }
+
+    fn any_supervision(&mut self) -> Supervision {
+        let when = [RestartWhen::Never, RestartWhen::OnFailure, RestartWhen::Always][self.random.below(3)];
+        let tcp: Probe = "tcp:10.0.0.1:1".parse().unwrap();
+        let mut supervision = Supervision::default();
+        supervision.restart.when = when;
+        match self.random.below(6) {
+            0 => {
+                supervision.ready = Some([tcp, "console:...".parse().unwrap()][self.random.below(2)].clone())
+            }
+            1 => supervision.alive = Some(Liveness { probe: tcp, every_s: 3, failures: 2 }),
+            2 => {
+                let other = name(&format!("u{}", self.random.below(12)));
+                supervision.after = vec![other].try_into().unwrap();
+            }
+            _ => {}
+        }
+        supervision
+    }
+
+    fn any_change(&mut self) -> Change {
+        match self.random.below(4) {
+            0 => Change::default(),
+            1 => Change { image: Some(image::digest(&self.uploads[0])), ..Change::default() },
+            _ => Change { memory_mib: Some(16 + self.random.below(200) as u32), ..Change::default() },
         }
     }
 
@@ -273,7 +329,13 @@ impl Walk {
             self.world.link_down();
         }
         self.world.link_up();
-        self.world.run();
+        // Windows are over, waits too, and all probes succeed.
+        for _ in 0..200 {
+            while !self.world.probes.is_empty() {
+                self.world.answer_probe(true);
+            }
+            self.world.sleep_ms(1000);
+        }
         self.read_all();
         let following = |asked: &String| asked.contains("follow: true");
         let left: Vec<_> = self.world.unanswered.values().filter(|asked| !following(asked)).collect();
@@ -286,18 +348,33 @@ impl Walk {
         let names: BTreeSet<_> = shown.iter().map(|unikernel| unikernel.name.clone()).collect();
         assert_eq!(names.len(), shown.len(), "{context}: a name twice");
         let host = &self.world.host;
-        assert_eq!(shown.len(), host.ledger.monitors.len(), "{context}: {shown:?}");
-        let running = shown.iter().filter(|unikernel| unikernel.state == State::Running);
-        assert_eq!(running.clone().count(), host.running().len(), "{context}: {shown:?}");
-        let taps = 2 * running.clone().count();
+        let runs = |unikernel: &&Unikernel| matches!(unikernel.state, State::Running | State::Ready);
+        assert_eq!(shown.iter().filter(runs).count(), host.running().len(), "{context}: {shown:?}");
+        assert!(host.ledger.monitors.len() <= shown.len(), "{context}: {shown:?}");
+        for unikernel in shown.clone() {
+            let expected = match unikernel.state {
+                State::Running | State::Ready | State::Waiting | State::Ended(_) => Wish::Running,
+                State::Stopped => Wish::Stopped,
+                other => {
+                    let info = self.world.info(&unikernel.name);
+                    panic!("{context}: {} is still {other:?}: {:?}", unikernel.name, info.watching)
+                }
+            };
+            assert_eq!(unikernel.wish, expected, "{context}: {unikernel:?}");
+        }
+        let taps = 2 * host.running().len();
         assert_eq!((host.ledger.taps.len(), host.free_taps()), (taps, 0), "{context}");
         assert!(host.ledger.uploads.is_empty(), "{context}: an upload is left");
-        let memory_mib: u64 = running.map(|unikernel| u64::from(unikernel.memory_mib)).sum();
+        let holds = shown.iter().filter(|unikernel| runs(unikernel) || unikernel.state == State::Waiting);
+        let memory_mib: u64 = holds.map(|unikernel| u64::from(unikernel.memory_mib)).sum();
         let session = self.world.client();
         let Response::Host(facts) = self.world.ask(session, 1, Request::Host) else { panic!() };
         assert_eq!(facts.memory_used_mib, memory_mib, "{context}");
         self.world.disconnect(session);
-        assert_eq!(self.world.resets, 0, "{context}: an honest shim was taken for nonsense");
+        let nonsense =
+            |line: &&(_, String)| line.1.contains("is reset") && !line.1.contains("not answered in time");
+        let nonsense: Vec<_> = self.world.log.iter().filter(nonsense).collect();
+        assert!(nonsense.is_empty(), "{context}: an honest shim was taken for nonsense: {nonsense:?}");
     }
 }
 
@@ -327,9 +404,10 @@ fn whatever_happens_what_is_shown_is_what_there_is() {
     }
     // The walks get everywhere.
     let answers = "Host ImageWanted ImageStored Created Listed Info Console ConsoleMissed Ended ConsoleEnd Destroyed \
-         ConsoleBegan Consoles Events EventsEnd Stats Refused(NotRunning)";
+         Started Stopped Updated Generation ConsoleBegan Consoles Events EventsEnd Stats Refused(NotRunning)";
     let refusals = "NoSuchUnikernel NameTaken NoSuchImage UnexpectedChunk NotAnImage NoMonitor DeviceMissing \
-        Full(Taps) Full(Unikernels) ShimAway Shim";
+        Full(Taps) Full(Unikernels) ShimAway Shim AfterUnknown AfterCycle NoSuchGeneration RolledBack \
+        Superseded BeingDestroyed";
     let refusals = refusals.split_whitespace().map(|refusal| format!("Refused({refusal})"));
     let all: BTreeSet<String> = answers.split_whitespace().map(String::from).chain(refusals).collect();
     assert_eq!(all.difference(&met).collect::<Vec<_>>(), Vec::<&String>::new());

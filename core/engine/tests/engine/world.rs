@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId, StateDevice};
+use petrel_engine::{
+    Config, Engine, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId, StateDevice,
+};
 use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
     operator::{
-        ClientMessage, ConsoleAsked, Create, Hello, Net, Refusal, Request, Response, ServerMessage, Unikernel,
+        ClientMessage, ConsoleAsked, Create, Hello, Net, Refusal, Request, Response, ServerMessage, State,
+        Supervision, Unikernel, UnikernelInfo,
     },
     shim::InstanceId,
 };
@@ -37,6 +40,8 @@ pub struct World {
     pub lenient: bool,
     pub log: Vec<(Level, String)>,
     pub resets: usize,
+    /// The probes that nothing has answered yet.
+    pub probes: VecDeque<(ProbeId, ProbeKind, String)>,
     /// The kinds of outputs that there were, in their order.
     pub order: Vec<&'static str>,
     next_session: u32,
@@ -85,6 +90,7 @@ impl World {
             lenient: false,
             log: Vec::new(),
             resets: 0,
+            probes: VecDeque::new(),
             order: Vec::new(),
             next_session: 0,
         }
@@ -113,6 +119,7 @@ impl World {
         self.linked = false;
         self.requests.clear();
         self.host.link_ended();
+        self.probes.clear();
         self.now.wall_ms += 1000;
         self.link_up();
     }
@@ -297,6 +304,57 @@ impl World {
         }
     }
 
+    /// Time passes until something is due, at most so long; what follows from it comes to rest.
+    pub fn sleep_ms(&mut self, ms: u64) {
+        let end_ns = self.now.monotonic_ns + ms * 1_000_000;
+        self.run();
+        while let Some(at_ns) = self.engine.poll_at().filter(|at_ns| *at_ns <= end_ns) {
+            let passes_ms = at_ns.saturating_sub(self.now.monotonic_ns).div_ceil(1_000_000);
+            self.wait_ms(passes_ms);
+            self.run();
+        }
+        self.wait_ms(end_ns.saturating_sub(self.now.monotonic_ns) / 1_000_000);
+    }
+
+    /// The next probe comes to its end, and what follows from it to rest. Returns what it tried.
+    pub fn probed(&mut self, passed: bool) -> String {
+        let tried = self.answer_probe(passed);
+        self.run();
+        tried
+    }
+
+    pub fn answer_probe(&mut self, passed: bool) -> String {
+        let (id, kind, to) = self.probes.pop_front().expect("a probe is under way");
+        self.input(Input::Probed { id, passed });
+        match kind {
+            ProbeKind::Tcp => format!("tcp:{to}"),
+            ProbeKind::Http { path } => format!("http:{to}{}", &*path),
+        }
+    }
+
+    /// What is shown of a unikernel.
+    pub fn info(&mut self, unikernel: &str) -> UnikernelInfo {
+        let session = self.client();
+        let Response::Info(info) = self.ask(session, 1, info(unikernel)) else {
+            panic!("there is no {unikernel}")
+        };
+        self.disconnect(session);
+        *info
+    }
+
+    pub fn state(&mut self, unikernel: &str) -> State {
+        self.info(unikernel).unikernel.state
+    }
+
+    /// The instance that runs as this unikernel.
+    pub fn running(&self, unikernel: &str) -> InstanceId {
+        let tagged = |instance: &InstanceId| {
+            let spawned = self.host.spawned.iter().find(|spawn| spawn.instance == *instance);
+            spawned.is_some_and(|spawn| spawn.tag.windows(unikernel.len()).any(|w| w == unikernel.as_bytes()))
+        };
+        *self.host.running().iter().find(|instance| tagged(instance)).expect("it runs")
+    }
+
     fn take_outputs(&mut self) {
         let mut drained = BTreeSet::new();
         while let Some(output) = self.engine.poll_output() {
@@ -320,6 +378,9 @@ impl World {
                     self.linked = false;
                     self.requests.clear();
                     self.host.link_ended();
+                }
+                Output::Probe { id, kind, address, port, .. } => {
+                    self.probes.push_back((id, kind, format!("{address}:{port}")));
                 }
                 Output::Persist { offset, data } => {
                     let disk = self.disk.as_mut().expect("there is a disk to write to");
@@ -372,6 +433,7 @@ fn kind_of(output: &Output) -> &'static str {
         Output::CloseSession { .. } => "close",
         Output::ToShim(_) => "request",
         Output::ResetLink => "reset",
+        Output::Probe { .. } => "probe",
         Output::Persist { .. } => "persist",
         Output::Log { .. } => "log",
     }
@@ -390,6 +452,7 @@ fn is_last(response: &Response) -> bool {
             !more
         }
         Response::StateWanted | Response::StateData(_) => false,
+        Response::Generation { more, .. } => !more,
         _ => true,
     }
 }
@@ -429,6 +492,8 @@ pub fn plain(unikernel: &str, image: Digest) -> Create {
         nets: List::new(),
         blocks: List::new(),
         args: List::new(),
+        supervision: Supervision::default(),
+        force: false,
     }
 }
 

@@ -65,8 +65,9 @@ pub fn console_byte(position: u64) -> u8 {
     u8::try_from(position % 251).unwrap_or(0)
 }
 
-/// Whose unikernel a tag is of. A tag begins with its version and the name.
+/// Whose unikernel a tag is of. A tag begins with its version, the number of a generation, whether that was given up,
+/// and the name.
 pub fn name_of(tag: &[u8]) -> Option<Name> {
-    let ((_, name), _) = postcard::take_from_bytes::<(u16, Name)>(tag).ok()?;
+    let ((_, _, _, name), _) = postcard::take_from_bytes::<(u16, u32, bool, Name)>(tag).ok()?;
     Some(name)
 }

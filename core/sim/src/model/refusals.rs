@@ -23,7 +23,8 @@ impl Model {
                 true
             }
             // It may have been destroyed all the same.
-            (Refusal::ShimAway, Asked::Destroy(name)) => {
+            // Or will be, as soon as its monitor ends.
+            (Refusal::ShimAway | Refusal::NotEnding { .. }, Asked::Destroy(name)) => {
                 let fate = self.fate(name);
                 if fate.must_be() {
                     fate.leave_open();
@@ -65,6 +66,11 @@ impl Model {
                 *asked_mib == create.memory_mib
                     && (asked_mib < min_mib || asked_mib > max_mib)
                     && u64::from(*max_mib) <= host.facts.memory_mib
+            }
+            Refusal::MemoryGiven { host_mib, given_mib, asked_mib } => {
+                *asked_mib == create.memory_mib
+                    && *host_mib == host.facts.memory_mib
+                    && given_mib + u64::from(*asked_mib) > *host_mib
             }
             Refusal::CpuUnknown(cpu) => !host.facts.cpus.contains(cpu),
             Refusal::BridgeUnknown { bridge, .. } => !host.facts.bridges.contains(bridge),

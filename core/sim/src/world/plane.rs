@@ -112,6 +112,7 @@ impl World {
                 self.engine_handles(Input::LinkClosed);
                 Ok(())
             }
+            Output::Probe { .. } => ensure(false, || "something is probed, and nothing has a probe".into()),
             Output::Persist { .. } => {
                 ensure(false, || "something is written where there is no device".into())
             }

@@ -5,10 +5,10 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ReadOnly, Refusal, Since};
+use super::{ReadOnly, Refusal, Setback, Since};
 use crate::limits::EVENT_KINDS_ASKED_MAX;
 use crate::shim::Fault;
-use crate::{CommonName, Digest, ExitStatus, Label, List, Name};
+use crate::{CommonName, Digest, ExitStatus, Label, List, Name, Probe};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +92,26 @@ kinds! {
     CreateFailed(Box<Refusal>) = "create-failed",
     /// A unikernel's monitor runs, as this process.
     Started(u32) = "started",
+    /// A unikernel could not be started.
+    StartFailed(Box<Refusal>) = "start-failed",
+    /// A unikernel is ready.
+    Ready = "ready",
+    /// A unikernel does not answer its liveness probe; how often in a row.
+    NotAlive(Box<Probe>, u32) = "not-alive",
+    /// A unikernel that has ended is started again, not before so many milliseconds have passed.
+    BackOff(u64) = "back-off",
+    /// A unikernel is to be started, or started anew.
+    Starting = "starting",
+    /// A unikernel is to be stopped.
+    Stopping = "stopping",
+    /// A unikernel is stopped.
+    Stopped = "stopped",
+    /// This generation of a unikernel is to be.
+    Updating(u32) = "updating",
+    /// This generation of a unikernel has done well.
+    Updated(u32) = "updated",
+    /// A generation of a unikernel was given up for another one, and why.
+    RolledBack(u32, u32, Setback) = "rolled-back",
     /// A control plane that has lost its memory has found it running.
     Adopted = "adopted",
     /// A unikernel has ended.
@@ -100,8 +120,10 @@ kinds! {
     Destroying = "destroying",
     /// Nothing is left of a unikernel.
     Destroyed = "destroyed",
-    /// A unikernel could not be destroyed: it stays as it is.
-    DestroyFailed(Fault) = "destroy-failed",
+    /// A unikernel could not be ended: it stays as it is.
+    EndFailed(Fault) = "end-failed",
+    /// A unikernel has not ended, so many seconds after it was killed.
+    NotEnding(u32) = "not-ending",
     /// The host has got an image.
     ImageStored(Digest) = "image-stored",
     /// An image that was uploaded is not kept.
@@ -137,11 +159,24 @@ impl fmt::Display for What {
             Self::Created(image) => write!(f, "created from {image:?}"),
             Self::CreateFailed(refusal) => write!(f, "not created: {refusal:?}"),
             Self::Started(pid) => write!(f, "started as process {pid}"),
+            Self::StartFailed(refusal) => write!(f, "not started: {refusal:?}"),
+            Self::Ready => f.write_str("ready"),
+            Self::NotAlive(probe, failures) => write!(f, "not alive: {probe} failed {failures} times"),
+            Self::BackOff(ms) => write!(f, "to be started again in {ms} ms"),
+            Self::Starting => f.write_str("to be started"),
+            Self::Stopping => f.write_str("to be stopped"),
+            Self::Stopped => f.write_str("stopped"),
+            Self::Updating(number) => write!(f, "generation {number} is to be"),
+            Self::Updated(number) => write!(f, "generation {number} has done well"),
+            Self::RolledBack(failed, from, why) => {
+                write!(f, "generation {failed} is given up for {from}: {why:?}")
+            }
             Self::Adopted => f.write_str("found running and taken over"),
             Self::Exited(status) => write!(f, "ended: {status}"),
             Self::Destroying => f.write_str("to be destroyed"),
             Self::Destroyed => f.write_str("destroyed"),
-            Self::DestroyFailed(fault) => write!(f, "could not be destroyed: {fault:?}"),
+            Self::EndFailed(fault) => write!(f, "could not be ended: {fault:?}"),
+            Self::NotEnding(seconds) => write!(f, "has not ended {seconds} s after it was killed"),
             Self::ImageStored(digest) => write!(f, "image {digest:?} stored"),
             Self::ImageRefused(digest, refusal) => write!(f, "image {digest:?} not kept: {refusal:?}"),
             Self::ImageRemoved(digest) => write!(f, "image {digest:?} removed"),

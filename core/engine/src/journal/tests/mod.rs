@@ -5,10 +5,10 @@
 use alloc::{boxed::Box, format, vec, vec::Vec};
 
 use petrel_wire::{
-    Digest, ExitStatus, List,
+    Digest, ExitStatus, List, Name,
     limits::STATE_DEVICE_BYTES_MIN,
-    operator::ReadOnly,
-    shim::{InstanceId, TapId},
+    operator::{ReadOnly, Wish},
+    shim::InstanceId,
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Output, StateDevice,
-    record::{Record, Spec},
+    record::{Generation, Record, Spec},
     state::State,
 };
 
@@ -123,27 +123,39 @@ impl Rig {
     }
 }
 
+fn name(number: u64) -> Name {
+    format!("u{number}").parse().unwrap()
+}
+
 /// A unikernel with this number; its arguments take about so many bytes.
 fn creating(number: u64, bytes: usize) -> Record {
     let spec = Spec {
-        name: format!("u{number}").parse().unwrap(),
+        name: name(number),
         image: Digest([number.to_le_bytes()[0]; 32]),
         memory_mib: 32,
         cpus: List::new(),
         nets: List::new(),
         blocks: List::new(),
         args: vec![vec![b'x'; bytes].try_into().unwrap()].try_into().unwrap(),
+        supervision: Default::default(),
         monitor: "petrel-tender".parse().unwrap(),
         created_ms: 1_700_000_000_000 + number,
+        made_ms: 1_700_000_000_000 + number,
     };
-    let taps = vec![TapId(number.to_le_bytes()[0].into())];
-    Record::Creating { instance: InstanceId(number), spec: Box::new(spec), taps }
+    let generation = Generation { number: 1, faulty: false, spec: Box::new(spec) };
+    Record::Created { instance: InstanceId(number), generation }
 }
 
 fn ended(number: u64) -> Record {
     Record::Ended { instance: InstanceId(number), status: ExitStatus::Code(3), at_ms: Some(number) }
 }
 
+/// The wish that it be gone, or that it be there after all.
+fn destroying(number: u64, gone: bool) -> Record {
+    let wish = if gone { Wish::Destroyed } else { Wish::Running };
+    Record::Wished { name: name(number), wish }
+}
+
 fn removed(number: u64) -> Record {
-    Record::Removed(InstanceId(number))
+    Record::Removed(name(number))
 }

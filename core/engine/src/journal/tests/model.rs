@@ -5,7 +5,7 @@ use core::cell::Cell;
 
 use petrel_wire::{operator::ReadOnly, shim::InstanceId};
 
-use super::{Disk, Rig, SECTOR, SMALLEST, Write, creating, ended, removed};
+use super::{Disk, Rig, SECTOR, SMALLEST, Write, creating, destroying, ended, removed};
 use crate::{journal::mixed, record::Record, state::State};
 
 /// The simplest model of a journal: what it was told, and how much of that it has acknowledged.
@@ -42,8 +42,8 @@ fn any_change(state: &State, below: &mut impl FnMut(usize) -> usize) -> Vec<Reco
                 creating(one, below(900) * below(9))
             }
             4 => ended(one),
-            5 => Record::Kept(InstanceId(one)),
-            6 => Record::Destroying(InstanceId(one)),
+            5 => destroying(one, false),
+            6 => destroying(one, true),
             _ => removed(one),
         }
     };

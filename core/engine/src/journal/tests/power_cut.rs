@@ -2,9 +2,7 @@
 
 use alloc::{vec, vec::Vec};
 
-use petrel_wire::shim::InstanceId;
-
-use super::{Disk, Rig, SECTOR, SMALLEST, Write, creating, ended, removed};
+use super::{Disk, Rig, SECTOR, SMALLEST, Write, creating, destroying, ended, removed};
 use crate::{
     journal::{
         layout::{BATCH_HEADER_BYTES, encode_batch},
@@ -56,7 +54,7 @@ fn recorded_run() -> Rig {
         let bytes = if number % 40 == 7 { 1200 } else { 10 };
         rig.handle([creating(number, bytes)]).unwrap();
         if number >= 12 {
-            rig.handle([ended(number - 12), Record::Destroying(InstanceId(number - 12))]).unwrap();
+            rig.handle([ended(number - 12), destroying(number - 12, true)]).unwrap();
             rig.handle([removed(number - 12)]).unwrap();
         }
     }
@@ -132,9 +130,9 @@ fn bytes_that_an_operator_chose_never_pass_for_a_batch() {
         block
     };
     let with_argument = |argument: Vec<u8>| {
-        let Record::Creating { instance, mut spec, taps } = creating(2, 0) else { panic!() };
-        spec.args = vec![argument.try_into().unwrap()].try_into().unwrap();
-        Record::Creating { instance, spec, taps }
+        let Record::Created { instance, mut generation } = creating(2, 0) else { panic!() };
+        generation.spec.args = vec![argument.try_into().unwrap()].try_into().unwrap();
+        Record::Created { instance, generation }
     };
     // The argument is filled up to where the second block of its batch begins.
     let plain = postcard::to_allocvec(&with_argument(vec![b'#'; 3000])).unwrap();

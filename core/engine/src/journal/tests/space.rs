@@ -7,7 +7,7 @@ use petrel_wire::{
     shim::{InstanceId, TapId},
 };
 
-use super::{Rig, SMALLEST, creating, ended, removed};
+use super::{Rig, SMALLEST, creating, destroying, ended, name, removed};
 use crate::{journal::recovery::Found, limits::RECORD_WAIT_NS, record::Record};
 
 #[test]
@@ -72,7 +72,7 @@ fn a_full_device_refuses_what_grows_and_takes_what_frees() {
     assert_eq!(rig.disk.records(), Ok(rig.state.records(usize::MAX).collect()));
     // Everything can be removed, one by one, with the room that is left.
     for number in 1..number {
-        rig.handle([Record::Destroying(InstanceId(number))]).unwrap();
+        rig.handle([destroying(number, true)]).unwrap();
         rig.handle([removed(number)]).unwrap();
     }
     assert_eq!(rig.disk.records(), Ok(vec![]));
@@ -82,8 +82,9 @@ fn a_full_device_refuses_what_grows_and_takes_what_frees() {
 #[test]
 fn a_record_longer_than_a_batch_is_refused() {
     let mut rig = Rig::new(1 << 20);
-    let taps = vec![TapId(u32::MAX); 7000];
-    let Record::Creating { instance, spec, .. } = creating(1, 10) else { panic!() };
-    assert_eq!(rig.handle([Record::Creating { instance, spec, taps }]), Err(ReadOnly::Full));
-    assert!(rig.writes.is_empty());
+    rig.create(1).unwrap();
+    let writes = rig.writes.len();
+    let (instance, taps) = (InstanceId(1), vec![TapId(u32::MAX); 7000]);
+    assert_eq!(rig.handle([Record::Starting { name: name(1), instance, taps }]), Err(ReadOnly::Full));
+    assert_eq!(rig.writes.len(), writes);
 }
