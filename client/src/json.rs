@@ -24,8 +24,10 @@ Fields of --json:
 /// What `inspect --json` prints.
 pub const INSPECT_FIELDS: &str = "\
 Fields of --json:
-  file, digest, bytes, target, target_number, abi_version, entry, devices [{name, kind: net|block}],
-  segments [{start, end, file_bytes, read, write, execute}]";
+  file, digest, bytes, build_id (null where it has none), target, target_number, abi_version,
+  runs: {reason (why petrel-tender cannot run it, or null), ring3, kvm, kvm_here (this machine has KVM)},
+  hypercall_sites (how many ring 3 makes fast; null for targets without hypercalls), memory_min_mib, entry,
+  devices [{name, kind: net|block}], segments [{start, end, file_bytes, read, write, execute}]";
 
 /// What `create --json` prints.
 pub const UNIKERNEL_FIELDS: &str = "\
@@ -141,6 +143,8 @@ pub fn inspect(image: &Image) -> Value {
             "execute": segment.permissions.execute,
         })
     });
+    let reason = image.runnable().err().map(|reason| reason.to_string());
+    let sites = image.hypercall_sites();
     json!({
         "file": image.path.to_string_lossy(),
         "digest": image.digest(),
@@ -148,10 +152,29 @@ pub fn inspect(image: &Image) -> Value {
         "target": image.abi.target.name(),
         "target_number": image.abi.target.raw(),
         "abi_version": image.abi.version,
+        "build_id": image.build_id.as_deref().map(hex),
+        "runs": {
+            "ring3": reason.is_none(),
+            "kvm": reason.is_none() && sites.is_some(),
+            "kvm_here": kvm_is_here(),
+            "reason": reason,
+        },
+        "hypercall_sites": sites,
+        "memory_min_mib": image.layout.memory_min_mib(),
         "entry": image.layout.entry,
         "devices": devices.collect::<Vec<_>>(),
         "segments": segments.collect::<Vec<_>>(),
     })
+}
+
+/// Whether this machine has KVM. (Whether that is of use, `petrel-tender --probe` tells.)
+pub fn kvm_is_here() -> bool {
+    std::path::Path::new("/dev/kvm").exists()
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A unikernel, in brief.

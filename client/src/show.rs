@@ -101,7 +101,12 @@ pub fn inspect(image: &Image) -> String {
     lines.add("file", image.path.to_string_lossy());
     lines.add("digest", format!("{:?}", image.digest()));
     lines.add("size", format!("{} ({} bytes)", units::size(image.bytes.len() as u64), image.bytes.len()));
+    if let Some(id) = &image.build_id {
+        lines.add("build id", json::hex(id));
+    }
     lines.add("target", format!("{}, ABI version {}", image.abi.target.name(), image.abi.version));
+    lines.add_all("runs", runs(image));
+    lines.add("memory", format!("{} MiB or more", image.layout.memory_min_mib()));
     lines.add("entry", format!("{:#x}", image.layout.entry));
     let devices = image.devices.iter();
     let devices = devices.map(|(_, device)| format!("{} {}", json::device_kind(device.kind), device.name()));
@@ -118,6 +123,21 @@ pub fn inspect(image: &Image) -> String {
         }),
     );
     lines.render()
+}
+
+/// On what petrel-tender runs an image, and how well.
+fn runs(image: &Image) -> Vec<String> {
+    match (image.runnable(), image.hypercall_sites()) {
+        (Err(reason), _) => vec![format!("not on petrel-tender: {reason}")],
+        (Ok(()), None) => vec!["confined in ring 3, making system calls itself".into()],
+        (Ok(()), Some(sites)) => {
+            let on_kvm = if json::kvm_is_here() { "" } else { " (this machine has none)" };
+            vec![
+                format!("on KVM{on_kvm}"),
+                format!("confined in ring 3, with {sites} hypercalls in its code made fast; others trap"),
+            ]
+        }
+    }
 }
 
 /// A unikernel that was just created.

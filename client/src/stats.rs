@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use petrel_wire::Name;
-use petrel_wire::operator::{Request, Response, Usage};
-use petrel_wire::shim::{Flow, Storage};
+use petrel_wire::operator::{Flow, Request, Response, Storage, Usage};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -191,7 +190,7 @@ fn as_json((usage, rates): &Sample) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use petrel_wire::shim::Traffic;
+    use petrel_wire::operator::Traffic;
 
     use super::*;
 

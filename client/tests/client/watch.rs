@@ -1,9 +1,9 @@
 //! What an operator sees of consoles, events and statistics, and what the client asks for.
 
 use petrel_wire::operator::{
-    ConsoleAsked, ConsoleBrief, Event, EventsAsked, Refusal, Request, Response, Since, Usage, What, Who,
+    ConsoleAsked, ConsoleBrief, Event, EventsAsked, Flow, Refusal, Request, Response, Since, Storage,
+    Traffic, Usage, What, Who,
 };
-use petrel_wire::shim::{Flow, Storage, Traffic};
 use petrel_wire::{CommonName, ExitStatus, List};
 use serde_json::{Value, json};
 

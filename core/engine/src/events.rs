@@ -47,6 +47,11 @@ impl Events {
         self.next
     }
 
+    /// Gives no number below `next` any more: another state took the place of one that had got so far.
+    pub fn go_on_from(&mut self, next: u64) {
+        self.next = self.next.max(next);
+    }
+
     /// All that are kept, the oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Event> {
         self.kept.iter()
@@ -103,11 +108,7 @@ impl Following {
 
     /// The next events of the stream.
     pub fn step(&mut self, events: &Events) -> Step {
-        let end = self.until.unwrap_or(events.next()).min(events.next());
-        if end < self.cursor {
-            // Another state has taken the place of what was.
-            (self.cursor, self.opened, self.owed) = (end, end, 0);
-        }
+        let end = self.until.unwrap_or(events.next());
         let mut page = Vec::new();
         for event in events.from(self.cursor).take_while(|event| event.sequence < end) {
             let is_history = event.sequence < self.opened;

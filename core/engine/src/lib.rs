@@ -20,7 +20,7 @@
 //! | `supervise` | keeps each at what it is wished to be |
 //! | `console`, `consoles` | what is kept of guests' output, and of whose |
 //! | `events` | what happened and who did it |
-//! | `stats` | what unikernels use, asked of the shim when an operator asks |
+//! | `stats`, `procfs` | what unikernels use, asked of the shim when an operator asks, in the kernel's words |
 //! | `inspect`, `planted` | for the simulator: how full the tables are, and faults that its checkers must find |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -41,6 +41,7 @@ mod journal;
 mod limits;
 mod planted;
 mod policy;
+mod procfs;
 mod record;
 mod session;
 mod shim_client;

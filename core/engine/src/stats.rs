@@ -7,12 +7,13 @@ use petrel_wire::{
     List, Name,
     limits::STATS_PAGE_MAX,
     operator::{Refusal, Response, Table, Usage},
-    shim::{Fault, InstanceId, Op, Reply, Stats},
+    shim::{Fault, InstanceId, Op, Reply, Usage as Told},
 };
 
 use crate::{
     Engine, SessionId,
     policy::Grant,
+    procfs,
     session::Asker,
     shim_client::{Handled, Nonsense, Waiting},
     stream::{Source, Step, Stream},
@@ -106,10 +107,10 @@ impl Engine {
     }
 
     pub(crate) fn stats_told(&mut self, asker: Asker, result: Result<Reply, Fault>) -> Handled {
-        let Ok(Reply::Stats(told)) = result else {
+        let Ok(Reply::Stats { uptime, page }) = result else {
             return Err(Nonsense("another reply than statistics to the question for them"));
         };
-        let page: Vec<_> = told.into_vec().into_iter().filter_map(|stats| self.usage(stats)).collect();
+        let page: Vec<_> = page.iter().filter_map(|told| self.usage(&uptime, told)).collect();
         let page = List::try_from(page).unwrap_or_default();
         for stream in self.stats_streams(asker.session) {
             if let (true, Source::Stats(asking)) = (stream.asker == asker, &mut stream.source)
@@ -123,17 +124,18 @@ impl Engine {
         Ok(())
     }
 
-    fn usage(&self, stats: Stats) -> Option<Usage> {
-        let spec = self.state.by_id(stats.instance)?.spec();
+    fn usage(&self, uptime: &[u8], told: &Told) -> Option<Usage> {
+        let spec = self.state.by_id(told.instance)?.spec();
+        let process = procfs::process(uptime, &told.stat)?;
         let devices = spec.nets.iter().map(|(net, _)| net.device.clone());
-        let nets: Vec<_> = devices.zip(stats.nets.into_vec()).collect();
+        let nets: Vec<_> = devices.zip(told.nets.iter().map(|line| procfs::traffic(line))).collect();
         Some(Usage {
             name: spec.name.clone(),
-            run_ms: stats.run_ms,
-            cpu_ms: stats.cpu_ms,
+            run_ms: process.run_ms,
+            cpu_ms: process.cpu_ms,
             memory_mib: spec.memory_mib,
-            resident_kib: stats.resident_kib,
-            storage: stats.storage,
+            resident_kib: process.resident_kib,
+            storage: procfs::storage(&told.io),
             nets: List::try_from(nets).unwrap_or_default(),
         })
     }

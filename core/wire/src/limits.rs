@@ -23,7 +23,7 @@ pub const PAGE_ENTRIES_MAX: usize = 64;
 /// The events that one frame carries.
 pub const EVENTS_PAGE_MAX: usize = 16;
 /// The unikernels of which one frame tells what they use.
-pub const STATS_PAGE_MAX: usize = 24;
+pub const STATS_PAGE_MAX: usize = 10;
 
 /// A whole name, labels and separators.
 pub const NAME_BYTES_MAX: usize = 128;

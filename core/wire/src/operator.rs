@@ -41,7 +41,7 @@ use alloc::boxed::Box;
 pub use console::{ConsoleAsked, ConsoleBrief, Since};
 pub use events::{Event, EventsAsked, KINDS, What, Who};
 pub use journal::{Journal, ReadOnly, StateFault};
-pub use stats::Usage;
+pub use stats::{Flow, Storage, Traffic, Usage};
 
 use serde::{Deserialize, Serialize};
 pub use supervise::{

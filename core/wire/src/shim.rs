@@ -24,8 +24,13 @@ use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, 
 
 /// A monitor's process and all that belongs to it. Chosen by the control plane, never used twice on a host.
 /// Zero is the control plane itself and never appears in a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InstanceId(pub u64);
+
+impl InstanceId {
+    /// The control plane itself.
+    pub const CONTROL_PLANE: Self = Self(0);
+}
 
 /// A tap. Chosen by the control plane; the shim derives the interface's name from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -191,14 +196,19 @@ pub enum Reply {
         more: bool,
     },
     /// What monitors use, in the order in which they were asked for.
-    Stats(List<Stats, STATS_PAGE_MAX>),
+    Stats {
+        /// `/proc/uptime`, read before the others.
+        uptime: Blob<64>,
+        /// Those that run.
+        page: List<Usage, STATS_PAGE_MAX>,
+    },
 }
 
 /// The entries of a page of the ledger: so many, each with a full tag, fit one frame.
 pub const LIST_PAGE_MAX: usize = 2;
 
 /// A monitor in the ledger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// Which.
     pub instance: InstanceId,
@@ -212,51 +222,25 @@ pub struct Listed {
     pub tag: Blob<TAG_BYTES_MAX>,
 }
 
-/// What a monitor has used since it started. All counters only grow.
+/// What a monitor uses, in the words of proc(5). The control plane reads them, so that the shim need not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stats {
+pub struct Usage {
     /// Which.
     pub instance: InstanceId,
-    /// How long it has been running, in milliseconds.
-    pub run_ms: u64,
-    /// How long it was on a CPU, in milliseconds.
-    pub cpu_ms: u64,
-    /// The memory that it has now, in KiB: the guest's, as far as it was touched, and the monitor's own.
-    pub resident_kib: u64,
-    /// What it has moved from and to storage, past the host's cache, where the kernel tells.
-    pub storage: Option<Storage>,
-    /// What its taps have moved, in the order of its network devices.
-    pub nets: List<Traffic, NETS_MAX>,
+    /// `/proc/[pid]/stat`; empty if its process is gone.
+    pub stat: Blob<STAT_BYTES_MAX>,
+    /// `/proc/[pid]/io`; empty where the shim may not read it.
+    pub io: Blob<IO_BYTES_MAX>,
+    /// The lines of `/proc/net/dev` for its taps, in the order of its network devices.
+    pub nets: List<Blob<NET_LINE_BYTES_MAX>, NETS_MAX>,
 }
 
-/// What was moved from and to storage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Storage {
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
-}
-
-/// What a network device has moved, as its guest sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
-    /// What the guest was sent. What it does not take in time is dropped.
-    pub received: Flow,
-    /// What the guest has sent.
-    pub sent: Flow,
-}
-
-/// What was moved in one direction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flow {
-    /// Bytes, frames' headers included.
-    pub bytes: u64,
-    /// Frames.
-    pub packets: u64,
-    /// Frames that were dropped instead.
-    pub dropped: u64,
-}
+/// The bytes of proc(5)'s `stat` that are told: its first fields.
+pub const STAT_BYTES_MAX: usize = 448;
+/// The bytes of proc(5)'s `io` that are told.
+pub const IO_BYTES_MAX: usize = 224;
+/// The bytes of a line of proc(5)'s `net/dev` that are told: its first columns.
+pub const NET_LINE_BYTES_MAX: usize = 192;
 
 /// What a host is and has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -299,6 +283,7 @@ pub struct Monitor {
 
 /// What isolates a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// Hardware virtualisation.
     Kvm,
@@ -378,19 +363,15 @@ mod tests {
 
     #[test]
     fn the_largest_page_of_statistics_fits_a_frame() {
-        let most = u64::MAX;
-        let flow = Flow { bytes: most, packets: most, dropped: most };
-        let traffic = Traffic { received: flow, sent: flow };
-        let stats = Stats {
-            instance: InstanceId(most),
-            run_ms: most,
-            cpu_ms: most,
-            resident_kib: most,
-            storage: Some(Storage { read_bytes: most, written_bytes: most }),
-            nets: vec![traffic; NETS_MAX].try_into().unwrap(),
+        let usage = Usage {
+            instance: InstanceId(u64::MAX),
+            stat: vec![0; STAT_BYTES_MAX].try_into().unwrap(),
+            io: vec![0; IO_BYTES_MAX].try_into().unwrap(),
+            nets: vec![vec![0; NET_LINE_BYTES_MAX].try_into().unwrap(); NETS_MAX].try_into().unwrap(),
         };
-        let page = vec![stats; STATS_PAGE_MAX].try_into().unwrap();
-        let reply = FromShim::Reply { id: u32::MAX, result: Ok(Reply::Stats(page)) };
+        let page = vec![usage; STATS_PAGE_MAX].try_into().unwrap();
+        let result = Ok(Reply::Stats { uptime: vec![0; 64].try_into().unwrap(), page });
+        let reply = FromShim::Reply { id: u32::MAX, result };
         assert_eq!(frame::encode(&reply, &mut Vec::new()), Ok(()));
     }
 }

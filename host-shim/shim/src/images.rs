@@ -1,18 +1,14 @@
 //! The image store: `images/<SHA-256>`, read-only files that are whole or not there.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{collections::BTreeSet, os::fd::AsRawFd, os::unix::fs::FileExt};
 
-use petrel_shim::check::{Refusal, Violation};
-use petrel_wire::Digest;
+use petrel_shim::check::Refusal;
+use petrel_wire::{Blob, Digest};
 use ring::digest::{Context, SHA256};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat};
-
-use crate::fault;
 
 /// The folder of images.
 pub struct Images(pub PathBuf);
@@ -27,9 +23,8 @@ pub struct Receiving {
 impl Images {
     /// What is in the store.
     pub fn list(&self) -> io::Result<BTreeSet<Digest>> {
-        let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name()));
-        let names = names.collect::<io::Result<Vec<_>>>()?;
-        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+        let names = fs::read_dir(&self.0)?.filter_map(|entry| Some(entry.ok()?.file_name()));
+        Ok(names.filter_map(|name| name.to_str()?.parse().ok()).collect())
     }
 
     pub fn path(&self, digest: &Digest) -> PathBuf {
@@ -45,26 +40,26 @@ impl Images {
     /// Gives the file its name, if it is what it was announced as.
     pub fn commit(&self, digest: Digest, received: Receiving) -> Result<(), Refusal> {
         if received.hash.finish().as_ref() != digest.0 {
-            return Err(Violation::ImageBytes(digest).into());
+            return Err(Refusal::Violation("an image of another digest than announced"));
         }
-        let file = received.file;
-        let link = |()| {
-            fchmod(&file, Mode::RUSR | Mode::RGRP | Mode::ROTH)?; // whatever the umask is
-            // Otherwise a power failure could leave the name without the bytes, and the name is all that is trusted.
-            file.sync_data()?;
-            let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-            Ok(linkat(CWD, unnamed, CWD, self.path(&digest), AtFlags::SYMLINK_FOLLOW)?)
-        };
-        received.result.and_then(link).map_err(|error| fault(&error).into())
+        received.result?;
+        Ok(give_name(&received.file, &self.path(&digest))?)
     }
 
     /// Up to `bytes` bytes of an image from `offset`, fewer at its end.
-    pub fn read(&self, digest: &Digest, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
+    pub fn read<const N: usize>(&self, digest: &Digest, offset: u64, bytes: usize) -> io::Result<Blob<N>> {
         let mut data = vec![0; bytes];
         let count = File::open(self.path(digest))?.read_at(&mut data, offset)?;
-        data.truncate(count);
-        Ok(data)
+        Ok(Blob::try_from(&data[..count]).unwrap_or_default())
     }
+}
+
+fn give_name(file: &File, path: &Path) -> io::Result<()> {
+    fchmod(file, Mode::RUSR | Mode::RGRP | Mode::ROTH)?; // whatever the umask is
+    // Otherwise a power failure could leave the name without the bytes, and the name is all that is trusted.
+    file.sync_data()?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 impl Receiving {

@@ -8,7 +8,6 @@ mod channel;
 mod ed25519;
 mod failure;
 mod operators;
-mod pinned;
 mod provider;
 mod sha256;
 mod subject;
@@ -21,7 +20,7 @@ use alloc::sync::Arc;
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::time::Duration;
 
-use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption, UnbufferedClientConnection};
+use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{
     CertificateDer, IpAddr, Ipv4Addr, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
 };
@@ -124,25 +123,9 @@ impl LinkClient {
     ///
     /// # Errors
     /// If the key is malformed.
-    pub fn new(key: &[u8], server_public_key: &[u8], clock: WallClock) -> Result<Self, SetupError> {
-        let provider = Arc::new(provider::provider());
-        let signing = provider
-            .key_provider
-            .load_private_key(private_key_der(key))
-            .map_err(SetupError::at("link key"))?;
-        let public = signing.public_key().ok_or(Error::General("no public key".into()));
-        let public = public.map_err(SetupError::at("link key"))?;
-        let certified = CertifiedKey::new(alloc::vec![certificate_der(&public)], signing);
-        let mut config = ClientConfig::builder_with_details(provider, Arc::new(Clock(clock)))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(SetupError::at("link key"))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(pinned::PinnedKey::new(server_public_key)))
-            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(certified))));
-        config.resumption = Resumption::disabled();
-        // A raw public key has no name to ask for.
-        config.enable_sni = false;
-        Ok(Self(Arc::new(config)))
+    pub fn new(key: &[u8], server_public_key: &[u8]) -> Result<Self, SetupError> {
+        let config = petrel_link::client(provider::provider(), key, server_public_key);
+        Ok(Self(Arc::new(config.map_err(SetupError::at("link key"))?)))
     }
 
     /// The client's end of a new connection.

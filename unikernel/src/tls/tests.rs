@@ -9,13 +9,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     PKCS_ED25519, PublicKeyData, date_time_ymd,
 };
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
-use rustls::server::AlwaysResolvesServerRawPublicKeys;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    ClientConnection, Connection, DigitallySignedStruct, DistinguishedName, ServerConnection, SignatureScheme,
-};
+use rustls::{ClientConnection, Connection, ServerConnection};
 
 use super::*;
 
@@ -336,67 +331,12 @@ fn given_a_seal_with_damaged_keys_then_the_part_is_named() {
     assert_eq!(made(&server.certificate, &server.key, b"junk"), Some("operators' CA certificate"));
     assert_eq!(made(b"junk", &server.key, &operators), Some("server certificate or key"));
     assert_eq!(made(&server.certificate, &other.key, &operators), Some("server certificate or key"));
-    assert_eq!(LinkClient::new(b"junk", b"", june).err().map(|error| error.part), Some("link key"));
+    assert_eq!(LinkClient::new(b"junk", b"").err().map(|error| error.part), Some("link key"));
 }
 
-/// The shim's side of the link: raw public keys, the client's pinned.
-#[derive(Debug)]
-struct PinnedClient(Vec<u8>);
-
-impl ClientCertVerifier for PinnedClient {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        if end_entity.as_ref() == self.0 {
-            Ok(ClientCertVerified::assertion())
-        } else {
-            Err(Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        unreachable!("TLS 1.3 only")
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        pinned::PinnedKey::new(key).verify_tls13_signature(message, key, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
-}
-
+/// The shim's side of the link.
 pub(crate) fn shim_connection(key: &KeyPair, client_public_key: &[u8]) -> Peer {
-    let provider = Arc::new(default_provider());
-    let signing = provider.key_provider.load_private_key(private_key_der(&key.serialize_der())).unwrap();
-    let certified = CertifiedKey::new(vec![certificate_der(&key.subject_public_key_info())], signing);
-    let config = ServerConfig::builder_with_details(provider, Arc::new(Clock(june)))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_client_cert_verifier(Arc::new(PinnedClient(client_public_key.to_vec())))
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::new(certified))));
+    let config = petrel_link::server(default_provider(), &key.serialize_der(), client_public_key).unwrap();
     Peer::new(ServerConnection::new(Arc::new(config)).unwrap())
 }
 
@@ -404,7 +344,7 @@ pub(crate) fn shim_connection(key: &KeyPair, client_public_key: &[u8]) -> Peer {
 fn given_the_shim_whose_key_is_pinned_then_the_link_opens_and_carries_data() {
     let ours = KeyPair::generate_for(&PKCS_ED25519).unwrap();
     let shims = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-    let client = LinkClient::new(&ours.serialize_der(), &shims.subject_public_key_info(), june).unwrap();
+    let client = LinkClient::new(&ours.serialize_der(), &shims.subject_public_key_info()).unwrap();
     let mut channel = client.connect().unwrap();
     let mut shim = shim_connection(&shims, &ours.subject_public_key_info());
     pump(&mut channel, &mut shim, 11).unwrap();
@@ -421,10 +361,7 @@ fn given_another_key_on_either_side_of_the_link_then_it_does_not_open() {
     let keys: Vec<KeyPair> = (0..3).map(|_| KeyPair::generate_for(&PKCS_ED25519).unwrap()).collect();
     let [ours, shims, other] = &keys[..] else { unreachable!() };
     let connect = |pinned: &KeyPair| {
-        LinkClient::new(&ours.serialize_der(), &pinned.subject_public_key_info(), june)
-            .unwrap()
-            .connect()
-            .unwrap()
+        LinkClient::new(&ours.serialize_der(), &pinned.subject_public_key_info()).unwrap().connect().unwrap()
     };
 
     let mut channel = connect(other);

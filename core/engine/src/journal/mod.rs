@@ -97,6 +97,12 @@ impl Journal {
         matches!(self.mode, Mode::Writable(_))
     }
 
+    /// How many records are not on the disk.
+    #[cfg(feature = "inspect")]
+    pub fn waiting_len(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Why nothing can be kept, if so.
     pub fn read_only(&self) -> Option<ReadOnly> {
         match self.mode {
@@ -304,7 +310,7 @@ fn pack(records: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Vec<u8>>, ReadOnly
     Ok(batches)
 }
 
-/// A number that shows nothing of the one it was made from: SplitMix64's output function.
+/// Another number for each, far from those of its neighbours: SplitMix64's output function.
 fn mixed(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

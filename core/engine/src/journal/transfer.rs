@@ -198,6 +198,7 @@ impl Engine {
         };
         self.orders_lost();
         let before = core::mem::replace(&mut self.state, *state);
+        self.state.events.go_on_from(before.events.next());
         // Nothing runs, so what the shim still has is what was given up.
         self.state.apply(Record::Complete);
         for instance in before.ids() {

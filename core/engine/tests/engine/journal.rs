@@ -153,6 +153,32 @@ fn what_only_the_shim_knows_is_adopted_once_and_is_nobodys_later() {
 }
 
 /// The control plane dies after each step of a create and of a destroy. What it said holds.
+/// The disk fails while the shim tells what runs: what was known before that is still all there is.
+#[test]
+fn what_is_nobodys_is_not_adopted_because_the_disk_fails() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    for i in 0..4 {
+        world.create(session, i, networked(&format!("u{i}"), digest, &["net0"]));
+    }
+    world.send(session, 5, create(networked("refused", digest, &["net0"])));
+    while world.step_host() {}
+    world.link_down();
+    world.host.end(world.instance(0), ExitStatus::Code(1));
+    world.restart();
+    // As far as the first page of the ledger, on which is the one that has ended.
+    for _ in 0..3 {
+        world.step_host();
+        world.step_link();
+    }
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    world.wait_ms(1100);
+    assert!(is_logged(&world, Level::Error, "cannot be written"));
+    world.run();
+    assert_eq!(names(&mut world), ["u0", "u1", "u2", "u3"]);
+    assert_eq!(world.host.running().len(), 3);
+}
+
 #[test]
 fn a_crash_at_each_step_takes_nothing_back() {
     for steps in 0..8 {

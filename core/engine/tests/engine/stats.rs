@@ -4,8 +4,8 @@ use petrel_engine::{Input, SessionId};
 use petrel_wire::{
     ExitStatus,
     limits::{SESSION_QUEUE_BYTES, STATS_PAGE_MAX},
-    operator::{Refusal, Request, Response, Usage},
-    shim::Op,
+    operator::{Flow, Refusal, Request, Response, Storage, Traffic, Usage},
+    shim::{Op, TapId},
 };
 
 use crate::{
@@ -44,11 +44,15 @@ fn what_a_unikernel_uses_is_told_with_its_devices() {
     world.send(session, 2, stats(Some("a")));
     world.run();
     let (told, _) = read(&mut world, session, 2);
-    let of_host = world.host.stats(world.instance(0));
-    assert_eq!((told[0].run_ms, told[0].cpu_ms, told[0].memory_mib), (of_host.run_ms, 5, 32));
-    assert_eq!(told[0].storage, of_host.storage);
-    let nets: Vec<_> = told[0].nets.iter().map(|(device, traffic)| (&**device, *traffic)).collect();
-    assert_eq!(nets, [("net1", of_host.nets[0]), ("net0", of_host.nets[1])]);
+    let (instance, taps) = (world.instance(0), world.host.spawned[0].nets.clone());
+    let used = &told[0];
+    assert_eq!((used.run_ms, used.cpu_ms, used.memory_mib), (instance.0 % 100 * 10, 100, 32));
+    assert_eq!((used.resident_kib, used.storage), (20, Some(Storage { read_bytes: 1, written_bytes: 2 })));
+    let received = |tap: TapId| Flow { bytes: tap.0.into(), packets: 5, dropped: 6 };
+    let sent = Flow { bytes: 1, packets: 2, dropped: 3 };
+    let nets: Vec<_> = used.nets.iter().map(|(device, traffic)| (&**device, *traffic)).collect();
+    let traffic = |index: usize| Traffic { received: received(taps[index].tap), sent };
+    assert_eq!(nets, [("net1", traffic(0)), ("net0", traffic(1))]);
 }
 
 #[test]

@@ -75,7 +75,8 @@ impl World {
 
     pub(super) fn send_chunk(&mut self) -> Checked {
         let Some(index) = self.any_operator() else { return Ok(()) };
-        let ready = self.operators[index].pushes().filter(|(_, push)| push.can_send()).map(|(id, _)| id);
+        let ready = self.operators[index].asked.iter().filter(|(_, asked)| asked.can_send());
+        let ready = ready.map(|(id, _)| *id);
         match self.random.pick_from(ready) {
             Some(id) => self.send_piece(index, id, 2000),
             None => Ok(()),
@@ -103,7 +104,13 @@ impl World {
     pub(super) fn cancel_request(&mut self, index: usize, id: u32) -> Checked {
         let operator = &mut self.operators[index];
         if let Some(
-            Asked::Console(_) | Asked::List(_) | Asked::Push(_) | Asked::Events { .. } | Asked::Watching,
+            Asked::Console(_)
+            | Asked::List(_)
+            | Asked::Push(_)
+            | Asked::Export(_)
+            | Asked::Import(_)
+            | Asked::Events { .. }
+            | Asked::Watching,
         ) = operator.asked.get(&id)
         {
             operator.asked.remove(&id);

@@ -4,14 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use petrel_engine::{Input, Peer, SessionId};
-use petrel_shim::ledger::{State, Tap};
 use petrel_wire::{
     ExitStatus,
     limits::{OPERATOR_VERSION, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, Request, Response, ServerMessage, Unikernel},
+    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, Unikernel},
 };
 
-use super::{World, encoded};
+use super::{World, encoded, plane::known_to};
 use crate::{
     host::name_of,
     model::{Checked, Violation, ensure, shows_truth},
@@ -33,29 +32,41 @@ impl World {
         self.plane.outputs_left = None;
         self.host.heal();
         self.link.unstall();
+        self.mend_disk();
         self.plane.back_ns = self.plane.back_ns.min(self.clock.ns());
         self.operators.iter_mut().for_each(|operator| operator.stalled = false);
         let since_ns = self.clock.ns();
         let mut relinked = false;
         for round in 0.. {
             let moved = self.round()?;
-            if !moved && self.is_quiet() {
-                if self.is_clean() {
-                    break;
-                }
+            if !moved && self.is_quiet() && self.is_clean() {
+                break;
+            }
+            let due_ns = self.next_due_ns();
+            if !moved && self.is_quiet() && due_ns.is_none() {
                 // What the shim could not end is ended when the link opens anew.
                 ensure(!relinked, || format!("at rest, and not clean: {}", self.dirt()))?;
                 relinked = true;
                 self.link.drop_shim_end(&mut self.random);
                 self.host.link_ended();
                 self.model.console_epoch += 1;
-            } else if !moved && let Some(due_ns) = self.next_due_ns() {
+            } else if !moved && let Some(due_ns) = due_ns {
                 self.clock.pass(due_ns.saturating_sub(self.clock.ns()));
             }
             let over = self.clock.ns() - since_ns > REST_NS_MAX || round > ROUNDS_MAX;
             ensure(!over, || format!("it does not come to rest: {}", self.dirt()))?;
         }
         self.check_rest()
+    }
+
+    /// The disk works again; a control plane that has given up on it is started again, as an operator would.
+    fn mend_disk(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        disk.failing = false;
+        if self.plane.engine.as_ref().is_some_and(|engine| engine.read_only().is_some()) {
+            self.plane_crashes();
+            self.plane.back_ns = self.clock.ns();
+        }
     }
 
     /// Everything gets on that can. Returns whether anything did.
@@ -81,14 +92,11 @@ impl World {
         if queued {
             self.drain(index, 0)?;
         }
-        let pushes = self.operators[index].pushes();
-        let Some((id, stuck)) = pushes
-            .filter(|(_, push)| push.can_send() || push.is_stuck())
-            .map(|(id, push)| (id, push.is_stuck()))
-            .next()
-        else {
+        let mut asked = self.operators[index].asked.iter();
+        let Some((&id, asked)) = asked.find(|(_, asked)| asked.can_send() || asked.is_stuck()) else {
             return Ok(queued);
         };
+        let stuck = asked.is_stuck();
         if stuck {
             self.cancel_request(index, id)?;
         } else if self.may_be_read(index) {
@@ -156,6 +164,15 @@ impl World {
         let Response::Host(facts) = self.audit_ask(Request::Host)? else {
             return Err(Violation("at rest, the host's facts are refused".into()));
         };
+        let kept = match facts.journal {
+            Journal::InMemory => self.disk.is_none(),
+            Journal::Kept { .. } => self.disk.is_some(),
+            Journal::ReadOnly(_) => false,
+        };
+        ensure(kept, || format!("nothing can be kept: {:?}", facts.journal))?;
+        let known = self.plane.engine.as_ref().map(known_to).unwrap_or_default();
+        let remembered = self.remembered().unwrap_or(known.clone());
+        ensure(remembered == known, || format!("{known:?} is known, and of record is {remembered:?}"))?;
         ensure(facts.memory_used_mib == running_mib, || {
             format!("{} MiB are said to be given, and {running_mib} are", facts.memory_used_mib)
         })?;
@@ -173,14 +190,14 @@ impl World {
         let Some(shim) = &self.host.shim else { return Ok(()) };
         let ledger = &shim.ledger;
         ensure(ledger.uploads.is_empty(), || "an upload is left".into())?;
-        let free = ledger.taps.iter().filter(|(_, tap)| matches!(tap, Tap::Free(())));
+        let free = ledger.taps.iter().filter(|(_, taker)| taker.is_none());
         ensure(free.clone().count() == 0, || {
             format!("taps are left: {:?}", free.map(|(id, _)| id).collect::<Vec<_>>())
         })?;
         let mut seen = BTreeMap::new();
         for (instance, monitor) in &ledger.monitors {
-            let Some(name) = name_of(&monitor.record.tag) else {
-                let running = matches!(monitor.state, State::Running(_));
+            let Some(name) = name_of(&monitor.listed.tag) else {
+                let running = monitor.listed.exited.is_none();
                 ensure(running || self.host.ends.contains_key(instance), || {
                     format!("{instance:?} is not ours, and was ended")
                 })?;

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::NETS_MAX;
-use crate::shim::{Storage, Traffic};
 use crate::{DeviceName, List, Name};
 
 /// What a unikernel has used since it was started. All counters only grow until it is started anew.
@@ -23,4 +22,33 @@ pub struct Usage {
     pub storage: Option<Storage>,
     /// What each of its network devices has moved, as the unikernel sees it.
     pub nets: List<(DeviceName, Traffic), NETS_MAX>,
+}
+
+/// What was moved from and to storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+}
+
+/// What a network device has moved, as its guest sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// What the guest was sent. What it does not take in time is dropped.
+    pub received: Flow,
+    /// What the guest has sent.
+    pub sent: Flow,
+}
+
+/// What was moved in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Bytes, frames' headers included.
+    pub bytes: u64,
+    /// Frames.
+    pub packets: u64,
+    /// Frames that were dropped instead.
+    pub dropped: u64,
 }
