@@ -6,9 +6,11 @@ use std::{fs, io, process};
 
 use petrel_wire::{List, limits::LIMITS_MAX, shim::InstanceId, shim::Limit};
 
+type Knob = (Limit, &'static str, u64, u64);
+
 /// The files that set limits, of v2 and of v1: what is written there, and what is added for each MiB of the guest's memory. A
 /// monitor may have 32 MiB beside that: itself, page tables, its console's pipe. It is one thread; KVM may add another.
-const KNOBS: [(Limit, &str, u64, u64); 5] = [
+const KNOBS: [Knob; 5] = [
     (Limit::Memory, "memory.max", 32 << 20, 1 << 20),
     (Limit::Memory, "memory.limit_in_bytes", 32 << 20, 1 << 20),
     (Limit::Processes, "pids.max", 16, 0),
@@ -17,7 +19,7 @@ const KNOBS: [(Limit, &str, u64, u64); 5] = [
 ];
 
 /// The knobs that there are, each with the folder of the groups that have it.
-pub struct Limits(Vec<(PathBuf, (Limit, &'static str, u64, u64))>);
+pub struct Limits(Vec<(PathBuf, Knob)>);
 
 impl Limits {
     /// Finds what the host offers. The groups are named after the `run` folder, so that two shims keep apart.
