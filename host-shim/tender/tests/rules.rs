@@ -31,6 +31,8 @@ const AS_TENDER: &str = "--as-tender";
 const LIST: &str = "list";
 /// In place of a rule's number: all of them.
 const ALL: &str = "all";
+/// In place of a rule's number: all of them, and the right to open files.
+const AND_OPEN: &str = "and-open";
 
 struct Calling;
 
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
     let _ = netns::inside("rules", || {
         netns::tap("tap100", "10.0.0.1/24");
         each_rule_is_needed();
+        files_are_denied_without_the_filter_too();
         println!("1 passed");
     });
     ExitCode::SUCCESS
@@ -89,6 +92,8 @@ fn tender_without(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
                 println!("system call {:3}: {}", rule.call, rule.why);
             }
             std::process::exit(0);
+        } else if which == AND_OPEN {
+            rules.push(petrel_tender::Rule { call: libc::SYS_openat, when: Vec::new(), why: "opens files" });
         } else if which != ALL {
             rules.remove(which.parse().expect("a rule's number"));
         }
@@ -159,6 +164,22 @@ fn each_rule_is_needed() {
         println!("{} {rule}", if *needed { "needed" } else { "NEEDLESS" });
     }
     assert!(needed.values().all(|needed| *needed), "a rule that nothing needs");
+}
+
+/// Had the filter a hole, Landlock would be behind it.
+fn files_are_denied_without_the_filter_too() {
+    let version = 1;
+    // SAFETY: asks for Landlock's version, which takes no pointer.
+    let landlock = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, version) };
+    if landlock < 1 {
+        println!("this kernel has no Landlock");
+        return;
+    }
+    let scratch = Scratch::new("landlock");
+    let image = Image::new(Target::Spt, code::guest!(opens_a_file)).bytes();
+    let scenario = Scenario::spt(&[], &scratch.file("opens.spt", &image), to_its_end);
+    let outcome = Running::start(scenario.command(AND_OPEN)).outcome();
+    assert_eq!(outcome.code(), Some(libc::EACCES), "{outcome}");
 }
 
 fn scenarios(scratch: &Scratch) -> Vec<Scenario> {

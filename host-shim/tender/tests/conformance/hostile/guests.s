@@ -376,6 +376,20 @@ guest tells_both_times
     syscall
 endguest tells_both_times
 
+# For spt: opens the file that everybody may read, and ends with the error's number.
+guest opens_a_file
+    mov edi, -100
+    lea rsi, [rip + 2f]
+    xor edx, edx
+    mov eax, 257
+    syscall
+    neg eax
+    mov edi, eax
+    mov eax, 231
+    syscall
+2:  .asciz "/proc/version"
+endguest opens_a_file
+
 # A million hypercalls with random arguments, through one `out` that traps and one that is patched. Handles, offsets and
 # lengths are any numbers, but mostly small ones, so that some of them mean something; pointers are within memory, as the
 # first that is not would be the guest's end.
