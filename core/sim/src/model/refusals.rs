@@ -37,7 +37,15 @@ impl Model {
             }
             (Refusal::ShimAway, _) => true,
             (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked),
-            (Refusal::Shim(fault), _) => self.is_possible(*fault, host),
+            (Refusal::Shim(fault), _) => {
+                // That it stays as it was could not be kept.
+                if let (true, Asked::Destroy(name)) = (self.disk_failed, asked)
+                    && self.fate(name).must_be()
+                {
+                    self.fate(name).leave_open();
+                }
+                self.is_possible(*fault, host)
+            }
             (Refusal::NoSuchUnikernel, Asked::Info(name) | Asked::Destroy(name)) => {
                 !self.fate(name).must_be()
             }

@@ -7,7 +7,7 @@ use petrel_engine::{Input, Peer, SessionId};
 use petrel_wire::{
     ExitStatus,
     limits::{OPERATOR_VERSION, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, Unikernel},
+    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, Unikernel, Wish},
 };
 
 use super::{World, encoded, plane::known_to};
@@ -157,6 +157,10 @@ impl World {
             ensure(host.images.contains_key(digest), || format!("image {digest} was stored, and is lost"))?;
         }
         self.model.settled(&names, &self.host);
+        // What is being destroyed goes as soon as the host lets it.
+        for unikernel in shown.iter().filter(|unikernel| unikernel.wish == Wish::Destroyed) {
+            self.model.fate(&unikernel.name).leave_open();
+        }
         let Response::Host(facts) = self.audit_ask(Request::Host)? else {
             return Err(Violation("at rest, the host's facts are refused".into()));
         };
