@@ -31,7 +31,7 @@ fn worlds_get_everywhere() {
     let answers = "Console ConsoleEnd ConsoleMissed Created Destroyed Ended Hello Host ImageStored ImageWanted Info \
         Listed StateData StateExported StateImported StateWanted";
     let refusals = "Arguments BridgeUnknown CpuUnknown DeviceMissing DeviceTwice DeviceUnknown DigestMismatch \
-        FrameTooLong Full(Requests) Full(Unikernels) Full(Uploads) HelloExpected IdInUse ImageSize Malformed Memory \
+        FrameTooLong Full(Requests) Full(Uploads) HelloExpected IdInUse ImageSize Malformed Memory \
         NameTaken NoMonitor NoSuchImage NoSuchUnikernel NotAnImage ReadOnly Shim ShimAway StateFile StateInUse \
         UnexpectedChunk VolumeInUse VolumeUnknown";
     let faults = "both-crash disk-fails guest-hangs host-fails link-breaks link-stalls plane-crashes plane-crashes-midway \

@@ -243,6 +243,8 @@ pub fn shows_truth(shown: &Unikernel, running: bool, host: &Host) -> Checked {
             let is_true = status == ExitStatus::Unknown || truth.is_none_or(|truth| truth == status);
             ensure(is_true, || format!("{} is shown as ended by {status}, and it was {truth:?}", shown.name))
         }
+        // A create that was recorded, and whose control plane was killed before it could be refused, is tried on.
+        State::Failed => ensure(!running, || format!("{} is shown as not started, and runs", shown.name)),
         other => Err(Violation(format!("{} is {other:?} at rest", shown.name))),
     }
 }

@@ -44,7 +44,7 @@ impl Model {
                 {
                     self.fate(name).leave_open();
                 }
-                self.is_possible(*fault, host)
+                self.is_possible(*fault)
             }
             (Refusal::NoSuchUnikernel, Asked::Info(name) | Asked::Destroy(name)) => {
                 !self.fate(name).must_be()
@@ -80,7 +80,7 @@ impl Model {
     }
 
     /// Whether the shim may have met this fault.
-    fn is_possible(&self, fault: Fault, host: &Host) -> bool {
+    fn is_possible(&self, fault: Fault) -> bool {
         match fault {
             Fault::Os { .. } | Fault::InUse | Fault::NotFound | Fault::Exists => self.host_failed,
             Fault::Full => false,

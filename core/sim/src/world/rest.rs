@@ -7,7 +7,7 @@ use petrel_engine::{Input, Peer, SessionId};
 use petrel_wire::{
     ExitStatus,
     limits::{OPERATOR_VERSION, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, Unikernel, Wish},
+    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, State, Unikernel, Wish},
 };
 
 use super::{World, encoded, plane::known_to};
@@ -37,21 +37,16 @@ impl World {
         self.plane.back_ns = self.plane.back_ns.min(self.clock.ns());
         self.operators.iter_mut().for_each(|operator| operator.stalled = false);
         let since_ns = self.clock.ns();
-        let mut relinked = false;
         for round in 0.. {
             let moved = self.round()?;
             if !moved && self.is_quiet() && self.is_clean() {
                 break;
             }
             let due_ns = self.next_due_ns();
-            if !moved && self.is_quiet() && due_ns.is_none() {
-                // What the shim could not end is ended when the link opens anew.
-                ensure(!relinked, || format!("at rest, and not clean: {}", self.dirt()))?;
-                relinked = true;
-                self.link.drop_shim_end(&mut self.random);
-                self.host.link_ended();
-                self.model.console_epoch += 1;
-            } else if !moved && let Some(due_ns) = due_ns {
+            ensure(moved || !self.is_quiet() || due_ns.is_some(), || {
+                format!("at rest, and not clean: {}", self.dirt())
+            })?;
+            if !moved && let Some(due_ns) = due_ns {
                 self.clock.pass(due_ns.saturating_sub(self.clock.ns()));
             }
             let over = self.clock.ns() - since_ns > REST_NS_MAX || round > ROUNDS_MAX;
@@ -136,14 +131,16 @@ impl World {
         self.check_ledger()?;
         let shown = self.shown()?;
         let host = &self.host;
-        let mut running_mib = 0;
+        let mut given_mib = 0;
         let mut names = BTreeSet::new();
         let entries = host.entries();
         for unikernel in &shown {
             let running = entries.get(&unikernel.name).copied();
             names.insert(unikernel.name.clone());
             shows_truth(unikernel, running == Some(true), host)?;
-            running_mib += if running == Some(true) { u64::from(unikernel.memory_mib) } else { 0 };
+            // What is tried again keeps what it needs.
+            let holds = running == Some(true) || unikernel.state == State::Failed;
+            given_mib += if holds { u64::from(unikernel.memory_mib) } else { 0 };
         }
         for name in entries.keys() {
             ensure(names.contains(name), || format!("{name} is on the host, and nobody is shown it"))?;
@@ -173,8 +170,8 @@ impl World {
         let known = self.plane.engine.as_ref().map(known_to).unwrap_or_default();
         let remembered = self.remembered().unwrap_or(known.clone());
         ensure(remembered == known, || format!("{known:?} is known, and of record is {remembered:?}"))?;
-        ensure(facts.memory_used_mib == running_mib, || {
-            format!("{} MiB are said to be given, and {running_mib} are", facts.memory_used_mib)
+        ensure(facts.memory_used_mib == given_mib, || {
+            format!("{} MiB are said to be given, and {given_mib} are", facts.memory_used_mib)
         })?;
         for name in names {
             match self.audit_ask(Request::Info(name.clone()))? {
