@@ -128,6 +128,7 @@ impl Engine {
             }
         }
         self.withholding = false;
+        self.reasons_renamed(&Refusal::Shim(NOT_SENT), &Refusal::ReadOnly(reason));
         for output in self.outputs.range_mut(from..) {
             if let Output::ToSession { message, .. } = output
                 && let Response::Refused(refusal) = &mut message.response
