@@ -138,7 +138,7 @@ impl Engine {
         }
         for undo in undo.into_iter().rev() {
             match undo {
-                Undo::Unikernel(before) => self.restore(before),
+                Undo::Unikernel(before) => self.restore(before, reason),
                 Undo::State(state) => {
                     self.state = *state;
                     self.watch_anew();
@@ -152,10 +152,11 @@ impl Engine {
 }
 
 impl Engine {
-    fn restore(&mut self, before: Before) {
+    fn restore(&mut self, before: Before, reason: ReadOnly) {
         let name = before.name.clone();
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
         self.state.restore(before);
+        self.order_taken_back(&name, Refusal::ReadOnly(reason));
         match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
             (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
             (Some(_), None) => drop(self.watch(&name)),

@@ -15,6 +15,7 @@ use petrel_wire::{
 use sha2::Digest as _;
 
 use super::{Host, Process, name_of};
+use crate::images;
 
 /// `EIO`.
 const EIO: Fault = Fault::Os { errno: 5 };
@@ -239,6 +240,10 @@ impl Host {
             ..Record::default()
         };
         self.records.insert(spawn.instance, record.clone());
+        if images::all().iter().any(|image| image.digest == spawn.image && image.crashes) {
+            self.end(spawn.instance, ExitStatus::Code(7));
+        }
+        let Some(shim) = &mut self.shim else { return Err(EIO) };
         shim.ledger.started(spawn.instance, record, Watched { child: true, ended: None, lost: 0 });
         Ok(Reply::Spawned { pid })
     }

@@ -8,9 +8,9 @@ use petrel_wire::{
 
 use super::{Checked, Known, Model, Violation, ensure};
 use crate::{
+    asked::{Asked, Push},
     host::Host,
     images,
-    operator::{Asked, Push},
 };
 
 impl Model {
@@ -35,13 +35,15 @@ impl Model {
                 }
                 true
             }
+            (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked, host),
+            (refusal, Asked::Order(order)) => self.order_refused(order, refusal, host),
             (Refusal::ShimAway, _) => true,
-            (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked),
             (Refusal::Shim(fault), _) => self.is_possible(*fault, host),
             (Refusal::NoSuchUnikernel, Asked::Info(name) | Asked::Destroy(name)) => {
                 !self.fate(name).must_be()
             }
             (Refusal::NoSuchUnikernel, Asked::Console(reading)) => !self.fate(&reading.name).must_be(),
+            (Refusal::NoSuchUnikernel, Asked::History(name, last)) => *last > 0 || !self.fate(name).must_be(),
             (refusal, Asked::Create(create)) => self.create_refused(create, refusal, host),
             (refusal, Asked::Push(push)) => push_refused(push, refusal),
             (Refusal::Full(Table::StateFiles), Asked::Export(_) | Asked::Import(_)) => true,
@@ -53,8 +55,11 @@ impl Model {
     }
 
     /// Whether it may be that nothing can be kept. When a write has failed, nobody knows what of it is on the disk.
-    fn cannot_keep(&mut self, reason: ReadOnly, asked: &Asked) -> bool {
+    fn cannot_keep(&mut self, reason: ReadOnly, asked: &Asked, host: &Host) -> bool {
         match asked {
+            Asked::Order(order) => {
+                self.order_refused(order, &Refusal::ReadOnly(reason), host);
+            }
             Asked::Create(create) => self.fate(&create.name).doubtful = true,
             Asked::Destroy(name) => {
                 let fate = self.fate(name);
@@ -72,7 +77,7 @@ impl Model {
     }
 
     /// Whether the shim may have met this fault.
-    fn is_possible(&self, fault: Fault, host: &Host) -> bool {
+    pub fn is_possible(&self, fault: Fault, host: &Host) -> bool {
         match fault {
             Fault::Os { .. } | Fault::InUse | Fault::NotFound | Fault::Exists => self.host_failed,
             Fault::Full => host.is_full(),
@@ -80,14 +85,22 @@ impl Model {
         }
     }
 
-    fn create_refused(&mut self, create: &Create, refusal: &Refusal, host: &Host) -> bool {
+    pub fn create_refused(&mut self, create: &Create, refusal: &Refusal, host: &Host) -> bool {
         let image = images::all().iter().find(|image| image.digest == create.image);
         match refusal {
             Refusal::NameTaken => {
                 let fate = self.fate(&create.name);
                 // It may be on its way, or on its way out.
-                fate.may_be() && (fate.creating > 1 || !matches!(fate.known, Known::Absent)) || fate.doubtful
+                !create.force && (fate.creating > 1 || !matches!(fate.known, Known::Absent))
             }
+            Refusal::Superseded
+            | Refusal::BeingDestroyed
+            | Refusal::NotEnding { .. }
+            | Refusal::RolledBack { .. }
+            | Refusal::NoSuchUnikernel => create.force,
+            Refusal::AfterUnknown(after) => !self.fate(after).must_be(),
+            Refusal::AfterCycle(_) => !create.supervision.after.is_empty(),
+            Refusal::Supervision => create.supervision.alive.as_ref().is_some_and(|alive| alive.every_s == 0),
             Refusal::NoSuchImage => !self.images.contains(&create.image),
             Refusal::Memory { asked_mib, min_mib, max_mib } => {
                 *asked_mib == create.memory_mib

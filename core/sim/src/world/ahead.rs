@@ -19,6 +19,8 @@ impl World {
     /// A request is about to leave for the shim.
     pub(super) fn check_ahead(&mut self, op: &Op) -> Checked {
         match op {
+            // Where nothing can be kept, what is wanted is kept running all the same.
+            _ if self.model.disk_failed => Ok(()),
             Op::Spawn(spawn) if self.random.chance(LOOKS) => self.check_recorded(spawn),
             _ => Ok(()),
         }
