@@ -36,11 +36,9 @@ args = []
 [[monitors]]
 name = \"petrel-tender\"
 path = {tender}
-# Of upstream's tenders, say what they can do: hvt is target 1, spt is target 2 with the backend \"ring3\".
-# [[monitors]]
-# name = \"solo5-hvt\"
-# path = \"/usr/bin/solo5-hvt\"
-# upstream = {{ target = 1, version = 2, backend = \"kvm\" }}
+target = 1                           # the ABI that it runs (hvt is 1, spt is 2), and its newest version
+version = 2
+# Upstream's solo5-hvt and solo5-spt, unlike petrel-tender, have to be told: backend = \"kvm\" or \"ring3\"
 ",
         bridges = bridges.join(", "),
         bridge = bridges.first().map_or("\"service\"", String::as_str),

@@ -12,7 +12,7 @@ use petrel_wire::shim::{Fault, Host, InstanceId, Op, Spawn, TapId};
 use rustix::io::Errno;
 
 use self::Refusal::Violation;
-use crate::ledger::{Ledger, Tap};
+use crate::ledger::Ledger;
 
 /// An operation that may be carried out. Only [`check`] makes one.
 pub struct Checked(Op);
@@ -46,7 +46,7 @@ impl From<io::Error> for Refusal {
 }
 
 /// Holds `op` against what the host is and what the ledger holds.
-pub fn check<P, T, U>(op: Op, host: &Host, ledger: &Ledger<P, T, U>) -> Result<Checked, Refusal> {
+pub fn check(op: Op, host: &Host, ledger: &Ledger) -> Result<Checked, Refusal> {
     let is_hello = matches!(op, Op::Hello { version: SHIM_VERSION });
     ensure(is_hello != ledger.greeted, Violation("a request before hello, or a second hello"))?;
     match &op {
@@ -55,13 +55,12 @@ pub fn check<P, T, U>(op: Op, host: &Host, ledger: &Ledger<P, T, U>) -> Result<C
         Op::ImageBegin { digest, bytes } => image_begin(digest, *bytes, ledger)?,
         // Chunks that follow a refused begin are on their way before its answer is read: they are dropped.
         Op::ImageChunk { digest, data } => {
-            let left = ledger.uploads.get(digest).map(|upload| upload.bytes - upload.received);
-            let fits = left.is_none_or(|left| data.len() as u64 <= left);
+            let fits = ledger.uploads.get(digest).is_none_or(|left| data.len() as u64 <= *left);
             ensure(fits, Violation("more bytes of an image than announced"))?;
         }
         Op::ImageCommit(digest) => {
-            let upload = ledger.uploads.get(digest).ok_or(Fault::NotFound)?;
-            ensure(upload.received == upload.bytes, Violation("fewer bytes of an image than announced"))?;
+            let left = ledger.uploads.get(digest).ok_or(Fault::NotFound)?;
+            ensure(*left == 0, Violation("fewer bytes of an image than announced"))?;
         }
         Op::ImageAbort(digest) => ensure(ledger.uploads.contains_key(digest), Fault::NotFound)?,
         Op::ImageRead { digest, bytes, .. } => {
@@ -81,8 +80,8 @@ pub fn check<P, T, U>(op: Op, host: &Host, ledger: &Ledger<P, T, U>) -> Result<C
         }
         Op::Kill(instance) => ensure(ledger.monitors.contains_key(instance), Fault::NotFound)?,
         Op::Forget(instance) => {
-            let monitor = ledger.monitors.get(instance).ok_or(Fault::NotFound)?;
-            ensure(monitor.process.is_none(), Fault::InUse)?;
+            let record = ledger.monitors.get(instance).ok_or(Fault::NotFound)?;
+            ensure(record.listed.exited.is_some(), Fault::InUse)?;
         }
     }
     Ok(Checked(op))
@@ -92,12 +91,12 @@ fn ensure(holds: bool, otherwise: impl Into<Refusal>) -> Result<(), Refusal> {
     if holds { Ok(()) } else { Err(otherwise.into()) }
 }
 
-fn tap_free<P, T, U>(tap: TapId, ledger: &Ledger<P, T, U>) -> Result<(), Refusal> {
-    let tap = ledger.taps.get(&tap).ok_or(Fault::NotFound)?;
-    ensure(matches!(tap, Tap::Free(_)), Fault::InUse)
+fn tap_free(tap: TapId, ledger: &Ledger) -> Result<(), Refusal> {
+    let taker = ledger.taps.get(&tap).ok_or(Fault::NotFound)?;
+    ensure(taker.is_none(), Fault::InUse)
 }
 
-fn image_begin<P, T, U>(digest: &Digest, bytes: u64, ledger: &Ledger<P, T, U>) -> Result<(), Refusal> {
+fn image_begin(digest: &Digest, bytes: u64, ledger: &Ledger) -> Result<(), Refusal> {
     ensure((1..=IMAGE_BYTES_MAX).contains(&bytes), Violation("an image of an impossible size"))?;
     if ledger.images.contains(digest) {
         return Ok(());
@@ -129,7 +128,7 @@ fn spawn_honest(spawn: &Spawn, host: &Host) -> Result<(), Refusal> {
 }
 
 /// Whether all that it takes is there and free.
-fn spawn_possible<P, T, U>(spawn: &Spawn, ledger: &Ledger<P, T, U>) -> Result<(), Refusal> {
+fn spawn_possible(spawn: &Spawn, ledger: &Ledger) -> Result<(), Refusal> {
     ensure(!ledger.monitors.contains_key(&spawn.instance), Fault::Exists)?;
     ensure(ledger.monitors.len() < UNIKERNELS_MAX, Fault::Full)?;
     ensure(ledger.images.contains(&spawn.image), Fault::NotFound)?;

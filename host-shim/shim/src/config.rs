@@ -55,17 +55,11 @@ pub struct ControlPlane {
 pub struct Monitor {
     pub name: Label,
     pub path: PathBuf,
-    /// Of solo5-hvt and solo5-spt, what they can do. Petrel's own tender is asked.
-    pub upstream: Option<Abilities>,
-}
-
-/// What a program that runs guests can do, as [`petrel_wire::shim::Monitor`] tells it.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Abilities {
+    /// The ABI target it runs (hvt 1, spt 2), and its newest version.
     pub target: u32,
     pub version: u32,
-    pub backend: Backend,
+    /// What isolates the guests of upstream's solo5-hvt or solo5-spt. Petrel's own tender is asked.
+    pub backend: Option<Backend>,
 }
 
 impl Config {
@@ -86,13 +80,14 @@ impl Config {
         let map = fs::read_to_string("/proc/self/uid_map").map_err(about("/proc/self/uid_map"))?;
         // A line of the first user here, the first outside, and their number.
         let is_alone = map.split_whitespace().skip(2).eq(["1"]);
-        let is_good = self.uids.as_ref().map_or(is_alone, |uids| {
-            let others = uids.end().saturating_sub(*uids.start());
-            !is_alone && *uids.start() > 0 && others as usize >= UNIKERNELS_MAX
-        });
-        let expected = "expected at least 1025 users without root, like { start = 200000, end = 265535 }, \
-                        and none in a namespace of one user";
-        if is_good { Ok(()) } else { Err(format!("uids: {expected}")) }
+        let workloads = |uids: &RangeInclusive<u32>| uids.end().saturating_sub(*uids.start()) as usize;
+        match &self.uids {
+            None if is_alone => Ok(()),
+            Some(uids) if *uids.start() > 0 && workloads(uids) >= UNIKERNELS_MAX => Ok(()),
+            _ => Err("uids: expected 1,025 users or more, root not among them, \
+                      like { start = 200000, end = 265535 }"
+                .into()),
+        }
     }
 }
 

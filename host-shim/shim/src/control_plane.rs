@@ -1,14 +1,12 @@
 //! The control plane's own monitor: the first guest of the host, brought back whenever it ends.
 
 use std::fs::{self, File};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use petrel_shim::ledger::Record;
 use petrel_wire::Mac;
 use petrel_wire::shim::{Event, InstanceId};
-use rustix::event::epoll;
 
 use crate::config::{Config, ControlPlane as Settings};
 use crate::interface::{create_tap, set_address};
@@ -27,18 +25,14 @@ pub struct ControlPlane {
     /// "service" and "shim". They stay while it is brought back; none are ours if an earlier shim has started it.
     taps: Option<[OwnedFd; 2]>,
     pub process: Option<Process>,
-    /// Readable when it has something to tell.
-    pub news: OwnedFd,
     /// When it may be started again.
     due: Instant,
 }
 
 impl ControlPlane {
     /// With `process` if it runs already.
-    pub fn new(process: Option<Process>) -> io::Result<Self> {
-        let news = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        process.iter().try_for_each(|process| process.watch(INSTANCE, &news))?;
-        Ok(Self { taps: None, process, news, due: Instant::now() })
+    pub fn new(process: Option<Process>) -> Self {
+        Self { taps: None, process, due: Instant::now() }
     }
 
     /// Starts it if it does not run. A failure is logged, and like an early end it is tried again.
@@ -56,7 +50,7 @@ impl ControlPlane {
         let taps = self.taps.take().map_or_else(|| make_taps(&ops.config), Ok)?;
         let [service, link] = self.taps.insert(taps);
         let launch = ops.launch(INSTANCE, monitor, *memory_mib, &[]);
-        let mut launch = launch.map_err(|_| "control_plane.monitor: expected one of [[monitors]]")?;
+        let mut launch = launch.ok_or("control_plane.monitor: expected one of [[monitors]]")?;
         // Its own addresses, and the same each time: neighbours remember them. Both are locally administered.
         let [a, b, c, d, e] = ops.config.control_plane_public_key.last_chunk().copied().unwrap_or_default();
         launch.net("service", service, Mac([0x02, a, b, c, d, e])).map_err(about(SERVICE_TAP))?;
@@ -66,7 +60,7 @@ impl ControlPlane {
         launch.guest(image, args);
         let _ = fs::remove_dir_all(ops.folder(INSTANCE)); // the last one's
         let mut record = Record::default();
-        let process = ops.start(launch, &mut record, &self.news).map_err(about(monitor))?;
+        let process = ops.start(launch, &mut record).map_err(about(monitor))?;
         log(format_args!("control plane started, process {}", record.listed.pid));
         Ok(process)
     }

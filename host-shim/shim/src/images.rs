@@ -25,9 +25,8 @@ pub struct Receiving {
 impl Images {
     /// What is in the store.
     pub fn list(&self) -> io::Result<BTreeSet<Digest>> {
-        let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name()));
-        let names = names.collect::<io::Result<Vec<_>>>()?;
-        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+        let names = fs::read_dir(&self.0)?.filter_map(|entry| Some(entry.ok()?.file_name()));
+        Ok(names.filter_map(|name| name.to_str()?.parse().ok()).collect())
     }
 
     pub fn path(&self, digest: &Digest) -> PathBuf {

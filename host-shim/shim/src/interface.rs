@@ -18,7 +18,6 @@ const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_TUN_EXCL: u16 = 0x8000;
 const IFF_UP: u16 = 0x0001;
-const IFF_MULTICAST: u16 = 0x1000;
 const NAME_BYTES: usize = 16;
 
 /// `struct ifreq`: the interface's name, NUL-terminated, and a union of 24 bytes.
@@ -34,10 +33,8 @@ fn request<const OPCODE: Opcode>(fd: impl AsFd, name: &str, value: &[u8]) -> io:
     const { assert!(matches!(OPCODE, TUNSETIFF | SIOCSIFFLAGS | SIOCSIFADDR | SIOCSIFNETMASK | SIOCBRADDIF)) };
     let mut request = InterfaceRequest { name: [0; NAME_BYTES], value: [0; 24] };
     // One byte is left for the NUL.
-    request.name[..NAME_BYTES - 1]
-        .get_mut(..name.len())
-        .ok_or(io::Errno::NAMETOOLONG)?
-        .copy_from_slice(name.as_bytes());
+    let room = request.name[..NAME_BYTES - 1].get_mut(..name.len()).ok_or(io::Errno::NAMETOOLONG)?;
+    room.copy_from_slice(name.as_bytes());
     request.value[..value.len()].copy_from_slice(value);
     // SAFETY: each of the opcodes asserted above takes a pointer to one `struct ifreq`, which the kernel reads and may
     // write for the length of the call; `InterfaceRequest` has its layout, and any bytes are valid in it.
@@ -61,7 +58,7 @@ pub fn create_tap(name: &str, bridge: Option<&str>) -> std::io::Result<OwnedFd> 
         let index = netdevice::name_to_index(&socket, name)?;
         request::<SIOCBRADDIF>(&socket, bridge, &index.to_ne_bytes())?;
     }
-    request::<SIOCSIFFLAGS>(&socket, name, &(IFF_UP | IFF_MULTICAST).to_ne_bytes())?;
+    request::<SIOCSIFFLAGS>(&socket, name, &IFF_UP.to_ne_bytes())?;
     Ok(tap)
 }
 

@@ -1,5 +1,5 @@
-//! The bounded tables of what there is. Pure: what stands behind an entry (a process `P`, a tap's descriptor `T`, a
-//! file being written `U`) is the caller's, so that a simulation can keep the same ledger.
+//! The bounded tables of what there is. Pure: what stands behind an entry (a process, a descriptor, a file being written)
+//! is the caller's, so that a simulation can keep the same ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -10,48 +10,23 @@ use petrel_wire::{Digest, ExitStatus, List, VolumeName};
 use serde::{Deserialize, Serialize};
 
 /// All that the shim holds for its peer. [`crate::check`] keeps each table within its bound.
-pub struct Ledger<P, T, U> {
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
     /// Whether the peer on the link has said hello.
     pub greeted: bool,
     /// The images stored.
     pub images: BTreeSet<Digest>,
-    /// The uploads under way on this link.
-    pub uploads: BTreeMap<Digest, Upload<U>>,
-    /// The taps. One that a monitor has taken goes with it; one that nobody has, when the link ends.
-    pub taps: BTreeMap<TapId, Tap<T>>,
+    /// The uploads under way on this link, and how many bytes of each are still to come.
+    pub uploads: BTreeMap<Digest, u64>,
+    /// The taps, and who has taken each. A taken one goes with its monitor, any other when the link ends.
+    pub taps: BTreeMap<TapId, Option<InstanceId>>,
     /// The volumes that monitors have.
     pub volumes: BTreeSet<VolumeName>,
     /// The monitors that have not been forgotten.
-    pub monitors: BTreeMap<InstanceId, Monitor<P>>,
+    pub monitors: BTreeMap<InstanceId, Record>,
 }
 
-/// An image on its way.
-pub struct Upload<U> {
-    /// Its size.
-    pub bytes: u64,
-    /// How much has come, never more than `bytes`.
-    pub received: u64,
-    /// Where it goes.
-    pub file: U,
-}
-
-/// A tap.
-pub enum Tap<T> {
-    /// Nobody has taken it.
-    Free(T),
-    /// A monitor has it.
-    Taken,
-}
-
-/// A monitor.
-pub struct Monitor<P> {
-    /// What a later shim has to know of it.
-    pub record: Record,
-    /// While it runs, or its last console bytes and its end are still to be told.
-    pub process: Option<P>,
-}
-
-/// What is kept of a monitor on disk, for a shim that has to adopt it.
+/// What is kept of a monitor, on disk too, for a shim that has to adopt it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// What the peer is told of it.
@@ -64,36 +39,20 @@ pub struct Record {
     pub volumes: List<VolumeName, BLOCKS_MAX>,
 }
 
-impl<P, T, U> Ledger<P, T, U> {
-    /// A ledger of a host where only these images are.
-    pub fn new(images: BTreeSet<Digest>) -> Self {
-        Self {
-            greeted: false,
-            images,
-            uploads: BTreeMap::new(),
-            taps: BTreeMap::new(),
-            volumes: BTreeSet::new(),
-            monitors: BTreeMap::new(),
-        }
+impl Ledger {
+    /// A monitor runs: from here on its taps and volumes are its own.
+    pub fn started(&mut self, record: Record) {
+        let instance = record.listed.instance;
+        self.taps.extend(record.listed.taps.iter().map(|tap| (*tap, Some(instance))));
+        self.volumes.extend(record.volumes.iter().cloned());
+        self.monitors.insert(instance, record);
     }
 
-    /// Enters a monitor. While it runs, its taps and volumes are its own; if it does not, nobody saw how it ended.
-    pub fn enter(&mut self, mut record: Record, process: Option<P>) {
-        if process.is_some() {
-            self.taps.extend(record.listed.taps.iter().map(|tap| (*tap, Tap::Taken)));
-            self.volumes.extend(record.volumes.iter().cloned());
-        } else {
-            record.listed.exited = Some(ExitStatus::Unknown);
-        }
-        self.monitors.insert(record.listed.instance, Monitor { record, process });
-    }
-
-    /// A monitor has ended: its taps are gone and its volumes free.
+    /// A monitor has ended, and the peer is told: its taps are gone and its volumes free.
     pub fn ended(&mut self, instance: InstanceId, status: ExitStatus) {
-        let Some(Monitor { record, process }) = self.monitors.get_mut(&instance) else { return };
-        *process = None;
+        let Some(record) = self.monitors.get_mut(&instance) else { return };
         record.listed.exited = Some(status);
-        record.listed.taps.iter().for_each(|tap| drop(self.taps.remove(tap)));
+        record.listed.taps.iter().for_each(|tap| _ = self.taps.remove(tap));
         record.volumes.iter().for_each(|volume| _ = self.volumes.remove(volume));
     }
 
@@ -101,20 +60,19 @@ impl<P, T, U> Ledger<P, T, U> {
     pub fn link_ended(&mut self) {
         self.greeted = false;
         self.uploads.clear();
-        self.taps.retain(|_, tap| matches!(tap, Tap::Taken));
+        self.taps.retain(|_, taker| taker.is_some());
     }
 
-    /// The running monitor `instance`.
-    pub fn running(&mut self, instance: InstanceId) -> Option<&mut P> {
-        self.monitors.get_mut(&instance)?.process.as_mut()
+    /// The monitors whose end has not been told.
+    pub fn running(&self) -> impl Iterator<Item = &Record> {
+        self.monitors.values().filter(|record| record.listed.exited.is_none())
     }
 
     /// The page of monitors with ids greater than `after`.
     pub fn page(&self, after: Option<InstanceId>) -> Reply {
         let first = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut following = self.monitors.range((first, Bound::Unbounded));
-        let listed = following.by_ref().map(|(_, monitor)| monitor.record.listed.clone());
-        let page = List::fill(&mut { listed });
+        let page = List::fill(&mut following.by_ref().map(|(_, record)| record.listed.clone()));
         Reply::Listed { page, more: following.next().is_some() }
     }
 }

@@ -21,18 +21,16 @@ mod monitor;
 mod ops;
 
 use std::fmt::{Arguments, Display};
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
 use rustls::ServerConfig;
@@ -41,12 +39,11 @@ use rustls::crypto::ring::default_provider;
 use crate::config::Config;
 use crate::control_plane::ControlPlane;
 use crate::link::Link;
+use crate::monitor::Process;
 use crate::ops::Ops;
 
 const USAGE: &str =
     concat!("release ", env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config FILE [--check-config]");
-/// How long nobody takes what guests write before they are kept from waiting for that.
-const AWAY: Duration = Duration::from_millis(100);
 /// How often the loop looks round while something is missing, the peer or its monitor.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -86,10 +83,8 @@ struct Shim {
     pending: Option<Link>,
     control_plane: ControlPlane,
     ops: Ops,
-    /// When somebody last took what guests write.
-    heard: Instant,
     /// The state folder's, held for as long as this shim lives.
-    _lock: OwnedFd,
+    _lock: File,
 }
 
 impl Shim {
@@ -99,13 +94,12 @@ impl Shim {
         confine().map_err(about("rights and limits"))?;
         let lock = open_state(&mut config.state_dir).map_err(about("state_dir"))?;
         let mut ops = Ops::new(config)?;
-        let mut control_plane = ControlPlane::new(ops.adopt()?).map_err(about("control plane"))?;
+        let mut control_plane = ControlPlane::new(ops.adopt()?);
         control_plane.keep_running(&ops);
         let listener = TcpListener::bind(listen).map_err(about("listen"))?;
         listener.set_nonblocking(true).map_err(about("listen"))?;
         log(format_args!("listening on {listen}, {} monitors adopted", ops.ledger.monitors.len()));
-        let heard = Instant::now();
-        Ok(Self { listener, tls, link: None, pending: None, control_plane, ops, heard, _lock: lock })
+        Ok(Self { listener, tls, link: None, pending: None, control_plane, ops, _lock: lock })
     }
 
     /// Whatever has woken it, it looks after all that there is.
@@ -123,27 +117,23 @@ impl Shim {
             if let Err(error) = self.serve() {
                 self.end_link(&error);
             }
-            if self.is_heard() {
-                self.heard = Instant::now();
-            } else if self.heard.elapsed() >= AWAY {
+            if !self.ops.ledger.greeted {
                 self.ops.shed_consoles();
             }
         }
     }
 
-    /// Whether somebody takes what guests write.
-    fn is_heard(&self) -> bool {
-        self.ops.ledger.greeted && self.link.as_ref().is_some_and(Link::has_room)
-    }
-
     /// Waits for something to do.
     fn wait(&self) {
-        let input = |descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN);
-        let mut descriptors = vec![input(self.listener.as_fd()), input(self.control_plane.news.as_fd())];
-        descriptors.extend(self.pending.iter().chain(&self.link).map(Link::interest));
-        descriptors.extend(self.is_heard().then(|| input(self.ops.news.as_fd())));
-        let is_settled = self.is_heard() && self.control_plane.process.is_some();
-        let _ = poll(&mut descriptors, (!is_settled).then_some(&TICK)); // interrupted is as good as woken
+        let is_heard = self.ops.ledger.greeted && self.link.as_ref().is_some_and(Link::has_room);
+        let mut inputs = vec![self.listener.as_fd()];
+        inputs.extend(self.control_plane.process.iter().flat_map(Process::descriptors));
+        inputs.extend(is_heard.then_some(self.ops.news.as_fd()));
+        let inputs = inputs.into_iter().map(|input| PollFd::from_borrowed_fd(input, PollFlags::IN));
+        let links = self.pending.iter().chain(&self.link).map(Link::interest);
+        let is_settled = self.ops.ledger.greeted && self.control_plane.process.is_some();
+        // Interrupted is as good as woken.
+        let _ = poll(&mut inputs.chain(links).collect::<Vec<_>>(), (!is_settled).then_some(&TICK));
     }
 
     /// Goes on with the pending connection. Once it has shown the pinned key it is the link: the control plane was
@@ -188,7 +178,7 @@ impl Shim {
     fn end_link(&mut self, reason: &str) {
         if self.link.take().is_some() {
             log(format_args!("control plane disconnected: {reason}"));
-            self.ops.ledger.link_ended();
+            self.ops.link_ended();
         }
     }
 }
@@ -202,15 +192,14 @@ fn confine() -> io::Result<()> {
 }
 
 /// Makes the state folder, and locks it: there must not be two shims on it. Its path becomes the real one.
-fn open_state(folder: &mut PathBuf) -> io::Result<OwnedFd> {
+fn open_state(folder: &mut PathBuf) -> io::Result<File> {
     // Monitors, which are other users, pass through and list nothing. Set explicitly, whatever the umask is.
     for (part, mode) in [("", 0o711), ("images", 0o711), ("volumes", 0o711), ("run", 0o700)] {
         fs::create_dir_all(folder.join(part))?;
         fs::set_permissions(folder.join(part), Permissions::from_mode(mode))?;
     }
     *folder = folder.canonicalize()?;
-    let lock = rustix::fs::open(&*folder, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive);
-    locked.map_err(|_| io::Error::other("another petrel-shim uses it"))?;
+    let lock = File::open(folder)?;
+    lock.try_lock().map_err(|_| io::Error::other("another petrel-shim uses it"))?;
     Ok(lock)
 }

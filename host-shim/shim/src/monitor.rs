@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,7 +24,7 @@ use rustix::process::{
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::config::{Abilities, Monitor};
+use crate::config::Monitor;
 use crate::{about, log};
 
 /// A program that runs guests.
@@ -40,12 +40,14 @@ impl Program {
     /// `uid` is one of the users that it may run as: what is open to root may be closed to them.
     pub fn new(monitor: &Monitor, uid: Option<u32>) -> Result<Self, String> {
         let path = monitor.path.canonicalize().map_err(about(monitor.path.display()))?;
-        let (Abilities { target, version, backend }, first_options) = match monitor.upstream {
-            Some(abilities) => (abilities, Vec::new()),
+        let Monitor { target, version, backend, .. } = *monitor;
+        let is_upstream = backend.is_some();
+        let (backend, first_options) = match backend {
+            Some(backend) => (backend, Vec::new()),
             None => probe(&path, uid).map_err(about(format_args!("{} --probe", path.display())))?,
         };
         let told = Told { name: monitor.name.clone(), target, version, backend };
-        Ok(Self { told, path, first_options, is_upstream: monitor.upstream.is_some() })
+        Ok(Self { told, path, first_options, is_upstream })
     }
 
     /// Begins a command line, of a process that will run on `cpus` as `uid`.
@@ -96,7 +98,7 @@ impl Launch {
         self.command.arg("--").arg(image).args(args);
     }
 
-    /// Starts it. Its record is completed and kept in `folder`, and `news` is readable when it has any.
+    /// Starts it. Its record is completed and kept in `folder`, and `news` is readable when there are any.
     pub fn start(mut self, folder: &Path, record: &mut Record, news: &OwnedFd) -> io::Result<Process> {
         let fifo = folder.join("console");
         mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR)?;
@@ -112,9 +114,7 @@ impl Launch {
             frame::encode(record, &mut bytes).map_err(io::Error::other)?;
             fs::write(folder.join("record"), bytes)?;
             fs::write(folder.join("pid"), format!("{pid}\n"))?;
-            let process = Process::open(pid, &fifo)?;
-            process.watch(record.listed.instance, news)?;
-            Ok(process)
+            Process::open(record, &fifo, news)
         };
         keep().inspect_err(|_| drop(child.kill().and_then(|()| child.wait())))
     }
@@ -131,16 +131,18 @@ pub struct Process {
 }
 
 impl Process {
-    fn open(pid: u32, fifo: &Path) -> io::Result<Self> {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    fn open(record: &Record, fifo: &Path, news: &OwnedFd) -> io::Result<Self> {
+        let pidfd = open_pidfd(record.listed.pid)?;
         let console = open(fifo, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+        let instance = epoll::EventData::new_u64(record.listed.instance.0);
+        epoll::add(news, &pidfd, instance, epoll::EventFlags::IN)?;
+        epoll::add(news, &console, instance, epoll::EventFlags::IN)?;
         Ok(Self { pidfd, console: console.into(), lost: 0 })
     }
 
     /// Takes over what an earlier shim started: its record, and its process if that still runs. One without a whole
     /// record was never acknowledged: it is ended and forgotten.
-    pub fn adopt(folder: &Path) -> io::Result<Option<(Record, Option<Self>)>> {
+    pub fn adopt(folder: &Path, news: &OwnedFd) -> io::Result<Option<(Record, Option<Self>)>> {
         let (fifo, mut inbox) = (folder.join("console"), Inbox::default());
         match File::open(folder.join("record")) {
             Err(error) if error.kind() == ErrorKind::NotFound => 0,
@@ -150,26 +152,22 @@ impl Process {
             end_writers(&fifo)?;
             return fs::remove_dir_all(folder).map(|()| None);
         };
-        let process = Self::find(&record, &fifo)?;
-        Ok(Some((record, process)))
-    }
-
-    fn find(record: &Record, fifo: &Path) -> io::Result<Option<Self>> {
-        let process = match Self::open(record.listed.pid, fifo) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => return Ok(None),
+        let process = match Self::open(&record, &fifo, news) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => {
+                return Ok(Some((record, None)));
+            }
             process => process?,
         };
         // It is open before this, so if the pid has the recorded start now, both are of the same process. One that has
         // ended is still there until its new parent reaps it.
         let started = started(record.listed.pid);
-        Ok((!process.is_over(Timespec::default()) && started? == record.started).then_some(process))
+        let is_same = !is_over(&process.pidfd, Timespec::default()) && started? == record.started;
+        Ok(Some((record, is_same.then_some(process))))
     }
 
-    /// From here on `news` is readable when it has something to tell.
-    pub fn watch(&self, instance: InstanceId, news: &OwnedFd) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(instance.0);
-        epoll::add(news, &self.pidfd, data, epoll::EventFlags::IN)?;
-        Ok(epoll::add(news, &self.console, data, epoll::EventFlags::IN)?)
+    /// Readable when it has something to tell.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.pidfd.as_fd(), self.console.as_fd()]
     }
 
     /// Kills it, if it has not ended.
@@ -186,18 +184,13 @@ impl Process {
             return Some(Event::ConsoleLost { instance, bytes });
         }
         // Looked at before the console: what is not there once it has ended never comes.
-        let is_over = self.is_over(Timespec::default());
+        let is_over = is_over(&self.pidfd, Timespec::default());
         let mut data = [0; CONSOLE_BYTES_MAX];
         match self.console.read(&mut data).unwrap_or(0) {
             0 if is_over => Some(Event::Exited { instance, status: self.reap() }),
             0 => None,
             count => Blob::try_from(&data[..count]).ok().map(|data| Event::Console { instance, data }),
         }
-    }
-
-    /// Whether it has ended, or does in so much time.
-    fn is_over(&self, within: Timespec) -> bool {
-        poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&within)).is_ok_and(|ready| ready > 0)
     }
 
     fn reap(&self) -> ExitStatus {
@@ -227,12 +220,22 @@ fn end_writers(fifo: &Path) -> io::Result<()> {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         if fs::read_link(format!("/proc/{pid}/fd/1")).is_ok_and(|target| target == fifo) {
             log(format_args!("process {pid} was started and never acknowledged: ended"));
-            let process = Process::open(pid, fifo)?;
-            process.kill()?;
-            process.is_over(Timespec { tv_sec: 1, tv_nsec: 0 });
+            let pidfd = open_pidfd(pid)?;
+            pidfd_send_signal(&pidfd, Signal::KILL)?;
+            is_over(&pidfd, Timespec { tv_sec: 1, tv_nsec: 0 });
         }
     }
     Ok(())
+}
+
+fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(Errno::SRCH)?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+/// Whether a process has ended, or does in so much time.
+fn is_over(pidfd: &OwnedFd, within: Timespec) -> bool {
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&within)).is_ok_and(|ready| ready > 0)
 }
 
 /// What tells a process from all others that had or will have its pid: the host's boot, and when after that, in clock
@@ -255,7 +258,7 @@ fn command(path: &Path, uid: Option<u32>) -> Command {
 }
 
 /// Asks petrel-tender what it can do here. The options spare it to find that out again for each guest.
-fn probe(path: &Path, uid: Option<u32>) -> io::Result<(Abilities, Vec<String>)> {
+fn probe(path: &Path, uid: Option<u32>) -> io::Result<(Backend, Vec<String>)> {
     let output = command(path, uid).arg("--probe").output()?;
     let said = String::from_utf8_lossy(&output.stdout);
     let word = |key| said.split_whitespace().find_map(|word| word.strip_prefix(key));
@@ -263,6 +266,5 @@ fn probe(path: &Path, uid: Option<u32>) -> io::Result<(Abilities, Vec<String>)> 
         return Err(io::Error::other(format!("not understood: {output:?}")));
     };
     let options = vec![format!("--backend={backend}"), format!("--tsc-khz={khz}")];
-    let backend = if backend == "kvm" { Backend::Kvm } else { Backend::Ring3 };
-    Ok((Abilities { target: 1, version: 2, backend }, options))
+    Ok((if backend == "kvm" { Backend::Kvm } else { Backend::Ring3 }, options))
 }

@@ -1,5 +1,6 @@
 //! Carries out what the check has let through, and tells what happens to monitors.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -7,9 +8,9 @@ use std::path::PathBuf;
 use std::{fs, io};
 
 use petrel_shim::check::{Refusal, check};
-use petrel_shim::ledger::{Ledger, Monitor, Record, Tap, Upload};
-use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn};
-use petrel_wire::{Label, List, RELEASE, VolumeName};
+use petrel_shim::ledger::{Ledger, Record};
+use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
+use petrel_wire::{Digest, ExitStatus, Label, List, RELEASE, VolumeName};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::fs::{Mode, OFlags, open};
@@ -32,10 +33,14 @@ pub struct Ops {
     pub config: Config,
     /// Told to the peer, and what its requests are held against.
     host: Host,
-    pub ledger: Ledger<Process, OwnedFd, Receiving>,
+    pub ledger: Ledger,
+    /// What stands behind the ledger's uploads, its free taps, and its running monitors.
+    uploads: BTreeMap<Digest, Receiving>,
+    taps: BTreeMap<TapId, OwnedFd>,
+    processes: BTreeMap<InstanceId, Process>,
     programs: Vec<Program>,
     images: Images,
-    /// Readable when a monitor has something to tell.
+    /// Readable when a monitor has something to tell. (The control plane's is in it too, but is looked after anyway.)
     pub news: OwnedFd,
 }
 
@@ -55,9 +60,10 @@ impl Ops {
             monitors: List::fill(&mut programs.iter().map(|program| program.told.clone())),
         };
         let images = Images(config.state_dir.join("images"));
-        let ledger = Ledger::new(images.list().map_err(about("images"))?);
+        let ledger = Ledger { images: images.list().map_err(about("images"))?, ..Ledger::default() };
+        let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let news = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
-        Ok(Self { config, host, ledger, programs, images, news })
+        Ok(Self { config, host, ledger, uploads, taps, processes, programs, images, news })
     }
 
     /// Takes over what an earlier shim started. Returns the control plane, if that runs.
@@ -65,16 +71,17 @@ impl Ops {
         let mut control_plane = None;
         for entry in fs::read_dir(self.config.state_dir.join("run")).map_err(about("run"))? {
             let folder = entry.map_err(about("run"))?.path();
-            let Some((record, process)) = Process::adopt(&folder).map_err(about(folder.display()))? else {
-                continue;
-            };
-            if record.listed.instance == control_plane::INSTANCE {
+            let adopted = Process::adopt(&folder, &self.news).map_err(about(folder.display()))?;
+            let Some((record, process)) = adopted else { continue };
+            let instance = record.listed.instance;
+            if instance == control_plane::INSTANCE {
                 control_plane = process;
-            } else {
-                let mut watched =
-                    process.iter().map(|process| process.watch(record.listed.instance, &self.news));
-                watched.try_for_each(|done| done).map_err(about(folder.display()))?;
-                self.ledger.enter(record, process);
+                continue;
+            }
+            self.ledger.started(record);
+            match process {
+                Some(process) => drop(self.processes.insert(instance, process)),
+                None => self.ledger.ended(instance, ExitStatus::Unknown),
             }
         }
         Ok(control_plane)
@@ -83,8 +90,7 @@ impl Ops {
     /// Does what is asked, and answers; chunks of images are not answered. The error is a violation.
     pub fn answer(&mut self, Request { id, op }: Request, link: &mut Link) -> Result<(), &'static str> {
         let is_chunk = matches!(op, Op::ImageChunk { .. });
-        let done = check(op, &self.host, &self.ledger).and_then(|op| self.carry_out(op.into_op()));
-        let result = match done {
+        let result = match check(op, &self.host, &self.ledger).and_then(|op| self.carry_out(op.into_op())) {
             Err(Refusal::Violation(violation)) => return Err(violation),
             Err(Refusal::Fault(fault)) => Err(fault),
             Ok(reply) => Ok(reply),
@@ -107,22 +113,23 @@ impl Ops {
                 return Ok(Reply::Stored);
             }
             Op::ImageBegin { digest, bytes } => {
-                let file = self.images.begin()?;
-                self.ledger.uploads.insert(digest, Upload { bytes, received: 0, file });
+                self.uploads.insert(digest, self.images.begin()?);
+                self.ledger.uploads.insert(digest, bytes);
             }
             Op::ImageChunk { digest, data } => {
-                if let Some(upload) = self.ledger.uploads.get_mut(&digest) {
-                    upload.received += data.len() as u64;
-                    upload.file.append(&data);
-                }
+                self.ledger.uploads.entry(digest).and_modify(|left| *left -= data.len() as u64);
+                self.uploads.entry(digest).and_modify(|file| file.append(&data));
             }
             Op::ImageCommit(digest) => {
-                if let Some(upload) = self.ledger.uploads.remove(&digest) {
-                    self.images.commit(digest, upload.file)?;
-                    self.ledger.images.insert(digest);
-                }
+                self.ledger.uploads.remove(&digest);
+                let received = self.uploads.remove(&digest).ok_or(Fault::NotFound)?;
+                self.images.commit(digest, received)?;
+                self.ledger.images.insert(digest);
             }
-            Op::ImageAbort(digest) => drop(self.ledger.uploads.remove(&digest)),
+            Op::ImageAbort(digest) => {
+                self.ledger.uploads.remove(&digest);
+                self.uploads.remove(&digest);
+            }
             Op::ImageRead { digest, offset, bytes } => {
                 return Ok(Reply::Bytes(self.images.read(&digest, offset, bytes as usize)?));
             }
@@ -131,12 +138,15 @@ impl Ops {
                 self.ledger.images.remove(&digest);
             }
             Op::TapCreate { tap, bridge } => {
-                let descriptor = create_tap(&format!("pt{}", tap.0), Some(&bridge))?;
-                self.ledger.taps.insert(tap, Tap::Free(descriptor));
+                self.taps.insert(tap, create_tap(&format!("pt{}", tap.0), Some(&bridge))?);
+                self.ledger.taps.insert(tap, None);
             }
-            Op::TapDestroy(tap) => drop(self.ledger.taps.remove(&tap)),
+            Op::TapDestroy(tap) => {
+                self.taps.remove(&tap);
+                self.ledger.taps.remove(&tap);
+            }
             Op::Spawn(spawn) => return self.spawn(*spawn),
-            Op::Kill(instance) => self.ledger.running(instance).map_or(Ok(()), |process| process.kill())?,
+            Op::Kill(instance) => self.processes.get(&instance).map_or(Ok(()), Process::kill)?,
             Op::Forget(instance) => {
                 fs::remove_dir_all(self.folder(instance))?;
                 self.ledger.monitors.remove(&instance);
@@ -146,12 +156,10 @@ impl Ops {
     }
 
     fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Refusal> {
-        let mut launch = self.launch(spawn.instance, &spawn.monitor, spawn.memory_mib, &spawn.cpus)?;
+        let launch = self.launch(spawn.instance, &spawn.monitor, spawn.memory_mib, &spawn.cpus);
+        let mut launch = launch.ok_or(Fault::NotFound)?;
         for net in &spawn.nets {
-            let Some(Tap::Free(tap)) = self.ledger.taps.get(&net.tap) else {
-                return Err(Fault::NotFound.into());
-            };
-            launch.net(&net.device, tap, net.mac)?;
+            launch.net(&net.device, self.taps.get(&net.tap).ok_or(Fault::NotFound)?, net.mac)?;
         }
         for block in &spawn.blocks {
             launch.block(&block.device, self.open_volume(&block.volume)?)?;
@@ -161,31 +169,26 @@ impl Ops {
         let volumes = List::fill(&mut spawn.blocks.into_vec().into_iter().map(|block| block.volume));
         let listed = Listed { instance: spawn.instance, taps, tag: spawn.tag, ..Listed::default() };
         let mut record = Record { listed, volumes, ..Record::default() };
-        let process = self.start(launch, &mut record, &self.news)?;
+        let process = self.start(launch, &mut record)?;
+        record.listed.taps.iter().for_each(|tap| drop(self.taps.remove(tap))); // the monitor's alone now
+        self.processes.insert(spawn.instance, process);
         let pid = record.listed.pid;
-        self.ledger.enter(record, Some(process));
+        self.ledger.started(record);
         Ok(Reply::Spawned { pid })
     }
 
     /// Begins the command line of an installed monitor. Without `cpus` it runs on all that the host has for guests.
-    pub fn launch(
-        &self,
-        instance: InstanceId,
-        monitor: &Label,
-        memory_mib: u32,
-        cpus: &[u16],
-    ) -> Result<Launch, Fault> {
-        let mut programs = self.programs.iter();
-        let program = programs.find(|program| program.told.name == *monitor).ok_or(Fault::NotFound)?;
+    pub fn launch(&self, id: InstanceId, monitor: &Label, memory_mib: u32, cpus: &[u16]) -> Option<Launch> {
+        let program = self.programs.iter().find(|program| program.told.name == *monitor)?;
         let cpus = if cpus.is_empty() { &self.host.cpus } else { cpus };
-        Ok(program.launch(memory_mib, cpus, self.free_uid(instance)?))
+        Some(program.launch(memory_mib, cpus, self.free_uid(id)?))
     }
 
-    /// Starts a monitor; from then on `news` is readable when it has something to tell. On error nothing is left of it.
-    pub fn start(&self, launch: Launch, record: &mut Record, news: &OwnedFd) -> io::Result<Process> {
+    /// Starts a monitor. On error nothing is left of it.
+    pub fn start(&self, launch: Launch, record: &mut Record) -> io::Result<Process> {
         let folder = self.folder(record.listed.instance);
         fs::create_dir(&folder)?;
-        launch.start(&folder, record, news).inspect_err(|_| drop(fs::remove_dir_all(folder)))
+        launch.start(&folder, record, &self.news).inspect_err(|_| drop(fs::remove_dir_all(folder)))
     }
 
     /// Where what is kept of a monitor is.
@@ -193,16 +196,15 @@ impl Ops {
         self.config.state_dir.join(format!("run/{id}"))
     }
 
-    /// A user that no other running monitor has.
-    fn free_uid(&self, InstanceId(id): InstanceId) -> Result<Option<u32>, Fault> {
-        let Some(uids) = &self.config.uids else { return Ok(None) };
+    /// A user that no other running monitor has; none of its own where the host has no others. There is always one.
+    fn free_uid(&self, InstanceId(id): InstanceId) -> Option<Option<u32>> {
+        let Some(uids) = &self.config.uids else { return Some(None) };
         let (own, last) = (*uids.start(), *uids.end());
         // The first is the control plane's, which is instance 0.
         let first = own + u32::from(id > 0);
         let start = first + u32::try_from(id % u64::from(last - own)).unwrap_or(0);
-        let has = |monitor: &Monitor<_>, uid| monitor.process.is_some() && monitor.record.uid == Some(uid);
-        let is_free = |uid: &u32| !self.ledger.monitors.values().any(|monitor| has(monitor, *uid));
-        (start..=last).chain(first..start).find(is_free).map(Some).ok_or(Fault::Full)
+        let is_free = |uid: &u32| !self.ledger.running().any(|record| record.uid == Some(*uid));
+        (start..=last).chain(first..start).find(is_free).map(Some)
     }
 
     /// A volume is a regular file of its folder; a link to elsewhere is none.
@@ -220,8 +222,9 @@ impl Ops {
         let mut ready = Vec::with_capacity(MONITORS_PER_TURN);
         let _ = epoll::wait(&self.news, spare_capacity(&mut ready), Some(&Timespec::default()));
         for instance in ready.iter().map(|event: &epoll::Event| InstanceId(event.data.u64())) {
-            let news = self.ledger.running(instance).and_then(|process| process.news(instance));
+            let news = self.processes.get_mut(&instance).and_then(|process| process.news(instance));
             if let Some(Event::Exited { status, .. }) = news {
+                self.processes.remove(&instance);
                 self.ledger.ended(instance, status);
             }
             if let Some(event) = news {
@@ -232,7 +235,13 @@ impl Ops {
 
     /// While nobody takes consoles: keeps guests from waiting for that.
     pub fn shed_consoles(&mut self) {
-        let running = self.ledger.monitors.values_mut().filter_map(|monitor| monitor.process.as_mut());
-        running.for_each(Process::shed_console);
+        self.processes.values_mut().for_each(Process::shed_console);
+    }
+
+    /// Lets go what only served the peer on the link.
+    pub fn link_ended(&mut self) {
+        self.ledger.link_ended();
+        self.uploads.clear();
+        self.taps.clear();
     }
 }

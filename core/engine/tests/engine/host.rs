@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use petrel_shim::{
     check::{Refusal, check},
-    ledger::{Ledger, Record, Tap, Upload},
+    ledger::{Ledger, Record},
 };
 use petrel_wire::{
     Blob, Digest, ExitStatus, VolumeName,
@@ -21,7 +21,9 @@ pub type Applies = fn(&Op) -> bool;
 
 pub struct Host {
     pub facts: Facts,
-    pub ledger: Ledger<(), (), Vec<u8>>,
+    pub ledger: Ledger,
+    /// What has come of the uploads under way.
+    uploads: BTreeMap<Digest, Vec<u8>>,
     pub images: BTreeMap<Digest, Vec<u8>>,
     pub volumes: Vec<String>,
     /// What it sends, the oldest first.
@@ -53,7 +55,8 @@ impl Host {
                 bridges: bridges.try_into().unwrap(),
                 monitors: monitors.try_into().unwrap(),
             },
-            ledger: Ledger::new(BTreeSet::new()),
+            ledger: Ledger::default(),
+            uploads: BTreeMap::new(),
             images: BTreeMap::new(),
             volumes: vec!["data".into(), "more".into()],
             sent: VecDeque::new(),
@@ -106,18 +109,18 @@ impl Host {
                 return Ok(Reply::Stored);
             }
             Op::ImageBegin { digest, bytes } => {
-                self.ledger.uploads.insert(digest, Upload { bytes, received: 0, file: Vec::new() });
+                self.ledger.uploads.insert(digest, bytes);
+                self.uploads.insert(digest, Vec::new());
             }
             Op::ImageChunk { digest, data } => {
-                if let Some(upload) = self.ledger.uploads.get_mut(&digest) {
-                    upload.received += data.len() as u64;
-                    upload.file.extend_from_slice(&data);
-                }
+                self.ledger.uploads.entry(digest).and_modify(|left| *left -= data.len() as u64);
+                self.uploads.entry(digest).and_modify(|file| file.extend_from_slice(&data));
             }
             Op::ImageCommit(digest) => {
-                let upload = self.ledger.uploads.remove(&digest).unwrap();
-                assert_eq!(crate::image::digest(&upload.file), digest, "the control plane has checked it");
-                self.store(upload.file);
+                self.ledger.uploads.remove(&digest).unwrap();
+                let file = self.uploads.remove(&digest).unwrap();
+                assert_eq!(crate::image::digest(&file), digest, "the control plane has checked it");
+                self.store(file);
             }
             Op::ImageAbort(digest) => drop(self.ledger.uploads.remove(&digest)),
             Op::ImageRead { digest, offset, bytes } => {
@@ -129,12 +132,12 @@ impl Host {
                 self.images.remove(&digest);
                 self.ledger.images.remove(&digest);
             }
-            Op::TapCreate { tap, .. } => drop(self.ledger.taps.insert(tap, Tap::Free(()))),
-            Op::TapDestroy(tap) => drop(self.ledger.taps.remove(&tap)),
+            Op::TapCreate { tap, .. } => drop(self.ledger.taps.insert(tap, None)),
+            Op::TapDestroy(tap) => _ = self.ledger.taps.remove(&tap),
             Op::Spawn(spawn) => return self.spawn(*spawn),
             Op::Kill(instance) => {
                 // The end comes after the answer.
-                if self.ledger.running(instance).is_some() {
+                if self.runs(instance) {
                     self.killed.insert(instance);
                 }
             }
@@ -147,8 +150,7 @@ impl Host {
     /// Killed monitors end. Returns whether there were any.
     pub fn reap(&mut self) -> bool {
         let killed = std::mem::take(&mut self.killed);
-        let still_running = |instance: &InstanceId| self.ledger.running(*instance).is_some();
-        let killed: Vec<_> = killed.into_iter().filter(still_running).collect();
+        let killed: Vec<_> = killed.into_iter().filter(|instance| self.runs(*instance)).collect();
         killed.iter().for_each(|&instance| self.end(instance, ExitStatus::Signal(9)));
         !killed.is_empty()
     }
@@ -162,7 +164,7 @@ impl Host {
         let taps: Vec<TapId> = spawn.nets.iter().map(|net| net.tap).collect();
         let volumes: Vec<_> = spawn.blocks.iter().map(|block| block.volume.clone()).collect();
         let record = record(spawn.instance, pid, taps, volumes, spawn.tag.clone());
-        self.ledger.enter(record, Some(()));
+        self.ledger.started(record);
         self.spawned.push(spawn);
         Ok(Reply::Spawned { pid })
     }
@@ -178,7 +180,7 @@ impl Host {
     /// A monitor that no control plane of ours has started.
     pub fn start_foreign(&mut self, instance: InstanceId, taps: &[TapId], tag: &[u8]) {
         let record = record(instance, 7, taps.to_vec(), Vec::new(), Blob::try_from(tag).unwrap());
-        self.ledger.enter(record, Some(()));
+        self.ledger.started(record);
     }
 
     /// A guest writes to its console.
@@ -204,18 +206,23 @@ impl Host {
     /// The link is gone, with all that was under way on it.
     pub fn link_ended(&mut self) {
         self.ledger.link_ended();
+        self.uploads.clear();
         self.sent.clear();
         self.faults.clear();
     }
 
     /// The taps that no monitor has.
     pub fn free_taps(&self) -> usize {
-        self.ledger.taps.values().filter(|tap| matches!(tap, Tap::Free(()))).count()
+        self.ledger.taps.values().filter(|taker| taker.is_none()).count()
     }
 
     pub fn running(&self) -> Vec<InstanceId> {
-        let running = self.ledger.monitors.iter().filter(|(_, m)| m.process.is_some());
-        running.map(|(id, _)| *id).collect()
+        let running = self.ledger.monitors.values().filter(|record| record.listed.exited.is_none());
+        running.map(|record| record.listed.instance).collect()
+    }
+
+    fn runs(&self, instance: InstanceId) -> bool {
+        self.running().contains(&instance)
     }
 }
 

@@ -187,7 +187,9 @@ monitor = "script"
 [[monitors]]
 name = "script"
 path = "monitor"
-upstream = {{ target = 1, version = 2, backend = "kvm" }}
+target = 1
+version = 2
+backend = "kvm"
 "#
     )
 }
