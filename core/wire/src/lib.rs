@@ -64,6 +64,15 @@ pub enum ExitStatus {
     Unknown,
 }
 
+impl ExitStatus {
+    /// From what the operating system says: a code, or a signal.
+    pub fn new(code: Option<i32>, signal: Option<i32>) -> Self {
+        let byte = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok());
+        let signal = || byte(signal).map(Self::Signal);
+        byte(code).map(Self::Code).or_else(signal).unwrap_or(Self::Unknown)
+    }
+}
+
 impl core::fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {

@@ -27,6 +27,11 @@ use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InstanceId(pub u64);
 
+impl InstanceId {
+    /// The control plane itself.
+    pub const CONTROL_PLANE: Self = Self(0);
+}
+
 /// A tap. Chosen by the control plane; the shim derives the interface's name from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TapId(pub u32);

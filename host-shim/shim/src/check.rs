@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use petrel_wire::Digest;
-use petrel_wire::limits::{
-    CMDLINE_BYTES_MAX, IMAGE_BYTES_MAX, IMAGE_READ_BYTES_MAX, IMAGES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN,
-    SHIM_VERSION, TAPS_MAX, UNIKERNELS_MAX, UPLOADS_MAX,
-};
+use petrel_wire::limits;
 use petrel_wire::shim::{Fault, Host, InstanceId, Op, Spawn, TapId};
 use rustix::io::Errno;
 
@@ -47,7 +44,7 @@ impl From<io::Error> for Refusal {
 
 /// Holds `op` against what the host is and what the ledger holds.
 pub fn check(op: Op, host: &Host, ledger: &Ledger) -> Result<Checked, Refusal> {
-    let is_hello = matches!(op, Op::Hello { version: SHIM_VERSION });
+    let is_hello = matches!(op, Op::Hello { version: limits::SHIM_VERSION });
     ensure(is_hello != ledger.greeted, Violation("a request before hello, or a second hello"))?;
     match &op {
         Op::Hello { .. } => ensure(is_hello, Violation("a hello of another version"))?,
@@ -64,14 +61,14 @@ pub fn check(op: Op, host: &Host, ledger: &Ledger) -> Result<Checked, Refusal> {
         }
         Op::ImageAbort(digest) => ensure(ledger.uploads.contains_key(digest), Fault::NotFound)?,
         Op::ImageRead { digest, bytes, .. } => {
-            ensure(*bytes as usize <= IMAGE_READ_BYTES_MAX, Violation("a read of too many bytes"))?;
+            ensure(*bytes as usize <= limits::IMAGE_READ_BYTES_MAX, Violation("a read of too many bytes"))?;
             ensure(ledger.images.contains(digest), Fault::NotFound)?;
         }
         Op::ImageRemove(digest) => ensure(ledger.images.contains(digest), Fault::NotFound)?,
         Op::TapCreate { tap, bridge } => {
             ensure(host.bridges.contains(bridge), Violation("a bridge that is not configured"))?;
             ensure(!ledger.taps.contains_key(tap), Fault::Exists)?;
-            ensure(ledger.taps.len() < TAPS_MAX, Fault::Full)?;
+            ensure(ledger.taps.len() < limits::TAPS_MAX, Fault::Full)?;
         }
         Op::TapDestroy(tap) => tap_free(*tap, ledger)?,
         Op::Spawn(spawn) => {
@@ -97,23 +94,24 @@ fn tap_free(tap: TapId, ledger: &Ledger) -> Result<(), Refusal> {
 }
 
 fn image_begin(digest: &Digest, bytes: u64, ledger: &Ledger) -> Result<(), Refusal> {
-    ensure((1..=IMAGE_BYTES_MAX).contains(&bytes), Violation("an image of an impossible size"))?;
+    ensure((1..=limits::IMAGE_BYTES_MAX).contains(&bytes), Violation("an image of an impossible size"))?;
     if ledger.images.contains(digest) {
         return Ok(());
     }
     ensure(!ledger.uploads.contains_key(digest), Fault::Exists)?;
     // An upload holds the place of its image, so that no commit finds the store full.
     let places = ledger.images.len() + ledger.uploads.len();
-    ensure(ledger.uploads.len() < UPLOADS_MAX && places < IMAGES_MAX, Fault::Full)
+    ensure(ledger.uploads.len() < limits::UPLOADS_MAX && places < limits::IMAGES_MAX, Fault::Full)
 }
 
 /// Whether an honest control plane may ask for it, whatever the ledger holds.
 fn spawn_honest(spawn: &Spawn, host: &Host) -> Result<(), Refusal> {
-    ensure(spawn.instance != InstanceId(0), Violation("the control plane's own instance"))?;
+    ensure(spawn.instance != InstanceId::CONTROL_PLANE, Violation("the control plane's own instance"))?;
     let is_known = host.monitors.iter().any(|monitor| monitor.name == spawn.monitor);
     ensure(is_known, Violation("a monitor that is not configured"))?;
     let memory_mib = u64::from(spawn.memory_mib);
-    let addressable = u64::from(MEMORY_MIB_MIN)..=u64::from(MEMORY_MIB_MAX).min(host.memory_mib);
+    let addressable =
+        u64::from(limits::MEMORY_MIB_MIN)..=u64::from(limits::MEMORY_MIB_MAX).min(host.memory_mib);
     ensure(addressable.contains(&memory_mib), Violation("memory that no guest can have here"))?;
     let usable = spawn.cpus.iter().all(|cpu| host.cpus.contains(cpu));
     ensure(usable, Violation("a CPU that workloads may not run on"))?;
@@ -123,14 +121,14 @@ fn spawn_honest(spawn: &Spawn, host: &Host) -> Result<(), Refusal> {
     ensure(are_distinct(devices), Violation("two devices of one name"))?;
     // Joined by spaces and ended by a NUL, each argument takes one byte more than it has.
     let bytes: usize = spawn.args.iter().map(|arg| arg.len() + 1).sum();
-    ensure(bytes <= CMDLINE_BYTES_MAX, Violation("arguments that no guest can be given"))?;
+    ensure(bytes <= limits::CMDLINE_BYTES_MAX, Violation("arguments that no guest can be given"))?;
     ensure(!spawn.args.iter().any(|arg| arg.contains(&0)), Violation("an argument with a NUL"))
 }
 
 /// Whether all that it takes is there and free.
 fn spawn_possible(spawn: &Spawn, ledger: &Ledger) -> Result<(), Refusal> {
     ensure(!ledger.monitors.contains_key(&spawn.instance), Fault::Exists)?;
-    ensure(ledger.monitors.len() < UNIKERNELS_MAX, Fault::Full)?;
+    ensure(ledger.monitors.len() < limits::UNIKERNELS_MAX, Fault::Full)?;
     ensure(ledger.images.contains(&spawn.image), Fault::NotFound)?;
     spawn.nets.iter().try_for_each(|net| tap_free(net.tap, ledger))?;
     let mut volumes = spawn.blocks.iter().map(|block| &block.volume);

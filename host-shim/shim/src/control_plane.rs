@@ -14,8 +14,6 @@ use crate::monitor::Process;
 use crate::ops::Ops;
 use crate::{about, log};
 
-/// Its number in the run folder.
-pub const INSTANCE: InstanceId = InstanceId(0);
 const LINK_TAP: &str = "petrel-link";
 const SERVICE_TAP: &str = "petrel-service";
 /// It is not started more often.
@@ -26,22 +24,23 @@ pub struct ControlPlane {
     taps: Option<[OwnedFd; 2]>,
     pub process: Option<Process>,
     /// When it may be started again.
-    due: Instant,
+    due: Option<Instant>,
 }
 
 impl ControlPlane {
     /// With `process` if it runs already.
     pub fn new(process: Option<Process>) -> Self {
-        Self { taps: None, process, due: Instant::now() }
+        Self { taps: None, process, due: None }
     }
 
     /// Starts it if it does not run. A failure is logged, and like an early end it is tried again.
     pub fn keep_running(&mut self, ops: &Ops) {
-        if self.process.is_none() && self.due <= Instant::now() {
-            self.due = Instant::now() + START_INTERVAL;
-            let started =
-                self.start(ops).map_err(|error| log(format_args!("control plane not started: {error}")));
-            self.process = started.ok();
+        let now = Instant::now();
+        if self.process.is_none() && self.due.is_none_or(|due| due <= now) {
+            self.due = Some(now + START_INTERVAL);
+            let started = self.start(ops);
+            self.process =
+                started.map_err(|error| log(format_args!("control plane not started: {error}"))).ok();
         }
     }
 
@@ -49,7 +48,7 @@ impl ControlPlane {
         let Settings { image, seal, memory_mib, monitor, args, .. } = &ops.config.control_plane;
         let taps = self.taps.take().map_or_else(|| make_taps(&ops.config), Ok)?;
         let [service, link] = self.taps.insert(taps);
-        let launch = ops.launch(INSTANCE, monitor, *memory_mib, &[]);
+        let launch = ops.launch(monitor, *memory_mib, &[], ops.config.control_plane_uid());
         let mut launch = launch.ok_or("control_plane.monitor: expected one of [[monitors]]")?;
         // Its own addresses, and the same each time: neighbours remember them. Both are locally administered.
         let [a, b, c, d, e] = ops.config.control_plane_public_key.last_chunk().copied().unwrap_or_default();
@@ -58,7 +57,7 @@ impl ControlPlane {
         let file = File::open(seal).and_then(|file| launch.block("seal", file));
         file.map_err(about(seal.display()))?;
         launch.guest(image, args);
-        let _ = fs::remove_dir_all(ops.folder(INSTANCE)); // the last one's
+        let _ = fs::remove_dir_all(ops.folder(InstanceId::CONTROL_PLANE)); // the last one's
         let mut record = Record::default();
         let process = ops.start(launch, &mut record).map_err(about(monitor))?;
         log(format_args!("control plane started, process {}", record.listed.pid));
@@ -67,21 +66,17 @@ impl ControlPlane {
 
     /// Logs a piece of its console, or that it has ended; whether it has.
     pub fn has_ended(&mut self) -> bool {
-        match self.process.as_mut().and_then(|process| process.news(INSTANCE)) {
-            Some(Event::Console { data, .. }) => {
-                for line in String::from_utf8_lossy(&data).lines() {
-                    // Without control characters: logs are looked at in terminals.
-                    log(format_args!("petrel.hvt: {}", line.replace(char::is_control, "")));
-                }
-            }
-            Some(Event::Exited { status, .. }) => {
-                log(format_args!("control plane ended: {status}"));
-                self.process = None;
-                return true;
-            }
-            _ => {}
+        let process = self.process.as_mut();
+        let news = process.and_then(|process| process.news(InstanceId::CONTROL_PLANE));
+        if let Some(Event::Console { data, .. }) = &news {
+            // Without control characters: logs are looked at in terminals.
+            let say = |line: &str| log(format_args!("petrel.hvt: {}", line.replace(char::is_control, "")));
+            String::from_utf8_lossy(data).lines().for_each(say);
         }
-        false
+        let Some(Event::Exited { status, .. }) = news else { return false };
+        log(format_args!("control plane ended: {status}"));
+        self.process = None;
+        true
     }
 }
 

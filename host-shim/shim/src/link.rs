@@ -67,9 +67,9 @@ impl Link {
         Ok(())
     }
 
-    /// The next request that has come whole.
+    /// The next request that has come whole, if there is room for its answer.
     pub fn next_request(&mut self) -> Result<Option<Request>, FrameError> {
-        self.inbox.next_message()
+        if self.has_room() { self.inbox.next_message() } else { Ok(None) }
     }
 
     /// Queues a message.

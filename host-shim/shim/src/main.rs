@@ -32,9 +32,7 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::set_no_new_privs;
-use rustls::ServerConfig;
-use rustls::crypto::ring::default_provider;
+use rustls::{ServerConfig, crypto::ring::default_provider};
 
 use crate::config::Config;
 use crate::control_plane::ControlPlane;
@@ -158,9 +156,7 @@ impl Shim {
             link.read().map_err(about("lost"))?;
         }
         loop {
-            while link.has_room()
-                && let Some(request) = link.next_request().map_err(about("violation"))?
-            {
+            while let Some(request) = link.next_request().map_err(about("violation"))? {
                 self.ops.answer(request, link).map_err(about("violation"))?;
             }
             if self.ops.ledger.greeted && link.has_room() {
@@ -185,7 +181,7 @@ impl Shim {
 
 /// No new privileges; no core dump, which would hold keys or a guest's memory; all the descriptors that the host allows.
 fn confine() -> io::Result<()> {
-    set_no_new_privs(true)?;
+    rustix::thread::set_no_new_privs(true)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     let files = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?)

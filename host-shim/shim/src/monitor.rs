@@ -73,9 +73,8 @@ impl Launch {
     /// Attaches a network device.
     pub fn net(&mut self, device: &str, tap: impl AsFd, mac: Mac) -> io::Result<()> {
         let tap = dup(tap)?;
-        self.command
-            .arg(format!("--net:{device}=@{}", tap.as_raw_fd()))
-            .arg(format!("--net-mac:{device}={mac}"));
+        let options = [format!("--net:{device}=@{}", tap.as_raw_fd()), format!("--net-mac:{device}={mac}")];
+        self.command.args(options);
         self.inherited.push(tap);
         Ok(())
     }
@@ -197,9 +196,7 @@ impl Process {
         let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         // An earlier shim's child is not ours to wait for.
         let Ok(Some(status)) = status else { return ExitStatus::Unknown };
-        let byte = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok());
-        let code = byte(status.exit_status()).map(ExitStatus::Code);
-        code.or(byte(status.terminating_signal()).map(ExitStatus::Signal)).unwrap_or(ExitStatus::Unknown)
+        ExitStatus::new(status.exit_status(), status.terminating_signal())
     }
 
     /// Drops the oldest bytes of a console that nobody takes and that is about to make its guest wait.

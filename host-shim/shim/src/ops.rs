@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::iter::Cycle;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -19,7 +21,6 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 
 use crate::about;
 use crate::config::Config;
-use crate::control_plane;
 use crate::images::{Images, Receiving};
 use crate::interface::create_tap;
 use crate::link::Link;
@@ -39,6 +40,8 @@ pub struct Ops {
     taps: BTreeMap<TapId, OwnedFd>,
     processes: BTreeMap<InstanceId, Process>,
     programs: Vec<Program>,
+    /// What workloads run as, each as another; the shim's own where it has no others.
+    users: Option<Cycle<RangeInclusive<u32>>>,
     images: Images,
     /// Readable when a monitor has something to tell. (The control plane's is in it too, but is looked after anyway.)
     pub news: OwnedFd,
@@ -46,8 +49,9 @@ pub struct Ops {
 
 impl Ops {
     pub fn new(config: Config) -> Result<Self, String> {
-        let uid = config.uids.as_ref().map(|uids| *uids.start());
-        let programs = config.monitors.iter().map(|monitor| Program::new(monitor, uid));
+        let own = config.control_plane_uid();
+        let users = config.uids.as_ref().map(|uids| (uids.start() + 1..=*uids.end()).cycle());
+        let programs = config.monitors.iter().map(|monitor| Program::new(monitor, own));
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
         let usable = sched_getaffinity(None).map_err(about("cpus"))?;
         let is_given = |cpu: &u16| config.cpus.as_ref().is_none_or(|given| given.contains(cpu));
@@ -63,7 +67,7 @@ impl Ops {
         let ledger = Ledger { images: images.list().map_err(about("images"))?, ..Ledger::default() };
         let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let news = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
-        Ok(Self { config, host, ledger, uploads, taps, processes, programs, images, news })
+        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, images, news })
     }
 
     /// Takes over what an earlier shim started. Returns the control plane, if that runs.
@@ -74,7 +78,7 @@ impl Ops {
             let adopted = Process::adopt(&folder, &self.news).map_err(about(folder.display()))?;
             let Some((record, process)) = adopted else { continue };
             let instance = record.listed.instance;
-            if instance == control_plane::INSTANCE {
+            if instance == InstanceId::CONTROL_PLANE {
                 control_plane = process;
                 continue;
             }
@@ -156,7 +160,8 @@ impl Ops {
     }
 
     fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Refusal> {
-        let launch = self.launch(spawn.instance, &spawn.monitor, spawn.memory_mib, &spawn.cpus);
+        let uid = self.free_user();
+        let launch = self.launch(&spawn.monitor, spawn.memory_mib, &spawn.cpus, uid);
         let mut launch = launch.ok_or(Fault::NotFound)?;
         for net in &spawn.nets {
             launch.net(&net.device, self.taps.get(&net.tap).ok_or(Fault::NotFound)?, net.mac)?;
@@ -178,10 +183,10 @@ impl Ops {
     }
 
     /// Begins the command line of an installed monitor. Without `cpus` it runs on all that the host has for guests.
-    pub fn launch(&self, id: InstanceId, monitor: &Label, memory_mib: u32, cpus: &[u16]) -> Option<Launch> {
-        let program = self.programs.iter().find(|program| program.told.name == *monitor)?;
+    pub fn launch(&self, name: &Label, memory_mib: u32, cpus: &[u16], uid: Option<u32>) -> Option<Launch> {
+        let program = self.programs.iter().find(|program| program.told.name == *name)?;
         let cpus = if cpus.is_empty() { &self.host.cpus } else { cpus };
-        Some(program.launch(memory_mib, cpus, self.free_uid(id)?))
+        Some(program.launch(memory_mib, cpus, uid))
     }
 
     /// Starts a monitor. On error nothing is left of it.
@@ -196,15 +201,10 @@ impl Ops {
         self.config.state_dir.join(format!("run/{id}"))
     }
 
-    /// A user that no other running monitor has; none of its own where the host has no others. There is always one.
-    fn free_uid(&self, InstanceId(id): InstanceId) -> Option<Option<u32>> {
-        let Some(uids) = &self.config.uids else { return Some(None) };
-        let (own, last) = (*uids.start(), *uids.end());
-        // The first is the control plane's, which is instance 0.
-        let first = own + u32::from(id > 0);
-        let start = first + u32::try_from(id % u64::from(last - own)).unwrap_or(0);
+    /// A user that no running monitor has. There are more than monitors, so the search comes to an end.
+    fn free_user(&mut self) -> Option<u32> {
         let is_free = |uid: &u32| !self.ledger.running().any(|record| record.uid == Some(*uid));
-        (start..=last).chain(first..start).find(is_free).map(Some)
+        self.users.as_mut()?.find(is_free)
     }
 
     /// A volume is a regular file of its folder; a link to elsewhere is none.
@@ -227,9 +227,7 @@ impl Ops {
                 self.processes.remove(&instance);
                 self.ledger.ended(instance, status);
             }
-            if let Some(event) = news {
-                link.send(&FromShim::Event(event));
-            }
+            news.into_iter().for_each(|event| link.send(&FromShim::Event(event)));
         }
     }
 
