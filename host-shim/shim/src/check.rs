@@ -1,11 +1,9 @@
 //! What the control plane may ask: no I/O, no clock.
 
-use std::collections::BTreeSet;
-use std::io;
+use std::{collections::BTreeSet, io};
 
-use petrel_wire::Digest;
-use petrel_wire::limits;
 use petrel_wire::shim::{Fault, Host, InstanceId, Op, Spawn, TapId};
+use petrel_wire::{Digest, limits};
 use rustix::io::Errno;
 
 use self::Refusal::Violation;
@@ -71,10 +69,7 @@ pub fn check(op: Op, host: &Host, ledger: &Ledger) -> Result<Checked, Refusal> {
             ensure(ledger.taps.len() < limits::TAPS_MAX, Fault::Full)?;
         }
         Op::TapDestroy(tap) => tap_free(*tap, ledger)?,
-        Op::Spawn(spawn) => {
-            spawn_honest(spawn, host)?;
-            spawn_possible(spawn, ledger)?;
-        }
+        Op::Spawn(spawn) => check_spawn(spawn, host, ledger)?,
         Op::Kill(instance) => ensure(ledger.monitors.contains_key(instance), Fault::NotFound)?,
         Op::Forget(instance) => {
             let record = ledger.monitors.get(instance).ok_or(Fault::NotFound)?;
@@ -104,8 +99,8 @@ fn image_begin(digest: &Digest, bytes: u64, ledger: &Ledger) -> Result<(), Refus
     ensure(ledger.uploads.len() < limits::UPLOADS_MAX && places < limits::IMAGES_MAX, Fault::Full)
 }
 
-/// Whether an honest control plane may ask for it, whatever the ledger holds.
-fn spawn_honest(spawn: &Spawn, host: &Host) -> Result<(), Refusal> {
+fn check_spawn(spawn: &Spawn, host: &Host, ledger: &Ledger) -> Result<(), Refusal> {
+    // Whether an honest control plane may ask for it, whatever the ledger holds.
     ensure(spawn.instance != InstanceId::CONTROL_PLANE, Violation("the control plane's own instance"))?;
     let is_known = host.monitors.iter().any(|monitor| monitor.name == spawn.monitor);
     ensure(is_known, Violation("a monitor that is not configured"))?;
@@ -122,11 +117,8 @@ fn spawn_honest(spawn: &Spawn, host: &Host) -> Result<(), Refusal> {
     // Joined by spaces and ended by a NUL, each argument takes one byte more than it has.
     let bytes: usize = spawn.args.iter().map(|arg| arg.len() + 1).sum();
     ensure(bytes <= limits::CMDLINE_BYTES_MAX, Violation("arguments that no guest can be given"))?;
-    ensure(!spawn.args.iter().any(|arg| arg.contains(&0)), Violation("an argument with a NUL"))
-}
-
-/// Whether all that it takes is there and free.
-fn spawn_possible(spawn: &Spawn, ledger: &Ledger) -> Result<(), Refusal> {
+    ensure(!spawn.args.iter().any(|arg| arg.contains(&0)), Violation("an argument with a NUL"))?;
+    // Whether all that it takes is there and free.
     ensure(!ledger.monitors.contains_key(&spawn.instance), Fault::Exists)?;
     ensure(ledger.monitors.len() < limits::UNIKERNELS_MAX, Fault::Full)?;
     ensure(ledger.images.contains(&spawn.image), Fault::NotFound)?;

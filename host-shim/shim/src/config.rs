@@ -1,15 +1,10 @@
 //! `shim.toml`: all that the shim may ever do. Read once, at the start.
 
-use std::net::SocketAddrV4;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::{env, fs};
+use std::{env, fs, net::SocketAddrV4, ops::RangeInclusive, path::PathBuf};
 
 use petrel_wire::limits::{BRIDGES_MAX, CPUS_MAX, MONITORS_MAX, UNIKERNELS_MAX};
-use petrel_wire::shim::Backend;
-use petrel_wire::{BridgeName, Label, List};
-use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use petrel_wire::{BridgeName, Label, List, shim::Backend};
+use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::about;
 

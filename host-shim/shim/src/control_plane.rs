@@ -10,9 +10,7 @@ use petrel_wire::shim::{Event, InstanceId};
 
 use crate::config::{Config, ControlPlane as Settings};
 use crate::interface::{create_tap, set_address};
-use crate::monitor::Process;
-use crate::ops::Ops;
-use crate::{about, log};
+use crate::{about, log, monitor::Process, ops::Ops};
 
 const LINK_TAP: &str = "petrel-link";
 const SERVICE_TAP: &str = "petrel-service";

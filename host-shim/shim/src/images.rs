@@ -1,11 +1,9 @@
 //! The image store: `images/<SHA-256>`, read-only files that are whole or not there.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::{collections::BTreeSet, os::fd::AsRawFd, os::unix::fs::FileExt};
 
 use petrel_shim::check::Refusal;
 use petrel_wire::{Blob, Digest};

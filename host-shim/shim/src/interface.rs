@@ -14,6 +14,7 @@ const SIOCSIFFLAGS: Opcode = 0x8914;
 const SIOCSIFADDR: Opcode = 0x8916;
 const SIOCSIFNETMASK: Opcode = 0x891c;
 const SIOCBRADDIF: Opcode = 0x89a2;
+const AF_INET: u16 = 2;
 const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_TUN_EXCL: u16 = 0x8000;
@@ -65,10 +66,7 @@ pub fn create_tap(name: &str, bridge: Option<&str>) -> std::io::Result<OwnedFd> 
 /// Gives the interface `name` its IPv4 address, on a network that has room for only one neighbour.
 pub fn set_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
     // The start of `struct sockaddr_in`: family, no port, address.
-    let socket_address = |[a, b, c, d]: [u8; 4]| {
-        let [family0, family1] = AddressFamily::INET.as_raw().to_ne_bytes();
-        [family0, family1, 0, 0, a, b, c, d]
-    };
+    let socket_address = |address: [u8; 4]| [AF_INET.to_ne_bytes().as_slice(), &[0, 0], &address].concat();
     let socket = any_socket()?;
     request::<SIOCSIFADDR>(&socket, name, &socket_address(address.octets()))?;
     request::<SIOCSIFNETMASK>(&socket, name, &socket_address([255, 255, 255, 252]))

@@ -63,11 +63,6 @@ impl Ledger {
         self.taps.retain(|_, taker| taker.is_some());
     }
 
-    /// The monitors whose end has not been told.
-    pub fn running(&self) -> impl Iterator<Item = &Record> {
-        self.monitors.values().filter(|record| record.listed.exited.is_none())
-    }
-
     /// The page of monitors with ids greater than `after`.
     pub fn page(&self, after: Option<InstanceId>) -> Reply {
         let first = after.map_or(Bound::Unbounded, Bound::Excluded);

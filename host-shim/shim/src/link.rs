@@ -51,9 +51,11 @@ impl Link {
         PollFd::new(&self.socket, flags)
     }
 
-    /// Takes what has come, and does what TLS itself has to. An error means that the connection is over.
+    /// Takes what has come if there is room, and does what TLS itself has to. An error means that the connection is
+    /// over.
     pub fn read(&mut self) -> io::Result<()> {
-        for _ in 0..READS_PER_TURN {
+        let reads = if self.has_room() { READS_PER_TURN } else { 0 };
+        for _ in 0..reads {
             match self.tls.complete_io(&mut self.socket) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 done => drop(done?),

@@ -23,25 +23,16 @@ mod ops;
 use std::fmt::{Arguments, Display};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::net::TcpListener;
-use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::Arc;
+use std::os::{fd::AsFd, unix::fs::PermissionsExt};
+use std::{net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::{ServerConfig, crypto::ring::default_provider};
 
-use crate::config::Config;
-use crate::control_plane::ControlPlane;
-use crate::link::Link;
-use crate::monitor::Process;
-use crate::ops::Ops;
+use crate::{config::Config, control_plane::ControlPlane, link::Link, monitor::Process, ops::Ops};
 
-const USAGE: &str =
-    concat!("release ", env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config FILE [--check-config]");
+const USAGE: &str = concat!(env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config FILE [--check-config]");
 /// How often the loop looks round while something is missing, the peer or its monitor.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -104,9 +95,7 @@ impl Shim {
     fn run(mut self) -> Result<(), String> {
         loop {
             self.wait();
-            if let Ok(connection) = Link::accept(&self.listener, &self.tls) {
-                self.pending = Some(connection);
-            }
+            self.pending = Link::accept(&self.listener, &self.tls).ok().or(self.pending.take());
             self.shake_hands();
             if self.control_plane.has_ended() {
                 self.end_link("its monitor ended");
@@ -152,9 +141,7 @@ impl Shim {
     /// Answers what has come on the link and tells what has happened. An error ends the link.
     fn serve(&mut self) -> Result<(), String> {
         let Some(link) = &mut self.link else { return Ok(()) };
-        if link.has_room() {
-            link.read().map_err(about("lost"))?;
-        }
+        link.read().map_err(about("lost"))?;
         loop {
             while let Some(request) = link.next_request().map_err(about("violation"))? {
                 self.ops.answer(request, link).map_err(about("violation"))?;

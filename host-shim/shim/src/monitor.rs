@@ -1,31 +1,28 @@
 //! Monitors: the programs that run guests, and their processes: started, watched, and found again after the shim was
 //! restarted. Each has a folder `run/<instance>` with its console (a FIFO), its `record`, and for scripts its `pid`.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::{ffi::OsStr, mem, os::unix::process::CommandExt};
 
 use petrel_shim::ledger::Record;
 use petrel_wire::frame::{self, Inbox};
-use petrel_wire::limits::CONSOLE_BYTES_MAX;
 use petrel_wire::shim::{Backend, Event, InstanceId, Monitor as Told};
-use petrel_wire::{Blob, ExitStatus, Mac};
+use petrel_wire::{Blob, ExitStatus, Mac, limits::CONSOLE_BYTES_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchown, mkfifoat, open};
-use rustix::io::{Errno, dup, ioctl_fionread};
-use rustix::pipe::fcntl_getpipe_size;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-};
+use rustix::io::{Errno, dup};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::config::Monitor;
-use crate::{about, log};
+use crate::{about, config::Monitor, log};
+
+/// The console bytes that are dropped at once: most of a pipe, whose rest is what the control plane would keep.
+const SHED_BYTES: usize = 48 * 1024;
 
 /// A program that runs guests.
 pub struct Program {
@@ -40,14 +37,13 @@ impl Program {
     /// `uid` is one of the users that it may run as: what is open to root may be closed to them.
     pub fn new(monitor: &Monitor, uid: Option<u32>) -> Result<Self, String> {
         let path = monitor.path.canonicalize().map_err(about(monitor.path.display()))?;
-        let Monitor { target, version, backend, .. } = *monitor;
-        let is_upstream = backend.is_some();
-        let (backend, first_options) = match backend {
+        let (backend, first_options) = match monitor.backend {
             Some(backend) => (backend, Vec::new()),
             None => probe(&path, uid).map_err(about(format_args!("{} --probe", path.display())))?,
         };
+        let Monitor { target, version, .. } = *monitor;
         let told = Told { name: monitor.name.clone(), target, version, backend };
-        Ok(Self { told, path, first_options, is_upstream })
+        Ok(Self { told, path, first_options, is_upstream: monitor.backend.is_some() })
     }
 
     /// Begins a command line, of a process that will run on `cpus` as `uid`.
@@ -160,7 +156,8 @@ impl Process {
         // It is open before this, so if the pid has the recorded start now, both are of the same process. One that has
         // ended is still there until its new parent reaps it.
         let started = started(record.listed.pid);
-        let is_same = !is_over(&process.pidfd, Timespec::default()) && started? == record.started;
+        let is_over = is_ready(&process.pidfd, PollFlags::IN, Timespec::default());
+        let is_same = !is_over && started? == record.started;
         Ok(Some((record, is_same.then_some(process))))
     }
 
@@ -183,7 +180,7 @@ impl Process {
             return Some(Event::ConsoleLost { instance, bytes });
         }
         // Looked at before the console: what is not there once it has ended never comes.
-        let is_over = is_over(&self.pidfd, Timespec::default());
+        let is_over = is_ready(&self.pidfd, PollFlags::IN, Timespec::default());
         let mut data = [0; CONSOLE_BYTES_MAX];
         match self.console.read(&mut data).unwrap_or(0) {
             0 if is_over => Some(Event::Exited { instance, status: self.reap() }),
@@ -199,14 +196,10 @@ impl Process {
         ExitStatus::new(status.exit_status(), status.terminating_signal())
     }
 
-    /// Drops the oldest bytes of a console that nobody takes and that is about to make its guest wait.
+    /// Drops the oldest bytes of a console that nobody takes and that makes its guest wait.
     pub fn shed_console(&mut self) {
-        let size = fcntl_getpipe_size(&self.console).unwrap_or(0);
-        let waiting = ioctl_fionread(&self.console).map_or(0, |bytes| usize::try_from(bytes).unwrap_or(size));
-        // A piece that does not fit into the last page begins a new one, so a full pipe may hold only half its size.
-        if waiting > size / 2 {
-            let mut oldest = vec![0; waiting - size / 4];
-            self.lost += self.console.read(&mut oldest).unwrap_or(0) as u64;
+        if !is_ready(&self.console, PollFlags::OUT, Timespec::default()) {
+            self.lost += self.console.read(&mut [0; SHED_BYTES]).unwrap_or(0) as u64;
         }
     }
 }
@@ -219,7 +212,7 @@ fn end_writers(fifo: &Path) -> io::Result<()> {
             log(format_args!("process {pid} was started and never acknowledged: ended"));
             let pidfd = open_pidfd(pid)?;
             pidfd_send_signal(&pidfd, Signal::KILL)?;
-            is_over(&pidfd, Timespec { tv_sec: 1, tv_nsec: 0 });
+            is_ready(&pidfd, PollFlags::IN, Timespec { tv_sec: 1, tv_nsec: 0 });
         }
     }
     Ok(())
@@ -230,9 +223,9 @@ fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-/// Whether a process has ended, or does in so much time.
-fn is_over(pidfd: &OwnedFd, within: Timespec) -> bool {
-    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&within)).is_ok_and(|ready| ready > 0)
+/// Whether a descriptor is ready, or gets so in time. A process's is readable once it has ended.
+fn is_ready(descriptor: impl AsFd, flags: PollFlags, within: Timespec) -> bool {
+    poll(&mut [PollFd::new(&descriptor, flags)], Some(&within)).is_ok_and(|ready| ready > 0)
 }
 
 /// What tells a process from all others that had or will have its pid: the host's boot, and when after that, in clock

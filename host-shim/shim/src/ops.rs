@@ -1,30 +1,20 @@
 //! Carries out what the check has let through, and tells what happens to monitors.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::iter::Cycle;
-use std::ops::RangeInclusive;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::{fs, io};
+use std::os::{fd::OwnedFd, unix::ffi::OsStrExt};
+use std::{collections::BTreeMap, ffi::OsStr, fs, io, iter::Cycle, ops::RangeInclusive, path::PathBuf};
 
 use petrel_shim::check::{Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
 use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
 use petrel_wire::{Digest, ExitStatus, Label, List, RELEASE, VolumeName};
-use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::fs::{Mode, OFlags, open};
-use rustix::system::sysinfo;
 use rustix::thread::{CpuSet, sched_getaffinity};
+use rustix::{buffer::spare_capacity, system::sysinfo};
 
-use crate::about;
-use crate::config::Config;
 use crate::images::{Images, Receiving};
-use crate::interface::create_tap;
-use crate::link::Link;
 use crate::monitor::{Launch, Process, Program};
+use crate::{about, config::Config, interface::create_tap, link::Link};
 
 /// The monitors that are looked at in one turn of the loop.
 const MONITORS_PER_TURN: usize = 32;
@@ -201,10 +191,10 @@ impl Ops {
         self.config.state_dir.join(format!("run/{id}"))
     }
 
-    /// A user that no running monitor has. There are more than monitors, so the search comes to an end.
+    /// A user that no other monitor has. There are more than monitors, so the search comes to an end.
     fn free_user(&mut self) -> Option<u32> {
-        let is_free = |uid: &u32| !self.ledger.running().any(|record| record.uid == Some(*uid));
-        self.users.as_mut()?.find(is_free)
+        let monitors = &self.ledger.monitors;
+        self.users.as_mut()?.find(|uid| !monitors.values().any(|record| record.uid == Some(*uid)))
     }
 
     /// A volume is a regular file of its folder; a link to elsewhere is none.
