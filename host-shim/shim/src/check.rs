@@ -70,9 +70,9 @@ pub fn check(op: Op, host: &Host, ledger: &Ledger) -> Result<Checked, Refusal> {
         }
         Op::TapDestroy(tap) => tap_free(*tap, ledger)?,
         Op::Spawn(spawn) => check_spawn(spawn, host, ledger)?,
-        Op::Kill(instance) => ensure(ledger.monitors.contains_key(instance), Fault::NotFound)?,
+        Op::Kill(instance) => ensure(ledger.monitor(*instance).is_some(), Fault::NotFound)?,
         Op::Forget(instance) => {
-            let record = ledger.monitors.get(instance).ok_or(Fault::NotFound)?;
+            let record = ledger.monitor(*instance).ok_or(Fault::NotFound)?;
             ensure(record.listed.exited.is_some(), Fault::InUse)?;
         }
     }
@@ -104,12 +104,11 @@ fn check_spawn(spawn: &Spawn, host: &Host, ledger: &Ledger) -> Result<(), Refusa
     ensure(spawn.instance != InstanceId::CONTROL_PLANE, Violation("the control plane's own instance"))?;
     let is_known = host.monitors.iter().any(|monitor| monitor.name == spawn.monitor);
     ensure(is_known, Violation("a monitor that is not configured"))?;
-    let memory_mib = u64::from(spawn.memory_mib);
-    let addressable =
-        u64::from(limits::MEMORY_MIB_MIN)..=u64::from(limits::MEMORY_MIB_MAX).min(host.memory_mib);
-    ensure(addressable.contains(&memory_mib), Violation("memory that no guest can have here"))?;
-    let usable = spawn.cpus.iter().all(|cpu| host.cpus.contains(cpu));
-    ensure(usable, Violation("a CPU that workloads may not run on"))?;
+    let is_there = u64::from(spawn.memory_mib) <= host.memory_mib;
+    let is_addressable = (limits::MEMORY_MIB_MIN..=limits::MEMORY_MIB_MAX).contains(&spawn.memory_mib);
+    ensure(is_there && is_addressable, Violation("memory that no guest can have here"))?;
+    let are_usable = spawn.cpus.iter().all(|cpu| host.cpus.contains(cpu));
+    ensure(are_usable, Violation("a CPU that workloads may not run on"))?;
     ensure(are_distinct(spawn.nets.iter().map(|net| net.tap)), Violation("one tap for two devices"))?;
     let nets = spawn.nets.iter().map(|net| &net.device);
     let devices = nets.chain(spawn.blocks.iter().map(|block| &block.device));
@@ -120,7 +119,7 @@ fn check_spawn(spawn: &Spawn, host: &Host, ledger: &Ledger) -> Result<(), Refusa
     ensure(!spawn.args.iter().any(|arg| arg.contains(&0)), Violation("an argument with a NUL"))?;
     // Whether all that it takes is there and free.
     ensure(!ledger.monitors.contains_key(&spawn.instance), Fault::Exists)?;
-    ensure(ledger.monitors.len() < limits::UNIKERNELS_MAX, Fault::Full)?;
+    ensure(ledger.monitors.len() <= limits::UNIKERNELS_MAX, Fault::Full)?; // the control plane's is one more
     ensure(ledger.images.contains(&spawn.image), Fault::NotFound)?;
     spawn.nets.iter().try_for_each(|net| tap_free(net.tap, ledger))?;
     let mut volumes = spawn.blocks.iter().map(|block| &block.volume);

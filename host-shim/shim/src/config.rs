@@ -24,8 +24,7 @@ pub struct Config {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// What workloads may run on, of what the shim may; all of that when absent.
     pub cpus: Option<List<u16, CPUS_MAX>>,
-    /// The users (and groups of the same number) that monitors run as, each its own; the first is the control plane's.
-    /// Nothing else on the host uses them.
+    /// The users (and groups of the same number) that monitors run as, each its own. Nothing else on the host uses them.
     pub uids: Option<RangeInclusive<u32>>,
     pub control_plane: ControlPlane,
     pub monitors: List<Monitor, MONITORS_MAX>,
@@ -40,7 +39,6 @@ pub struct ControlPlane {
     /// What its net "service" is plugged into.
     pub bridge: BridgeName,
     pub monitor: Label,
-    #[serde(default)]
     pub args: Vec<String>,
 }
 
@@ -68,15 +66,10 @@ impl Config {
         // A line of the first user here, the first outside, and their number.
         let is_alone = map.split_whitespace().skip(2).eq(["1"]);
         let suffice = config.uids.as_ref().map_or(is_alone, |uids| {
-            *uids.start() > 0 && uids.end().saturating_sub(*uids.start()) as usize >= UNIKERNELS_MAX
+            *uids.start() > 0 && uids.end().saturating_sub(*uids.start()) as usize > UNIKERNELS_MAX
         });
-        let expected = "uids: expected 1,025 users or more, without root: { start = 200000, end = 265535 }";
+        let expected = "uids: expected 1,026 users or more, without root: { start = 200000, end = 265535 }";
         if suffice { Ok(config) } else { Err(format!("{file}: {expected}")) }
-    }
-
-    /// The user that the control plane runs as; the shim's own where it has no others.
-    pub fn control_plane_uid(&self) -> Option<u32> {
-        self.uids.as_ref().map(|uids| *uids.start())
     }
 }
 

@@ -10,72 +10,64 @@ use petrel_wire::shim::{Event, InstanceId};
 
 use crate::config::{Config, ControlPlane as Settings};
 use crate::interface::{create_tap, set_address};
-use crate::{about, log, monitor::Process, ops::Ops};
+use crate::{about, log, ops::Ops};
 
 const LINK_TAP: &str = "petrel-link";
 const SERVICE_TAP: &str = "petrel-service";
 /// It is not started more often.
 const START_INTERVAL: Duration = Duration::from_secs(1);
 
+#[derive(Default)]
 pub struct ControlPlane {
     /// "service" and "shim". They stay while it is brought back; none are ours if an earlier shim has started it.
     taps: Option<[OwnedFd; 2]>,
-    pub process: Option<Process>,
     /// When it may be started again.
     due: Option<Instant>,
 }
 
 impl ControlPlane {
-    /// With `process` if it runs already.
-    pub fn new(process: Option<Process>) -> Self {
-        Self { taps: None, process, due: None }
-    }
-
     /// Starts it if it does not run. A failure is logged, and like an early end it is tried again.
-    pub fn keep_running(&mut self, ops: &Ops) {
+    pub fn keep_running(&mut self, ops: &mut Ops) {
         let now = Instant::now();
-        if self.process.is_none() && self.due.is_none_or(|due| due <= now) {
+        if !ops.processes.contains_key(&InstanceId::CONTROL_PLANE) && self.due.is_none_or(|due| due <= now) {
             self.due = Some(now + START_INTERVAL);
-            let started = self.start(ops);
-            self.process =
-                started.map_err(|error| log(format_args!("control plane not started: {error}"))).ok();
+            match self.start(ops) {
+                Ok(pid) => log(format_args!("control plane started, process {pid}")),
+                Err(error) => log(format_args!("control plane not started: {error}")),
+            }
         }
     }
 
-    fn start(&mut self, ops: &Ops) -> Result<Process, String> {
-        let Settings { image, seal, memory_mib, monitor, args, .. } = &ops.config.control_plane;
-        let taps = self.taps.take().map_or_else(|| make_taps(&ops.config), Ok)?;
+    fn start(&mut self, ops: &mut Ops) -> Result<u32, String> {
+        let config = ops.config.clone();
+        let Settings { image, seal, memory_mib, monitor, args, .. } = &config.control_plane;
+        let taps = self.taps.take().map_or_else(|| make_taps(&config), Ok)?;
         let [service, link] = self.taps.insert(taps);
-        let launch = ops.launch(monitor, *memory_mib, &[], ops.config.control_plane_uid());
+        let launch = ops.launch(monitor, *memory_mib, &[]);
         let mut launch = launch.ok_or("control_plane.monitor: expected one of [[monitors]]")?;
         // Its own addresses, and the same each time: neighbours remember them. Both are locally administered.
-        let [a, b, c, d, e] = ops.config.control_plane_public_key.last_chunk().copied().unwrap_or_default();
+        let [a, b, c, d, e] = config.control_plane_public_key.last_chunk().copied().unwrap_or_default();
         launch.net("service", service, Mac([0x02, a, b, c, d, e])).map_err(about(SERVICE_TAP))?;
         launch.net("shim", link, Mac([0x06, a, b, c, d, e])).map_err(about(LINK_TAP))?;
         let file = File::open(seal).and_then(|file| launch.block("seal", file));
         file.map_err(about(seal.display()))?;
         launch.guest(image, args);
         let _ = fs::remove_dir_all(ops.folder(InstanceId::CONTROL_PLANE)); // the last one's
-        let mut record = Record::default();
-        let process = ops.start(launch, &mut record).map_err(about(monitor))?;
-        log(format_args!("control plane started, process {}", record.listed.pid));
-        Ok(process)
+        ops.start(launch, Record::default()).map_err(about(monitor))
     }
+}
 
-    /// Logs a piece of its console, or that it has ended; whether it has.
-    pub fn has_ended(&mut self) -> bool {
-        let process = self.process.as_mut();
-        let news = process.and_then(|process| process.news(InstanceId::CONTROL_PLANE));
-        if let Some(Event::Console { data, .. }) = &news {
-            // Without control characters: logs are looked at in terminals.
-            let say = |line: &str| log(format_args!("petrel.hvt: {}", line.replace(char::is_control, "")));
-            String::from_utf8_lossy(data).lines().for_each(say);
-        }
-        let Some(Event::Exited { status, .. }) = news else { return false };
-        log(format_args!("control plane ended: {status}"));
-        self.process = None;
-        true
+/// Logs a piece of its console, or that it has ended; whether it has.
+pub fn has_ended(ops: &mut Ops) -> bool {
+    let news = ops.news(InstanceId::CONTROL_PLANE);
+    if let Some(Event::Console { data, .. }) = &news {
+        // Without control characters: logs are looked at in terminals.
+        let say = |line: &str| log(format_args!("petrel.hvt: {}", line.replace(char::is_control, "")));
+        String::from_utf8_lossy(data).lines().for_each(say);
     }
+    let Some(Event::Exited { status, .. }) = news else { return false };
+    log(format_args!("control plane ended: {status}"));
+    true
 }
 
 /// The taps of "service" and "shim". The link's has the shim's address, so this comes before listening.

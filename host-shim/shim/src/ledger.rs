@@ -22,7 +22,7 @@ pub struct Ledger {
     pub taps: BTreeMap<TapId, Option<InstanceId>>,
     /// The volumes that monitors have.
     pub volumes: BTreeSet<VolumeName>,
-    /// The monitors that have not been forgotten.
+    /// The monitors that have not been forgotten, the control plane's own included.
     pub monitors: BTreeMap<InstanceId, Record>,
 }
 
@@ -63,10 +63,15 @@ impl Ledger {
         self.taps.retain(|_, taker| taker.is_some());
     }
 
-    /// The page of monitors with ids greater than `after`.
+    /// A monitor that the peer may know of: any but its own.
+    pub fn monitor(&self, instance: InstanceId) -> Option<&Record> {
+        self.monitors.get(&instance).filter(|_| instance != InstanceId::CONTROL_PLANE)
+    }
+
+    /// The page of monitors with ids greater than `after`; the control plane's has the least.
     pub fn page(&self, after: Option<InstanceId>) -> Reply {
-        let first = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut following = self.monitors.range((first, Bound::Unbounded));
+        let after = after.unwrap_or(InstanceId::CONTROL_PLANE);
+        let mut following = self.monitors.range((Bound::Excluded(after), Bound::Unbounded));
         let page = List::fill(&mut following.by_ref().map(|(_, record)| record.listed.clone()));
         Reply::Listed { page, more: following.next().is_some() }
     }

@@ -26,11 +26,13 @@ use std::io::{self, Write};
 use std::os::{fd::AsFd, unix::fs::PermissionsExt};
 use std::{net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
 
+use petrel_wire::shim::InstanceId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::{ServerConfig, crypto::ring::default_provider};
 
-use crate::{config::Config, control_plane::ControlPlane, link::Link, monitor::Process, ops::Ops};
+use crate::control_plane::{ControlPlane, has_ended};
+use crate::{config::Config, link::Link, monitor::Process, ops::Ops};
 
 const USAGE: &str = concat!(env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config FILE [--check-config]");
 /// How often the loop looks round while something is missing, the peer or its monitor.
@@ -83,44 +85,45 @@ impl Shim {
         confine().map_err(about("rights and limits"))?;
         let lock = open_state(&mut config.state_dir).map_err(about("state_dir"))?;
         let mut ops = Ops::new(config)?;
-        let mut control_plane = ControlPlane::new(ops.adopt()?);
-        control_plane.keep_running(&ops);
+        ops.adopt()?;
+        let mut control_plane = ControlPlane::default();
+        control_plane.keep_running(&mut ops);
         let listener = TcpListener::bind(listen).map_err(about("listen"))?;
         listener.set_nonblocking(true).map_err(about("listen"))?;
-        log(format_args!("listening on {listen}, {} monitors adopted", ops.ledger.monitors.len()));
+        log(format_args!("listening on {listen}, {} monitors run", ops.processes.len()));
         Ok(Self { listener, tls, link: None, pending: None, control_plane, ops, _lock: lock })
     }
 
     /// Whatever has woken it, it looks after all that there is.
     fn run(mut self) -> Result<(), String> {
         loop {
-            self.wait();
+            let is_idle = self.wait();
             self.pending = Link::accept(&self.listener, &self.tls).ok().or(self.pending.take());
             self.shake_hands();
-            if self.control_plane.has_ended() {
+            if has_ended(&mut self.ops) {
                 self.end_link("its monitor ended");
             }
-            self.control_plane.keep_running(&self.ops);
+            self.control_plane.keep_running(&mut self.ops);
             if let Err(error) = self.serve() {
                 self.end_link(&error);
             }
-            if !self.ops.ledger.greeted {
-                self.ops.shed_consoles();
+            if is_idle || !self.ops.ledger.greeted {
+                self.ops.processes.values_mut().for_each(Process::shed_console);
             }
         }
     }
 
-    /// Waits for something to do.
-    fn wait(&self) {
+    /// Waits for something to do. Whether nothing was for a while, though somebody is missing or does not listen.
+    fn wait(&self) -> bool {
+        let control_plane = self.ops.processes.get(&InstanceId::CONTROL_PLANE);
         let is_heard = self.ops.ledger.greeted && self.link.as_ref().is_some_and(Link::has_room);
         let mut inputs = vec![self.listener.as_fd()];
-        inputs.extend(self.control_plane.process.iter().flat_map(Process::descriptors));
-        inputs.extend(is_heard.then_some(self.ops.news.as_fd()));
+        inputs.extend(control_plane.into_iter().flat_map(Process::descriptors));
+        inputs.extend(is_heard.then_some(self.ops.watched.as_fd()));
         let inputs = inputs.into_iter().map(|input| PollFd::from_borrowed_fd(input, PollFlags::IN));
         let links = self.pending.iter().chain(&self.link).map(Link::interest);
-        let is_settled = self.ops.ledger.greeted && self.control_plane.process.is_some();
-        // Interrupted is as good as woken.
-        let _ = poll(&mut inputs.chain(links).collect::<Vec<_>>(), (!is_settled).then_some(&TICK));
+        let timeout = if is_heard && control_plane.is_some() { None } else { Some(&TICK) };
+        poll(&mut inputs.chain(links).collect::<Vec<_>>(), timeout) == Ok(0)
     }
 
     /// Goes on with the pending connection. Once it has shown the pinned key it is the link: the control plane was

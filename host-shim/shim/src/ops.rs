@@ -1,7 +1,9 @@
 //! Carries out what the check has let through, and tells what happens to monitors.
 
 use std::os::{fd::OwnedFd, unix::ffi::OsStrExt};
-use std::{collections::BTreeMap, ffi::OsStr, fs, io, iter::Cycle, ops::RangeInclusive, path::PathBuf};
+use std::{
+    collections::BTreeMap, ffi::OsStr, fs, io, iter::Cycle, ops::RangeInclusive, path::PathBuf, sync::Arc,
+};
 
 use petrel_shim::check::{Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
@@ -21,27 +23,27 @@ const MONITORS_PER_TURN: usize = 32;
 
 /// The host, as far as the peer reaches it.
 pub struct Ops {
-    pub config: Config,
+    pub config: Arc<Config>,
     /// Told to the peer, and what its requests are held against.
     host: Host,
     pub ledger: Ledger,
     /// What stands behind the ledger's uploads, its free taps, and its running monitors.
     uploads: BTreeMap<Digest, Receiving>,
     taps: BTreeMap<TapId, OwnedFd>,
-    processes: BTreeMap<InstanceId, Process>,
+    pub processes: BTreeMap<InstanceId, Process>,
     programs: Vec<Program>,
-    /// What workloads run as, each as another; the shim's own where it has no others.
+    /// What monitors run as, each as another; as the shim itself where there are no others.
     users: Option<Cycle<RangeInclusive<u32>>>,
     images: Images,
-    /// Readable when a monitor has something to tell. (The control plane's is in it too, but is looked after anyway.)
-    pub news: OwnedFd,
+    /// Readable when a monitor has something to tell.
+    pub watched: OwnedFd,
 }
 
 impl Ops {
     pub fn new(config: Config) -> Result<Self, String> {
-        let own = config.control_plane_uid();
-        let users = config.uids.as_ref().map(|uids| (uids.start() + 1..=*uids.end()).cycle());
-        let programs = config.monitors.iter().map(|monitor| Program::new(monitor, own));
+        let mut users = config.uids.clone().map(Iterator::cycle);
+        let any = users.as_mut().and_then(Iterator::next);
+        let programs = config.monitors.iter().map(|monitor| Program::new(monitor, any));
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
         let usable = sched_getaffinity(None).map_err(about("cpus"))?;
         let is_given = |cpu: &u16| config.cpus.as_ref().is_none_or(|given| given.contains(cpu));
@@ -56,29 +58,25 @@ impl Ops {
         let images = Images(config.state_dir.join("images"));
         let ledger = Ledger { images: images.list().map_err(about("images"))?, ..Ledger::default() };
         let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let news = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
-        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, images, news })
+        let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
+        let config = Arc::new(config);
+        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, images, watched })
     }
 
-    /// Takes over what an earlier shim started. Returns the control plane, if that runs.
-    pub fn adopt(&mut self) -> Result<Option<Process>, String> {
-        let mut control_plane = None;
+    /// Takes over what an earlier shim started.
+    pub fn adopt(&mut self) -> Result<(), String> {
         for entry in fs::read_dir(self.config.state_dir.join("run")).map_err(about("run"))? {
             let folder = entry.map_err(about("run"))?.path();
-            let adopted = Process::adopt(&folder, &self.news).map_err(about(folder.display()))?;
+            let adopted = Process::adopt(&folder, &self.watched).map_err(about(folder.display()))?;
             let Some((record, process)) = adopted else { continue };
             let instance = record.listed.instance;
-            if instance == InstanceId::CONTROL_PLANE {
-                control_plane = process;
-                continue;
-            }
             self.ledger.started(record);
             match process {
                 Some(process) => drop(self.processes.insert(instance, process)),
                 None => self.ledger.ended(instance, ExitStatus::Unknown),
             }
         }
-        Ok(control_plane)
+        Ok(())
     }
 
     /// Does what is asked, and answers; chunks of images are not answered. The error is a violation.
@@ -150,8 +148,7 @@ impl Ops {
     }
 
     fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Refusal> {
-        let uid = self.free_user();
-        let launch = self.launch(&spawn.monitor, spawn.memory_mib, &spawn.cpus, uid);
+        let launch = self.launch(&spawn.monitor, spawn.memory_mib, &spawn.cpus);
         let mut launch = launch.ok_or(Fault::NotFound)?;
         for net in &spawn.nets {
             launch.net(&net.device, self.taps.get(&net.tap).ok_or(Fault::NotFound)?, net.mac)?;
@@ -163,38 +160,36 @@ impl Ops {
         let taps = List::fill(&mut spawn.nets.iter().map(|net| net.tap));
         let volumes = List::fill(&mut spawn.blocks.into_vec().into_iter().map(|block| block.volume));
         let listed = Listed { instance: spawn.instance, taps, tag: spawn.tag, ..Listed::default() };
-        let mut record = Record { listed, volumes, ..Record::default() };
-        let process = self.start(launch, &mut record)?;
-        record.listed.taps.iter().for_each(|tap| drop(self.taps.remove(tap))); // the monitor's alone now
-        self.processes.insert(spawn.instance, process);
-        let pid = record.listed.pid;
-        self.ledger.started(record);
-        Ok(Reply::Spawned { pid })
+        let record = Record { listed, volumes, ..Record::default() };
+        Ok(Reply::Spawned { pid: self.start(launch, record)? })
     }
 
     /// Begins the command line of an installed monitor. Without `cpus` it runs on all that the host has for guests.
-    pub fn launch(&self, name: &Label, memory_mib: u32, cpus: &[u16], uid: Option<u32>) -> Option<Launch> {
+    pub fn launch(&mut self, name: &Label, memory_mib: u32, cpus: &[u16]) -> Option<Launch> {
+        // A user that no other monitor has. There are more than monitors, so the search comes to an end.
+        let monitors = &self.ledger.monitors;
+        let is_free = |uid: &u32| !monitors.values().any(|record| record.uid == Some(*uid));
+        let uid = self.users.as_mut().and_then(|users| users.find(is_free));
         let program = self.programs.iter().find(|program| program.told.name == *name)?;
-        let cpus = if cpus.is_empty() { &self.host.cpus } else { cpus };
-        Some(program.launch(memory_mib, cpus, uid))
+        Some(program.launch(memory_mib, if cpus.is_empty() { &self.host.cpus } else { cpus }, uid))
     }
 
-    /// Starts a monitor. On error nothing is left of it.
-    pub fn start(&self, launch: Launch, record: &mut Record) -> io::Result<Process> {
+    /// Starts a monitor, and tells its pid. On error nothing is left of it.
+    pub fn start(&mut self, launch: Launch, mut record: Record) -> io::Result<u32> {
         let folder = self.folder(record.listed.instance);
         fs::create_dir(&folder)?;
-        launch.start(&folder, record, &self.news).inspect_err(|_| drop(fs::remove_dir_all(folder)))
+        let started = launch.start(&folder, &mut record, &self.watched);
+        let process = started.inspect_err(|_| drop(fs::remove_dir_all(folder)))?;
+        record.listed.taps.iter().for_each(|tap| drop(self.taps.remove(tap))); // the monitor's alone now
+        self.processes.insert(record.listed.instance, process);
+        let pid = record.listed.pid;
+        self.ledger.started(record);
+        Ok(pid)
     }
 
     /// Where what is kept of a monitor is.
     pub fn folder(&self, InstanceId(id): InstanceId) -> PathBuf {
         self.config.state_dir.join(format!("run/{id}"))
-    }
-
-    /// A user that no other monitor has. There are more than monitors, so the search comes to an end.
-    fn free_user(&mut self) -> Option<u32> {
-        let monitors = &self.ledger.monitors;
-        self.users.as_mut()?.find(|uid| !monitors.values().any(|record| record.uid == Some(*uid)))
     }
 
     /// A volume is a regular file of its folder; a link to elsewhere is none.
@@ -207,23 +202,24 @@ impl Ops {
         Ok(open(path, flags, Mode::empty()).map_err(io::Error::from)?)
     }
 
+    /// What there is to be told of a monitor next.
+    pub fn news(&mut self, instance: InstanceId) -> Option<Event> {
+        let news = self.processes.get_mut(&instance)?.news(instance);
+        if let Some(Event::Exited { status, .. }) = news {
+            self.processes.remove(&instance);
+            self.ledger.ended(instance, status);
+        }
+        news
+    }
+
     /// Tells of each monitor that has any news one piece. Those that are left over come first the next time.
     pub fn tell(&mut self, link: &mut Link) {
         let mut ready = Vec::with_capacity(MONITORS_PER_TURN);
-        let _ = epoll::wait(&self.news, spare_capacity(&mut ready), Some(&Timespec::default()));
-        for instance in ready.iter().map(|event: &epoll::Event| InstanceId(event.data.u64())) {
-            let news = self.processes.get_mut(&instance).and_then(|process| process.news(instance));
-            if let Some(Event::Exited { status, .. }) = news {
-                self.processes.remove(&instance);
-                self.ledger.ended(instance, status);
-            }
-            news.into_iter().for_each(|event| link.send(&FromShim::Event(event)));
+        let _ = epoll::wait(&self.watched, spare_capacity(&mut ready), Some(&Timespec::default()));
+        let instances = ready.iter().map(|event: &epoll::Event| InstanceId(event.data.u64()));
+        for instance in instances.filter(|instance| *instance != InstanceId::CONTROL_PLANE) {
+            self.news(instance).into_iter().for_each(|event| link.send(&FromShim::Event(event)));
         }
-    }
-
-    /// While nobody takes consoles: keeps guests from waiting for that.
-    pub fn shed_consoles(&mut self) {
-        self.processes.values_mut().for_each(Process::shed_console);
     }
 
     /// Lets go what only served the peer on the link.

@@ -184,6 +184,7 @@ seal = "seal.img"
 memory_mib = 32
 bridge = "service"
 monitor = "script"
+args = []
 [[monitors]]
 name = "script"
 path = "monitor"
