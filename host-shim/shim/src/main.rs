@@ -41,7 +41,7 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--config", file] => Config::load(file).and_then(|config| Shim::start(config)?.run()),
+        ["--config", file] => Config::load(file).and_then(run),
         ["--config", file, "--check-config"] => Config::load(file).and_then(|config| tls(&config)).map(drop),
         _ => Err(USAGE.into()),
     };
@@ -65,107 +65,92 @@ fn tls(config: &Config) -> Result<Arc<ServerConfig>, String> {
     tls.map(Arc::new).map_err(about("key: expected PKCS #8 DER"))
 }
 
-struct Shim {
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    /// The one authenticated peer.
-    link: Option<Link>,
-    /// A connection in its handshake. It may take as long as nobody else comes.
-    pending: Option<Link>,
-    control_plane: ControlPlane,
-    ops: Ops,
-    /// The state folder's, held for as long as this shim lives.
-    _lock: File,
+/// Comes up: takes over what runs, and starts the control plane if that does not. Then, whatever has woken it, it looks
+/// after all that there is.
+fn run(mut config: Config) -> Result<(), String> {
+    let (tls, listen) = (tls(&config)?, config.listen);
+    confine().map_err(about("rights and limits"))?;
+    let _lock = open_state(&mut config.state_dir).map_err(about("state_dir"))?;
+    let mut ops = Ops::new(config)?;
+    ops.adopt()?;
+    let mut control_plane = ControlPlane::default();
+    control_plane.keep_running(&mut ops);
+    let listener = TcpListener::bind(listen).map_err(about("listen"))?;
+    listener.set_nonblocking(true).map_err(about("listen"))?;
+    log(format_args!("listening on {listen}, {} monitors run", ops.processes.len()));
+    // The one authenticated peer, and a connection in its handshake, which may take as long as nobody else comes.
+    let (mut link, mut pending) = (None, None);
+    loop {
+        let is_idle = wait(&listener, &ops, &link, &pending);
+        pending = Link::accept(&listener, &tls).ok().or(pending);
+        shake_hands(&mut pending, &mut link, &mut ops);
+        if has_ended(&mut ops) {
+            end(&mut link, &mut ops, "its monitor ended");
+        }
+        control_plane.keep_running(&mut ops);
+        if let Err(error) = serve(&mut link, &mut ops) {
+            end(&mut link, &mut ops, &error);
+        }
+        if is_idle || !ops.ledger.greeted {
+            ops.processes.values_mut().for_each(Process::shed_console);
+        }
+    }
 }
 
-impl Shim {
-    /// Comes up: takes over what runs, and starts the control plane if that does not.
-    fn start(mut config: Config) -> Result<Self, String> {
-        let (tls, listen) = (tls(&config)?, config.listen);
-        confine().map_err(about("rights and limits"))?;
-        let lock = open_state(&mut config.state_dir).map_err(about("state_dir"))?;
-        let mut ops = Ops::new(config)?;
-        ops.adopt()?;
-        let mut control_plane = ControlPlane::default();
-        control_plane.keep_running(&mut ops);
-        let listener = TcpListener::bind(listen).map_err(about("listen"))?;
-        listener.set_nonblocking(true).map_err(about("listen"))?;
-        log(format_args!("listening on {listen}, {} monitors run", ops.processes.len()));
-        Ok(Self { listener, tls, link: None, pending: None, control_plane, ops, _lock: lock })
-    }
+/// Waits for something to do. Whether nothing was for a while, though somebody is missing or does not listen.
+fn wait(listener: &TcpListener, ops: &Ops, link: &Option<Link>, pending: &Option<Link>) -> bool {
+    let control_plane = ops.processes.get(&InstanceId::CONTROL_PLANE);
+    let is_heard = ops.ledger.greeted && link.as_ref().is_some_and(Link::has_room);
+    let mut inputs = vec![listener.as_fd()];
+    inputs.extend(control_plane.into_iter().flat_map(Process::descriptors));
+    inputs.extend(is_heard.then_some(ops.watched.as_fd()));
+    let inputs = inputs.into_iter().map(|input| PollFd::from_borrowed_fd(input, PollFlags::IN));
+    let mut all: Vec<_> = inputs.chain(link.iter().chain(pending).map(Link::interest)).collect();
+    let is_settled = is_heard && control_plane.is_some();
+    poll(&mut all, (!is_settled).then_some(&TICK)) == Ok(0)
+}
 
-    /// Whatever has woken it, it looks after all that there is.
-    fn run(mut self) -> Result<(), String> {
-        loop {
-            let is_idle = self.wait();
-            self.pending = Link::accept(&self.listener, &self.tls).ok().or(self.pending.take());
-            self.shake_hands();
-            if has_ended(&mut self.ops) {
-                self.end_link("its monitor ended");
-            }
-            self.control_plane.keep_running(&mut self.ops);
-            if let Err(error) = self.serve() {
-                self.end_link(&error);
-            }
-            if is_idle || !self.ops.ledger.greeted {
-                self.ops.processes.values_mut().for_each(Process::shed_console);
-            }
+/// Goes on with the pending connection. Once it has shown the pinned key it is the link: the control plane was
+/// restarted, whatever became of the old one.
+fn shake_hands(pending: &mut Option<Link>, link: &mut Option<Link>, ops: &mut Ops) {
+    match pending.as_mut().map(Link::read) {
+        Some(Err(error)) => {
+            log(format_args!("connection refused: {error}"));
+            *pending = None;
+        }
+        _ if pending.as_ref().is_some_and(Link::is_authenticated) => {
+            end(link, ops, "the control plane has connected anew");
+            *link = pending.take();
+            log(format_args!("control plane connected"));
+        }
+        _ => {}
+    }
+}
+
+/// Answers what has come on the link and tells what has happened. An error ends the link.
+fn serve(link: &mut Option<Link>, ops: &mut Ops) -> Result<(), String> {
+    let Some(link) = link else { return Ok(()) };
+    link.read().map_err(about("lost"))?;
+    loop {
+        while let Some(request) = link.next_request().map_err(about("violation"))? {
+            ops.answer(request, link).map_err(about("violation"))?;
+        }
+        if ops.ledger.greeted && link.has_room() {
+            ops.tell(link);
+        }
+        let was_full = !link.has_room();
+        link.flush().map_err(about("lost"))?;
+        // Requests that found no room may have it now, and nothing else would wake the loop for them.
+        if !(was_full && link.has_room()) {
+            return Ok(());
         }
     }
+}
 
-    /// Waits for something to do. Whether nothing was for a while, though somebody is missing or does not listen.
-    fn wait(&self) -> bool {
-        let control_plane = self.ops.processes.get(&InstanceId::CONTROL_PLANE);
-        let is_heard = self.ops.ledger.greeted && self.link.as_ref().is_some_and(Link::has_room);
-        let mut inputs = vec![self.listener.as_fd()];
-        inputs.extend(control_plane.into_iter().flat_map(Process::descriptors));
-        inputs.extend(is_heard.then_some(self.ops.watched.as_fd()));
-        let inputs = inputs.into_iter().map(|input| PollFd::from_borrowed_fd(input, PollFlags::IN));
-        let links = self.pending.iter().chain(&self.link).map(Link::interest);
-        let timeout = if is_heard && control_plane.is_some() { None } else { Some(&TICK) };
-        poll(&mut inputs.chain(links).collect::<Vec<_>>(), timeout) == Ok(0)
-    }
-
-    /// Goes on with the pending connection. Once it has shown the pinned key it is the link: the control plane was
-    /// restarted, whatever became of the old one.
-    fn shake_hands(&mut self) {
-        let Some(mut pending) = self.pending.take() else { return };
-        match pending.read() {
-            Err(error) => log(format_args!("connection refused: {error}")),
-            Ok(()) if pending.is_authenticated() => {
-                self.end_link("the control plane has connected anew");
-                self.link = Some(pending);
-                log(format_args!("control plane connected"));
-            }
-            Ok(()) => self.pending = Some(pending),
-        }
-    }
-
-    /// Answers what has come on the link and tells what has happened. An error ends the link.
-    fn serve(&mut self) -> Result<(), String> {
-        let Some(link) = &mut self.link else { return Ok(()) };
-        link.read().map_err(about("lost"))?;
-        loop {
-            while let Some(request) = link.next_request().map_err(about("violation"))? {
-                self.ops.answer(request, link).map_err(about("violation"))?;
-            }
-            if self.ops.ledger.greeted && link.has_room() {
-                self.ops.tell(link);
-            }
-            let was_full = !link.has_room();
-            link.flush().map_err(about("lost"))?;
-            // Requests that found no room may have it now, and nothing else would wake the loop for them.
-            if !(was_full && link.has_room()) {
-                return Ok(());
-            }
-        }
-    }
-
-    fn end_link(&mut self, reason: &str) {
-        if self.link.take().is_some() {
-            log(format_args!("control plane disconnected: {reason}"));
-            self.ops.link_ended();
-        }
+fn end(link: &mut Option<Link>, ops: &mut Ops, reason: &str) {
+    if link.take().is_some() {
+        log(format_args!("control plane disconnected: {reason}"));
+        ops.link_ended();
     }
 }
 

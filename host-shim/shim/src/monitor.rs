@@ -168,10 +168,8 @@ impl Process {
 
     /// Kills it, if it has not ended.
     pub fn kill(&self) -> io::Result<()> {
-        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            Err(Errno::SRCH) => Ok(()),
-            result => Ok(result?),
-        }
+        let killed = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        Ok(killed.or_else(|errno| if errno == Errno::SRCH { Ok(()) } else { Err(errno) })?)
     }
 
     /// What is to be told of it next. All that it wrote comes before its end.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap, ffi::OsStr, fs, io, iter::Cycle, ops::RangeInclusive, path::PathBuf, sync::Arc,
 };
 
-use petrel_shim::check::{Refusal, check};
+use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
 use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
 use petrel_wire::{Digest, ExitStatus, Label, List, RELEASE, VolumeName};
@@ -82,23 +82,19 @@ impl Ops {
     /// Does what is asked, and answers; chunks of images are not answered. The error is a violation.
     pub fn answer(&mut self, Request { id, op }: Request, link: &mut Link) -> Result<(), &'static str> {
         let is_chunk = matches!(op, Op::ImageChunk { .. });
-        let result = match check(op, &self.host, &self.ledger).and_then(|op| self.carry_out(op.into_op())) {
+        match check(op, &self.host, &self.ledger).and_then(|op| self.carry_out(op)) {
             Err(Refusal::Violation(violation)) => return Err(violation),
-            Err(Refusal::Fault(fault)) => Err(fault),
-            Ok(reply) => Ok(reply),
-        };
-        if !is_chunk {
-            link.send(&FromShim::Reply { id, result });
+            _ if is_chunk => {}
+            Err(Refusal::Fault(fault)) => link.send(&FromShim::Reply { id, result: Err(fault) }),
+            Ok(reply) => link.send(&FromShim::Reply { id, result: Ok(reply) }),
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, op: Op) -> Result<Reply, Refusal> {
-        match op {
-            Op::Hello { .. } => {
-                self.ledger.greeted = true;
-                return Ok(Reply::Hello { release: RELEASE });
-            }
+    fn carry_out(&mut self, op: Checked) -> Result<Reply, Refusal> {
+        self.ledger.greeted = true; // a hello, or something after it
+        match op.into_op() {
+            Op::Hello { .. } => return Ok(Reply::Hello { release: RELEASE }),
             Op::Host => return Ok(Reply::Host(Box::new(self.host.clone()))),
             Op::List { after } => return Ok(self.ledger.page(after)),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {

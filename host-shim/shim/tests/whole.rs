@@ -199,10 +199,11 @@ fn given_monitors_when_the_shim_is_root_then_each_has_a_user_of_its_own_and_no_e
         let site = Site::up();
         let mut peer = site.connect();
         let image = peer.store(GUEST);
-        let pids = [1, 2001, 4000].map(|instance| peer.spawn(instance, image, "echo up; exec sleep 1000"));
-        for instance in [1, 2001, 4000] {
+        let pids = [1, 2001, 4000].map(|instance| {
+            let pid = peer.spawn(instance, image, "echo up; exec sleep 1000");
             peer.until_console(instance, "up");
-        }
+            pid
+        });
         let field =
             |status: &str, name: &str| status.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         let mut users = Vec::new();
