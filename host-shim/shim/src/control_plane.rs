@@ -14,6 +14,7 @@ use crate::{about, log, ops::Ops};
 
 const LINK_TAP: &str = "petrel-link";
 const SERVICE_TAP: &str = "petrel-service";
+const TAPS_TAKE: &str = "its taps take /dev/net/tun, CAP_NET_ADMIN and control_plane.bridge";
 /// It is not started more often.
 const START_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -70,10 +71,10 @@ pub fn has_ended(ops: &mut Ops) -> bool {
     true
 }
 
-/// The taps of "service" and "shim". The link's has the shim's address, so this comes before listening.
+/// The taps of "service" and "shim". The link's has the shim's address.
 fn make_taps(config: &Config) -> Result<[OwnedFd; 2], String> {
-    let link = create_tap(LINK_TAP, None).map_err(about(LINK_TAP))?;
-    set_address(LINK_TAP, *config.listen.ip()).map_err(about(LINK_TAP))?;
-    let service = create_tap(SERVICE_TAP, Some(&config.control_plane.bridge));
-    Ok([service.map_err(about(format_args!("{SERVICE_TAP} on control_plane.bridge")))?, link])
+    let service = create_tap(SERVICE_TAP, Some(&config.control_plane.bridge)).map_err(about(TAPS_TAKE))?;
+    let link = create_tap(LINK_TAP, None).map_err(about(TAPS_TAKE))?;
+    set_address(LINK_TAP, *config.listen.ip()).map_err(about(TAPS_TAKE))?;
+    Ok([service, link])
 }

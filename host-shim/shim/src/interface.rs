@@ -1,12 +1,12 @@
-//! Network interfaces. The only unsafe code of the shim: the ioctls that rustix has no safe function for.
+//! Network interfaces and their addresses. The only unsafe code of the shim: the ioctls that rustix has no safe function for.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io;
 use rustix::ioctl::{Opcode, Updater, ioctl};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, netdevice, socket_with, sockopt};
 
 // linux/if_tun.h, linux/sockios.h, linux/if.h
 const TUNSETIFF: Opcode = 0x4004_54ca;
@@ -20,6 +20,8 @@ const IFF_NO_PI: u16 = 0x1000;
 const IFF_TUN_EXCL: u16 = 0x8000;
 const IFF_UP: u16 = 0x0001;
 const NAME_BYTES: usize = 16;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 16;
 
 /// `struct ifreq`: the interface's name, NUL-terminated, and a union of 24 bytes.
 #[repr(C, align(8))]
@@ -70,4 +72,15 @@ pub fn set_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
     let socket = any_socket()?;
     request::<SIOCSIFADDR>(&socket, name, &socket_address(address.octets()))?;
     request::<SIOCSIFNETMASK>(&socket, name, &socket_address([255, 255, 255, 252]))
+}
+
+/// Listens on an address that need not be there: it comes and goes with its interface.
+pub fn listen_on(address: SocketAddrV4) -> std::io::Result<TcpListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    sockopt::set_ip_freebind(&socket, true)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }

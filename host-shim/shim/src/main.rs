@@ -32,7 +32,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::{ServerConfig, crypto::ring::default_provider};
 
 use crate::control_plane::{ControlPlane, has_ended};
-use crate::{config::Config, link::Link, monitor::Process, ops::Ops};
+use crate::{config::Config, interface::listen_on, link::Link, monitor::Process, ops::Ops};
 
 const USAGE: &str = concat!(env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config FILE [--check-config]");
 /// How often the loop looks round while something is missing, the peer or its monitor.
@@ -65,8 +65,7 @@ fn tls(config: &Config) -> Result<Arc<ServerConfig>, String> {
     tls.map(Arc::new).map_err(about("key: expected PKCS #8 DER"))
 }
 
-/// Comes up: takes over what runs, and starts the control plane if that does not. Then, whatever has woken it, it looks
-/// after all that there is.
+/// Takes over what runs. Then, whatever has woken it, it looks after all that there is.
 fn run(mut config: Config) -> Result<(), String> {
     let (tls, listen) = (tls(&config)?, config.listen);
     confine().map_err(about("rights and limits"))?;
@@ -75,8 +74,7 @@ fn run(mut config: Config) -> Result<(), String> {
     ops.adopt()?;
     let mut control_plane = ControlPlane::default();
     control_plane.keep_running(&mut ops);
-    let listener = TcpListener::bind(listen).map_err(about("listen"))?;
-    listener.set_nonblocking(true).map_err(about("listen"))?;
+    let listener = listen_on(listen).map_err(about("listen"))?;
     log(format_args!("listening on {listen}, {} monitors run", ops.processes.len()));
     // The one authenticated peer, and a connection in its handshake, which may take as long as nobody else comes.
     let (mut link, mut pending) = (None, None);
