@@ -1,14 +1,16 @@
 //! The real shim, between a peer that plays the control plane and monitors that are shell scripts.
 
+mod configuration;
+mod restart;
 mod support;
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use petrel_wire::limits::FRAME_BYTES_MAX;
-use petrel_wire::shim::{Event, Fault, InstanceId, Listed, Op, Reply, SpawnBlock, SpawnNet, TapId};
+use petrel_wire::shim::{Backend, Event, Fault, InstanceId, Listed, Op, Reply, SpawnBlock, SpawnNet, TapId};
 use petrel_wire::{Blob, ExitStatus, Mac};
-use support::{GUEST, Keys, Peer, Site, inside, interface_exists, interface_index, sha256, spawn};
+use support::{FILES, GUEST, Keys, Peer, Site, inside, interface_exists, is_alive, sha256, spawn};
 
 fn tap_create(tap: u32, bridge: &str) -> Op {
     Op::TapCreate { tap: TapId(tap), bridge: bridge.parse().unwrap() }
@@ -250,30 +252,6 @@ fn given_a_link_when_the_peer_connects_anew_then_the_new_one_replaces_it() {
 }
 
 #[test]
-fn given_running_monitors_when_the_shim_is_killed_then_the_next_one_takes_them_over() {
-    inside("given_running_monitors_when_the_shim_is_killed_then_the_next_one_takes_them_over", || {
-        let mut site = Site::up();
-        let mut peer = site.connect();
-        let image = peer.store(GUEST);
-        let mut living = spawn(1, image, "while :; do echo tick; sleep 0.05; done");
-        living.tag = Blob::try_from(&b"remember me"[..]).unwrap();
-        let pid = peer.spawned(living);
-        peer.spawn(2, image, "exit 4");
-        peer.until_exit(2);
-        site.kill_shim();
-        drop(peer);
-        site.start_shim();
-        let mut peer = site.connect();
-        let listed = list(&mut peer);
-        assert_eq!((listed[0].pid, listed[0].exited, &*listed[0].tag), (pid, None, &b"remember me"[..]));
-        assert_eq!(listed[1].exited, Some(ExitStatus::Unknown));
-        peer.until_console(1, "tick");
-        peer.done(Op::Kill(InstanceId(1)));
-        assert_eq!(peer.until_exit(1).1, ExitStatus::Unknown, "it was another shim's child");
-    });
-}
-
-#[test]
 fn given_no_link_when_guests_write_and_end_then_that_is_told_when_the_peer_is_back() {
     inside("given_no_link_when_guests_write_and_end_then_that_is_told_when_the_peer_is_back", || {
         let site = Site::up();
@@ -288,14 +266,7 @@ fn given_no_link_when_guests_write_and_end_then_that_is_told_when_the_peer_is_ba
         drop(peer);
         site.wait_for_log("control plane disconnected");
         fs::remove_dir(marker).unwrap();
-        let until = Instant::now() + Duration::from_secs(20);
-        while !fs::read_to_string(format!("/proc/{flood}/stat")).is_ok_and(|stat| stat.contains(") Z")) {
-            if !std::path::Path::new(&format!("/proc/{flood}")).exists() {
-                break;
-            }
-            assert!(Instant::now() < until, "the flooding guest is held up");
-            std::thread::yield_now();
-        }
+        site.wait_until("the flooding guest ends", || !is_alive(flood));
         let mut peer = site.connect();
         let (mut words, mut got, mut lost, mut ends) = (Vec::new(), 0, 0, Vec::new());
         while ends.len() < 2 {
@@ -334,47 +305,78 @@ fn given_a_guest_that_floods_when_another_writes_then_it_is_heard_and_requests_a
 }
 
 #[test]
-fn given_a_monitor_that_was_never_acknowledged_when_the_shim_starts_then_it_is_ended() {
-    inside("given_a_monitor_that_was_never_acknowledged_when_the_shim_starts_then_it_is_ended", || {
-        let mut site = Site::up();
-        let mut peer = site.connect();
-        let image = peer.store(GUEST);
-        let pid = peer.spawn(1, image, "echo up; exec sleep 1000");
-        peer.until_console(1, "up");
-        site.kill_shim();
-        fs::remove_file(site.run_folder().join("1/record")).unwrap();
-        site.start_shim();
-        let mut peer = site.connect();
-        assert_eq!(list(&mut peer), []);
-        assert!(!fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z")));
-    });
+fn given_no_link_when_a_guest_writes_pieces_that_fill_a_pipe_by_half_then_it_is_not_held_up() {
+    inside(
+        "given_no_link_when_a_guest_writes_pieces_that_fill_a_pipe_by_half_then_it_is_not_held_up",
+        || {
+            let site = Site::up();
+            let mut peer = site.connect();
+            let image = peer.store(GUEST);
+            // Each takes a page of the pipe, though little more than half of it: two do not fit in one.
+            let piece = "printf %02049d 0";
+            let pid = peer.spawn(1, image, &format!("for i in $(seq 100); do {piece}; done"));
+            drop(peer);
+            site.wait_until("the guest ends", || !is_alive(pid));
+            let mut peer = site.connect();
+            let mut bytes = 0;
+            loop {
+                match peer.event() {
+                    Event::Console { data, .. } => bytes += data.len() as u64,
+                    Event::ConsoleLost { bytes: lost, .. } => bytes += lost,
+                    Event::Exited { status, .. } => break assert_eq!(status, ExitStatus::Code(0)),
+                }
+            }
+            assert_eq!(bytes, 204_900);
+        },
+    );
 }
 
 #[test]
-fn given_a_control_plane_when_it_ends_then_it_is_brought_back_with_the_same_taps() {
-    inside("given_a_control_plane_when_it_ends_then_it_is_brought_back_with_the_same_taps", || {
-        let mut site = Site::up();
-        let taps = || ["petrel-service", "petrel-link"].map(interface_index);
-        site.wait_for_log("petrel.hvt: control plane --mem=32 --net:service=@");
-        let first = taps();
-        for _ in 0..3 {
-            let pid = fs::read_to_string(site.run_folder().join("0/pid")).unwrap();
-            let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-            site.wait_for_log("control plane ended: signal 9");
-            site.wait_for_log("petrel.hvt: control plane --mem=32 --net:service=@");
-            assert_eq!(taps(), first);
-        }
-        let pid = fs::read_to_string(site.run_folder().join("0/pid")).unwrap();
-        site.kill_shim();
-        site.start_shim();
-        assert_eq!(
-            fs::read_to_string(site.run_folder().join("0/pid")).unwrap(),
-            pid,
-            "a living one is taken over"
-        );
-        site.connect();
-    });
+fn given_few_files_that_may_be_open_when_there_are_more_monitors_then_the_shim_holds_them_all() {
+    inside(
+        "given_few_files_that_may_be_open_when_there_are_more_monitors_then_the_shim_holds_them_all",
+        || {
+            let mut site = Site::up();
+            let mut peer = site.connect();
+            let image = peer.store(GUEST);
+            let count = u64::try_from(FILES).unwrap();
+            let pids: Vec<_> =
+                (1..=count).map(|instance| peer.spawn(instance, image, "exec sleep 1000")).collect();
+            site.kill_shim();
+            site.start_shim();
+            let mut peer = site.connect();
+            let listed = list(&mut peer);
+            assert!(listed.iter().all(|listed| listed.exited.is_none()), "{listed:?}");
+            assert_eq!(listed.iter().map(|listed| listed.pid).collect::<Vec<_>>(), pids);
+        },
+    );
+}
+
+#[test]
+fn given_a_monitor_that_was_asked_what_it_can_do_when_it_is_started_then_it_is_told_and_given_descriptors() {
+    inside(
+        "given_a_monitor_that_was_asked_what_it_can_do_when_it_is_started_then_it_is_told_and_given_descriptors",
+        || {
+            let site = Site::up();
+            let mut peer = site.connect();
+            let Ok(Reply::Host(host)) = peer.ask(Op::Host) else { panic!("expected the host") };
+            let told = |name: &str| host.monitors.iter().find(|monitor| *monitor.name == *name).unwrap();
+            assert_eq!((told("script").backend, told("probed").backend), (Backend::Kvm, Backend::Ring3));
+            assert_eq!((told("probed").target, told("probed").version), (1, 2));
+            let image = peer.store(GUEST);
+            fs::write(site.volume("data"), b"on disk").unwrap();
+            let mut probed = spawn(1, image, "echo $OPTIONS.; exec sleep 1000");
+            probed.monitor = "probed".parse().unwrap();
+            let (device, volume) = ("disk".parse().unwrap(), "data".parse().unwrap());
+            probed.blocks = vec![SpawnBlock { device, volume }].try_into().unwrap();
+            let pid = peer.spawned(probed);
+            let said = peer.until_console(1, ".\n");
+            let options = "--backend=ring3 --tsc-khz=1000000 --mem=16 --block:disk=@";
+            let descriptor = said.strip_prefix(options).unwrap_or_else(|| panic!("{said}"));
+            let descriptor = format!("/proc/{pid}/fd/{}", descriptor.trim_end_matches(".\n"));
+            assert_eq!(fs::read_link(descriptor).unwrap(), site.volume("data"));
+        },
+    );
 }
 
 /// Not a promise but a measurement: `cargo test --release -p petrel-shim -- --ignored --nocapture`.

@@ -179,8 +179,8 @@ impl Peer {
         }
     }
 
-    /// Waits until `instance` has written `text`.
-    pub fn until_console(&mut self, instance: u64, text: &str) {
+    /// Waits until `instance` has written `text`. What it has written by then.
+    pub fn until_console(&mut self, instance: u64, text: &str) -> String {
         let mut console = Vec::new();
         while !String::from_utf8_lossy(&console).contains(text) {
             match self.event() {
@@ -193,6 +193,7 @@ impl Peer {
                 _ => {}
             }
         }
+        String::from_utf8(console).unwrap()
     }
 }
 

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use petrel_wire::Digest;
 
@@ -12,11 +12,14 @@ use super::{Keys, Peer};
 
 /// Set in the environment of a test that runs inside its namespace.
 const INSIDE: &str = "PETREL_TEST_NETNS";
+/// The files that a shim may have open at first.
+pub const FILES: usize = 32;
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A monitor for these tests: it speaks the command line of solo5-hvt and runs its guest, a shell script.
 const MONITOR: &str = r#"#!/bin/sh
+[ "$1" = --probe ] && { echo backend=ring3 tsc_khz=1000000 reason=test; exit; }
 for option; do
     shift
     case $option in --) break ;; *) options="$options $option" ;; esac
@@ -90,16 +93,40 @@ impl Site {
         site
     }
 
+    /// Starts the shim and waits until it is up.
     pub fn start_shim(&mut self) {
-        let mut shim = Command::new(env!("CARGO_BIN_EXE_petrel-shim"));
-        shim.arg("--config").arg(self.folder.join("shim.toml")).stderr(Stdio::piped());
-        let mut shim = shim.spawn().unwrap();
+        self.begin_shim();
+        self.wait_for_log("listening on");
+    }
+
+    /// Starts the shim.
+    pub fn begin_shim(&mut self) {
+        let mut shim = self.command().stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(shim.stderr.take().unwrap()).lines();
         let (send, receive) = channel();
         // The shim's log goes on being read when nobody waits for a line, as a service manager would.
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
         (self.shim, self.log) = (Some(shim), receive);
-        self.wait_for_log("listening on");
+    }
+
+    /// The shim's command line. It may open few files, until it asks for more.
+    pub fn command(&self) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -Sn {FILES}; exec \"$0\" --config \"$1\"")]);
+        shell.arg(env!("CARGO_BIN_EXE_petrel-shim")).arg(self.folder.join("shim.toml"));
+        shell
+    }
+
+    /// What the shim says, and ends, with `old` in its configuration replaced by `new`.
+    pub fn refusal(&self, old: &str, new: &str) -> String {
+        let file = self.folder.join("shim.toml");
+        let good = fs::read_to_string(&file).unwrap();
+        assert!(good.contains(old), "{good}");
+        fs::write(&file, good.replace(old, new)).unwrap();
+        let output = self.command().output().unwrap();
+        fs::write(&file, good).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     /// Waits until the shim has logged a line with `text`.
@@ -112,6 +139,21 @@ impl Site {
                 Err(error) => panic!("no log line with {text:?} ({error}) but {seen:#?}"),
             }
         }
+    }
+
+    /// Waits until it is so.
+    pub fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !is_so() {
+            assert!(start.elapsed() < PATIENCE, "never happened: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The pid of a monitor, as scripts find it.
+    pub fn monitor_pid(&self, instance: u64) -> u32 {
+        let pid = fs::read_to_string(self.run_folder().join(format!("{instance}/pid"))).unwrap();
+        pid.trim().parse().unwrap()
     }
 
     /// SIGKILL, as the kernel's memory killer would.
@@ -155,10 +197,9 @@ impl Drop for Site {
         }
         // What it started lives on by design.
         for entry in fs::read_dir(self.run_folder()).unwrap().map_while(Result::ok) {
-            let pid =
-                fs::read_to_string(entry.path().join("pid")).ok().and_then(|pid| pid.trim().parse().ok());
-            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            let pid = fs::read_to_string(entry.path().join("pid")).ok();
+            if let Some(pid) = pid.and_then(|pid| pid.trim().parse().ok()).filter(|pid| is_alive(*pid)) {
+                kill_9(pid);
             }
         }
         fs::remove_dir_all(&self.folder).unwrap();
@@ -191,6 +232,11 @@ path = "monitor"
 target = 1
 version = 2
 backend = "kvm"
+[[monitors]]
+name = "probed"
+path = "monitor"
+target = 1
+version = 2
 "#
     )
 }
@@ -199,11 +245,21 @@ fn is_root_of_many() -> bool {
     fs::read_to_string("/proc/self/uid_map").unwrap().split_whitespace().nth(2) != Some("1")
 }
 
-fn run(program: &str, args: &[&str]) -> String {
+pub fn run(program: &str, args: &[&str]) -> String {
     let output =
         Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whether a process runs; a zombie does not.
+pub fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"))
+}
+
+pub fn kill_9(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
 /// Whether the network interface is there. (/sys shows the namespace that it was mounted in, /proc shows ours.)
