@@ -60,6 +60,7 @@ fn the_shim_killed_comes_back_and_adopts_what_runs() {
     both_serve(&host);
     host.restart_shim();
     both_are_listed_again(&host, &before);
+    host.eventually("the link to the shim is back", || (host.petrel(&["host"]).code == 0).then_some(()));
     assert_eq!(host.control_plane_pid(), control_plane, "the control plane is adopted as well");
     both_serve(&host);
     let _ = host.petrel(&["destroy", "one"]).ok();

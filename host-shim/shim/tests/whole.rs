@@ -312,10 +312,15 @@ fn given_no_link_when_a_guest_writes_pieces_that_fill_a_pipe_by_half_then_it_is_
             let site = Site::up();
             let mut peer = site.connect();
             let image = peer.store(GUEST);
-            // Each takes a page of the pipe, though little more than half of it: two do not fit in one.
-            let piece = "printf %02049d 0";
-            let pid = peer.spawn(1, image, &format!("for i in $(seq 100); do {piece}; done"));
+            let marker = site.folder.join("go");
+            fs::create_dir(&marker).unwrap();
+            let wait = format!("while [ -d {} ]; do sleep 0.01; done;", marker.display());
+            // Each piece takes a page of the pipe, though little more than half of it: two do not fit in one.
+            let pieces = "for i in $(seq 100); do printf %02049d 0; done";
+            let pid = peer.spawn(1, image, &format!("{wait} {pieces}"));
             drop(peer);
+            site.wait_for_log("control plane disconnected");
+            fs::remove_dir(marker).unwrap();
             site.wait_until("the guest ends", || !is_alive(pid));
             let mut peer = site.connect();
             let mut bytes = 0;
