@@ -2,9 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::{fd::OwnedFd, unix::ffi::OsStrExt, unix::fs::FileExt};
-use std::{
-    collections::BTreeMap, ffi::OsStr, io, iter::Cycle, ops::RangeInclusive, path::PathBuf, sync::Arc,
-};
+use std::{collections::BTreeMap, ffi::OsStr, io, iter::Cycle, path::PathBuf, sync::Arc};
 
 use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
@@ -33,7 +31,7 @@ pub struct Ops {
     pub processes: BTreeMap<InstanceId, Process>,
     programs: Vec<Program>,
     /// What monitors run as, each as another; as the shim itself where there are no others.
-    users: Option<Cycle<RangeInclusive<u32>>>,
+    users: Option<Cycle<std::ops::RangeInclusive<u32>>>,
     /// Readable when a monitor has something to tell.
     pub watched: OwnedFd,
 }
