@@ -85,10 +85,10 @@ impl Response {
     /// The first error of `map`.
     pub fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
         Ok(match self {
-            Self::Created(unikernel) => Self::Created(map_boxed(unikernel, map)?),
-            Self::Started(unikernel) => Self::Started(map_boxed(unikernel, map)?),
-            Self::Stopped(unikernel) => Self::Stopped(map_boxed(unikernel, map)?),
-            Self::Updated(unikernel) => Self::Updated(map_boxed(unikernel, map)?),
+            Self::Created(unikernel) => Self::Created(unikernel.map_names(map)?.into()),
+            Self::Started(unikernel) => Self::Started(unikernel.map_names(map)?.into()),
+            Self::Stopped(unikernel) => Self::Stopped(unikernel.map_names(map)?.into()),
+            Self::Updated(unikernel) => Self::Updated(unikernel.map_names(map)?.into()),
             Self::Listed { page, more } => {
                 let page = map_list(page, |unikernel| unikernel.map_names(map))?;
                 Self::Listed { page, more }
@@ -216,10 +216,6 @@ impl Block {
     fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
         Ok(Self { volume: map.volume(self.volume)?, ..self })
     }
-}
-
-fn map_boxed<M: MapNames>(unikernel: Box<Unikernel>, map: &M) -> Result<Box<Unikernel>, M::Error> {
-    unikernel.map_names(map).map(Box::new)
 }
 
 fn map_others<M: MapNames>(
