@@ -13,11 +13,12 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use hvt_abi::manifest::DeviceKind;
 use hvt_abi::note::Target;
 use rustix::process::Signal;
 
@@ -189,6 +190,8 @@ fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
     let net = "--net:service0=tap100";
     let guest = |name: &str, target, code: &[u8]| scratch.file(name, &Image::new(target, code).bytes());
     let hvt_guest = |name, code| guest(name, Target::Hvt, code);
+    let ring = Image::new(Target::Hvt, code::guest!(echoes_by_ring)).device("service", DeviceKind::Net);
+    let ring = scratch.file("ring.hvt", &ring.bytes());
     vec![
         // Its boot takes traps, the clock and the console; then one block after the other.
         Scenario::hvt(&[&disk], &solo5::guest("blk", "hvt"), to_its_end),
@@ -196,6 +199,8 @@ fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
         Scenario::hvt(&[], &hvt_guest("faults.hvt", code::guest!(writes_to_its_code)), fails_with_a_word),
         Scenario::hvt(&[], &hvt_guest("unhandled.hvt", code::guest!(faults)), fails_with_a_word),
         Scenario::hvt(&[], &hvt_guest("naps.hvt", code::guest!(naps)), stopped_and_continued),
+        // Where there is a ring, which is on KVM; else it says so and ends.
+        Scenario::hvt(&["--net:service=tap100"], &ring, echoed),
         Scenario::hvt(&[&dump], &hvt_guest("aborts.hvt", code::guest!(aborts)), leaves_a_core),
         Scenario::spt(&[&disk], &solo5::guest("blk", "spt"), to_its_end),
         Scenario::spt(&[net], &solo5::guest("net", "spt"), flooded),
@@ -231,6 +236,19 @@ fn flooded(running: Running) -> (bool, Outcome) {
     let answered = flood.stop() >= PINGS;
     running.kill();
     (answered, running.outcome())
+}
+
+/// The guest sends back what comes, 1000 times.
+fn echoed(running: Running) -> (bool, Outcome) {
+    const NO_RING: i32 = 3;
+    let socket = UdpSocket::bind("10.0.0.1:0").expect("the tap's address");
+    socket.set_broadcast(true).expect("a socket can do that");
+    while !running.has_ended() {
+        let _ = socket.send_to(&[b'x'; 600], "10.0.0.255:9");
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
+    let outcome = running.outcome();
+    (matches!(outcome.code(), Some(0 | NO_RING)), outcome)
 }
 
 fn fails_with_a_word(running: Running) -> (bool, Outcome) {
