@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use petrel_wire::frame;
+use petrel_wire::frame::{self, Inbox};
 use petrel_wire::limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION, UNIKERNELS_MAX};
 use petrel_wire::operator::{
     ClientMessage, Hello, Refusal, Request, Response, ServerMessage, Unikernel, Welcome,
@@ -31,8 +31,8 @@ pub struct Session {
     address: String,
     socket: TcpStream,
     tls: ClientConnection,
-    /// Decrypted bytes that are not yet a whole frame.
-    inbox: Vec<u8>,
+    /// Decrypted bytes.
+    inbox: Inbox,
     /// The requests that are unanswered, each with its answers that nobody has asked for yet.
     open: HashMap<u32, VecDeque<Response>>,
     backlog: usize,
@@ -58,7 +58,7 @@ impl Session {
             address,
             socket,
             tls,
-            inbox: Vec::new(),
+            inbox: Inbox::default(),
             open: HashMap::from([(HELLO_ID, VecDeque::new())]),
             backlog: 0,
             last_id: HELLO_ID,
@@ -272,12 +272,7 @@ impl Session {
     }
 
     fn next_message(&mut self) -> Result<Option<ServerMessage>, Error> {
-        let bad = |error: frame::FrameError| error.to_string();
-        let split = frame::split(&self.inbox).map_err(bad);
-        let Some((payload, taken)) = split.map_err(|what| self.protocol(&what))? else { return Ok(None) };
-        let message = frame::decode(payload).map_err(bad).map_err(|what| self.protocol(&what))?;
-        self.inbox.drain(..taken);
-        Ok(Some(message))
+        self.inbox.next_message().map_err(|error| self.protocol(&error.to_string()))
     }
 
     fn file(&mut self, message: ServerMessage) -> Result<(), Error> {
@@ -332,9 +327,10 @@ impl Session {
         if !self.tls.is_handshaking() && self.tls.alpn_protocol() != Some(ALPN) {
             return Err(Error::NotPetrel { address: self.address.clone() });
         }
-        let start = self.inbox.len();
-        self.inbox.resize(start + state.plaintext_bytes_to_read(), 0);
-        self.tls.reader().read_exact(&mut self.inbox[start..]).map_err(|error| self.lost(Some(error)))
+        let inbox = self.inbox.back();
+        let start = inbox.len();
+        inbox.resize(start + state.plaintext_bytes_to_read(), 0);
+        self.tls.reader().read_exact(&mut inbox[start..]).map_err(|error| self.lost(Some(error)))
     }
 
     fn tls_failed(&mut self, fault: rustls::Error) -> Error {
@@ -352,9 +348,7 @@ impl Session {
             if let Err(fault) = self.tls.process_new_packets() {
                 return Error::Tls { address: self.address.clone(), fault };
             }
-            let mut bytes = Vec::new();
-            let _ = self.tls.reader().read_to_end(&mut bytes);
-            self.inbox.extend(bytes);
+            let _ = self.tls.reader().read_to_end(self.inbox.back());
             while let Ok(Some(message)) = self.next_message() {
                 if let Response::Refused(refusal) = message.response {
                     return Error::Refused(refusal);
@@ -412,6 +406,8 @@ fn ends_request(answer: &Response) -> bool {
             | Response::ConsoleMissed(_)
             | Response::Ended(_)
             | Response::Listed { more: true, .. }
+            | Response::Policies { more: true, .. }
+            | Response::Revocations { more: true, .. }
             | Response::Generation { more: true, .. }
             | Response::StateWanted
             | Response::StateData(_)
@@ -426,5 +422,6 @@ fn ends_session(refusal: &Refusal) -> bool {
             | Refusal::Version(_)
             | Refusal::HelloExpected
             | Refusal::IdInUse
+            | Refusal::Certificate { .. }
     )
 }

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use core::net::Ipv4Addr;
 
 use petrel_engine::Config;
-use petrel_wire::Label;
 use petrel_wire::seal::{MAGIC, SEAL_BYTES_MAX, SECTOR_BYTES, Seal, SealError};
+use petrel_wire::{Label, RELEASE};
 
 use crate::disk::Disk;
 use crate::log::Log;
@@ -127,7 +127,7 @@ pub fn control_plane<N: Nic, E>(
     } = machine;
     let operators = OperatorsServer::new(&service.certificate, &service.key, &service.operators, clock)
         .map_err(BootError::Setup)?;
-    let shim_tls = LinkClient::new(&link.key, &link.shim_public_key, clock).map_err(BootError::Setup)?;
+    let shim_tls = LinkClient::new(&link.key, &link.shim_public_key).map_err(BootError::Setup)?;
     // A gateway of the seal's network is of no use in another one.
     let gateway = overrides.gateway.or(service.gateway.filter(|_| overrides.ipv4.is_none()));
     let ipv4 = overrides.ipv4.unwrap_or(service.ipv4);
@@ -140,16 +140,10 @@ pub fn control_plane<N: Nic, E>(
         link: shim_tls,
         state,
         state_seed,
-        engine: Config { host: overrides.name.unwrap_or(host), release: release() },
+        engine: Config { host: overrides.name.unwrap_or(host), release: RELEASE },
         log,
         port_seed,
     }))
-}
-
-/// The release of this program (major, minor, patch).
-fn release() -> [u16; 3] {
-    [env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"), env!("CARGO_PKG_VERSION_PATCH")]
-        .map(|number| number.parse().unwrap_or(0))
 }
 
 #[cfg(test)]

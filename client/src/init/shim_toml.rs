@@ -10,18 +10,18 @@ use crate::failure::Failure;
 pub fn render(args: &Init, image: &Path, tender: &Path) -> Result<String, Failure> {
     let bridges: Vec<String> = args.bridge.iter().map(|bridge| quoted(bridge)).collect();
     let uids = match args.uids {
-        Some((first, count)) => format!("uids = {{ first = {first}, count = {count} }}"),
-        None => "# uids = { first = 200000, count = 65536 }".into(),
+        Some((first, count)) => format!("uids = {{ start = {first}, end = {} }}", first + (count - 1)),
+        None => "# uids = { start = 200000, end = 265535 }".into(),
     };
     Ok(format!(
         "\
 # What petrel-shim may do on this host. Relative paths are relative to this file.
 state_dir = \"state\"                    # images/, volumes/ and run/ are made below it
-listen = \"{SHIM_IPV4}:{SHIM_PORT}\"
+listen = \"{SHIM_IPV4}:{SHIM_PORT}\"           # its end of the link, a network of {LINK_PREFIX} bits with one neighbour
 key = \"shim-key.der\"
 control_plane_public_key = \"control-plane-public.der\"
 bridges = [{bridges}]                # that unikernels may be plugged into
-# cpus = [0, 1]                        # that unikernels may run on; all that are online when absent
+# cpus = [0, 1]                        # that unikernels may run on; all that the shim may when absent
 # A user of its own for each monitor: required where the shim runs as root, impossible in a namespace of one user.
 {uids}
 
@@ -32,14 +32,16 @@ state = \"state.img\"                    # what it keeps: made when it is not th
 state_mib = 16                         # how large it is made
 memory_mib = 32
 bridge = {bridge}                     # where operators reach it
-link_ipv4 = \"{SHIM_IPV4}/{LINK_PREFIX}\"
 monitor = \"petrel-tender\"
 args = []
 
 [[monitors]]
 name = \"petrel-tender\"
 path = {tender}
-kind = \"petrel\"                        # or \"solo5-hvt\", \"solo5-spt\"
+target = 1                             # the ABI that it runs: 1 is hvt, 2 is spt
+version = 2                            # the newest version of it
+# Petrel's own tender finds out which backend works. Of upstream's solo5-hvt and solo5-spt it has to be said:
+# backend = \"kvm\"                      # or \"ring3\"
 ",
         bridges = bridges.join(", "),
         bridge = bridges.first().map_or("\"service\"", String::as_str),

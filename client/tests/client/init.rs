@@ -77,14 +77,17 @@ fn the_shims_configuration_says_what_was_asked() {
     let config: toml::Table = toml::from_str(&text).unwrap();
     assert_eq!(config["bridges"], toml::Value::from(vec!["front", "back"]));
     assert_eq!(config["listen"].as_str(), Some("169.254.25.1:1026"));
-    assert_eq!(config["uids"]["first"].as_integer(), Some(200_000));
-    assert_eq!(config["uids"]["count"].as_integer(), Some(65_536));
+    assert_eq!(config["uids"]["start"].as_integer(), Some(200_000));
+    assert_eq!(config["uids"]["end"].as_integer(), Some(265_535));
     let control_plane = &config["control_plane"];
     assert_eq!(control_plane["bridge"].as_str(), Some("front"));
-    assert_eq!(control_plane["link_ipv4"].as_str(), Some("169.254.25.1/30"));
     let image = site.path("petrel.hvt").canonicalize().unwrap();
     assert_eq!(control_plane["image"].as_str(), image.to_str());
-    assert_eq!(config["monitors"][0]["kind"].as_str(), Some("petrel"));
+    assert_eq!(config["monitors"][0]["name"], control_plane["monitor"]);
+    assert_eq!(
+        config["monitors"][0]["path"].as_str(),
+        site.path("petrel-tender").canonicalize().unwrap().to_str()
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use petrel_wire::frame;
+use petrel_wire::frame::{self, Inbox};
 use petrel_wire::operator::{ClientMessage, Request, Response, ServerMessage, Welcome};
 use petrel_wire::seal::Seal;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -37,22 +37,20 @@ pub fn config_of(certificate: &[u8], key: &[u8], operators: &[u8]) -> ServerConf
 /// One session, seen from the control plane.
 pub struct Peer {
     stream: StreamOwned<ServerConnection, TcpStream>,
-    inbox: Vec<u8>,
+    inbox: Inbox,
 }
 
 impl Peer {
     /// The next message, or nothing when the client is gone.
     pub fn try_read(&mut self) -> Option<ClientMessage> {
         loop {
-            if let Some((payload, taken)) = frame::split(&self.inbox).unwrap() {
-                let message = frame::decode(payload).unwrap();
-                self.inbox.drain(..taken);
+            if let Some(message) = self.inbox.next_message().unwrap() {
                 return Some(message);
             }
             let mut bytes = [0; 65536];
             match self.stream.read(&mut bytes) {
                 Ok(0) | Err(_) => return None,
-                Ok(read) => self.inbox.extend_from_slice(&bytes[..read]),
+                Ok(read) => self.inbox.back().extend_from_slice(&bytes[..read]),
             }
         }
     }
@@ -91,7 +89,7 @@ pub fn serve(
     std::thread::spawn(move || {
         let (socket, _) = listener.accept().unwrap();
         let connection = ServerConnection::new(Arc::new(config)).unwrap();
-        let mut peer = Peer { stream: StreamOwned::new(connection, socket), inbox: Vec::new() };
+        let mut peer = Peer { stream: StreamOwned::new(connection, socket), inbox: Inbox::default() };
         part(&mut peer);
         peer.stream.conn.send_close_notify();
         let _ = peer.stream.flush();

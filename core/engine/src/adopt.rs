@@ -13,6 +13,7 @@ use alloc::{format, vec::Vec};
 use petrel_wire::{
     ExitStatus, Name,
     limits::{TAPS_MAX, UNIKERNELS_MAX},
+    operator::ReadOnly,
     shim::{Fault, InstanceId, Listed, Op, Reply, TapId},
 };
 
@@ -52,6 +53,9 @@ impl Engine {
     fn adopt(&mut self, entry: Listed) {
         let Listed { instance, pid, exited, taps, tag } = entry;
         self.next_instance = self.next_instance.max(instance.0.saturating_add(1));
+        // Whatever becomes of it here, its taps are its own until it has ended.
+        let taps_end = taps.iter().map(|tap| tap.0.saturating_add(1)).max();
+        self.next_tap = self.next_tap.max(taps_end.unwrap_or(0));
         self.shim.unlisted.remove(&instance);
         self.unsure.remove(&instance);
         if self.doomed.remove(&instance) {
@@ -121,9 +125,11 @@ impl Engine {
         }
     }
 
-    /// Whether what is ours and runs is in the state. It is not when nothing is remembered, or only a part.
+    /// Whether what is ours and runs is in the state. It is not when nothing is remembered, or only a part; that the
+    /// disk takes nothing more does not take away what was read.
     fn knows_all(&self) -> bool {
-        self.state.is_complete() && self.journal.read_only().is_none()
+        let whole = matches!(self.journal.read_only(), None | Some(ReadOnly::Unwritable));
+        self.state.is_complete() && whole
     }
 
     /// The whole ledger has been read: what it does not hold is no more.

@@ -2,16 +2,18 @@
 //! input. Whoever adds a table adds its line here.
 
 use petrel_wire::{
+    Name,
     limits::{
         CONSOLE_HISTORY_BYTES, IMAGES_MAX, REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX,
         SHIM_REQUESTS_MAX, TAPS_MAX, UNIKERNELS_MAX, UPLOADS_MAX,
     },
+    operator::ReadOnly,
     shim::InstanceId,
 };
 
 use crate::{
     Engine,
-    limits::{CONSOLE_GAPS_MAX, CREATES_WAITING_MAX, PROBES_MAX},
+    limits::{CONSOLE_GAPS_MAX, CREATES_WAITING_MAX, PROBES_MAX, RECORDS_WAITING_MAX},
     session::Session,
     unikernel::Run,
 };
@@ -43,6 +45,8 @@ impl Engine {
             stays("streams of a session", fullest(|session| session.streams.len()), REQUESTS_MAX),
             stays("bytes queued for a session", fullest(|session| session.queued), 2 * SESSION_QUEUE_BYTES),
             passes("outputs", self.outputs.len(), 0),
+            passes("records that wait", self.journal.waiting_len(), RECORDS_WAITING_MAX),
+            stays("state files on their way", usize::from(self.transfer.is_some()), 1),
             passes("requests to the shim", self.shim.unanswered(), SHIM_REQUESTS_MAX),
             passes("unlisted unikernels", self.shim.unlisted.len(), UNIKERNELS_MAX),
             stays("unikernels", self.state.len(), UNIKERNELS_MAX),
@@ -73,6 +77,17 @@ impl Engine {
             passes("unsure instances", self.unsure.len(), UNIKERNELS_MAX),
         ]
         .into_iter()
+    }
+
+    /// The unikernels that are known.
+    pub fn known(&self) -> impl Iterator<Item = (InstanceId, &Name)> {
+        let known = self.state.ids().filter_map(|id| Some((id, self.state.by_id(id)?)));
+        known.map(|(id, unikernel)| (id, unikernel.name()))
+    }
+
+    /// Why nothing can be kept, if so.
+    pub fn read_only(&self) -> Option<ReadOnly> {
+        self.journal.read_only()
     }
 
     /// Whether what is counted as it goes is what a count of everything gives. Says what is not.

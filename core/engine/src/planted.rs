@@ -23,6 +23,8 @@ pub enum Planted {
     IgnoreCredit,
     /// A name is given though it is taken.
     NameTwice,
+    /// What follows from a record leaves before the record is on the disk.
+    SkipWriteAhead,
 }
 
 impl Planted {
@@ -37,6 +39,7 @@ impl Planted {
         Self::DestroyEarly,
         Self::IgnoreCredit,
         Self::NameTwice,
+        Self::SkipWriteAhead,
     ];
 }
 

@@ -1,6 +1,6 @@
 //! Operators: each has at most one session, asks what it likes, and knows what it has not been answered yet.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use petrel_wire::{
     Blob, Digest, List, Name,
@@ -52,6 +52,10 @@ pub enum Asked {
     Console(Reading),
     /// ImagePush.
     Push(Push),
+    /// StateExport, and what has come of the file.
+    Export(Vec<u8>),
+    /// StateImport.
+    Import(Import),
 }
 
 /// A console being read.
@@ -82,6 +86,48 @@ pub struct Push {
     pub wanted: bool,
 }
 
+/// A state file on its way in.
+#[derive(Debug)]
+pub struct Import {
+    /// The whole file.
+    pub file: Arc<[u8]>,
+    /// It is one that a control plane has given out.
+    pub honest: bool,
+    /// How many bytes were sent.
+    pub sent: usize,
+    /// They have been asked for.
+    pub wanted: bool,
+}
+
+impl Import {
+    fn can_send(&self) -> bool {
+        self.wanted && self.sent < self.file.len()
+    }
+
+    fn chunk(&mut self, bytes: usize) -> Request {
+        let rest = &self.file[self.sent..];
+        let data = &rest[..rest.len().min(bytes)];
+        self.sent += data.len();
+        Request::StateChunk(Blob::try_from(data).unwrap_or_default())
+    }
+}
+
+impl Asked {
+    /// Whether there is something to send for it.
+    pub fn can_send(&self) -> bool {
+        match self {
+            Self::Push(push) => push.can_send(),
+            Self::Import(import) => import.can_send(),
+            _ => false,
+        }
+    }
+
+    /// Whether it will never come to an end by itself.
+    pub fn is_stuck(&self) -> bool {
+        matches!(self, Self::Push(push) if push.is_stuck())
+    }
+}
+
 impl Push {
     fn image(&self) -> &'static Image {
         &images::all()[self.image]
@@ -93,12 +139,12 @@ impl Push {
     }
 
     /// Whether there is something to send.
-    pub fn can_send(&self) -> bool {
+    fn can_send(&self) -> bool {
         self.wanted && self.sent < self.image().bytes.len()
     }
 
     /// Whether it will never come to an end by itself.
-    pub fn is_stuck(&self) -> bool {
+    fn is_stuck(&self) -> bool {
         self.wanted && !self.can_send() && self.announced > self.sent as u64
     }
 
@@ -134,18 +180,11 @@ impl Operator {
 
     /// The next piece of the upload `id`.
     pub fn next_chunk(&mut self, id: u32, bytes: usize) -> Option<Request> {
-        match self.asked.get_mut(&id) {
-            Some(Asked::Push(push)) if push.can_send() => Some(push.chunk(bytes)),
+        match self.asked.get_mut(&id).filter(|asked| asked.can_send())? {
+            Asked::Push(push) => Some(push.chunk(bytes)),
+            Asked::Import(import) => Some(import.chunk(bytes)),
             _ => None,
         }
-    }
-
-    /// Its uploads.
-    pub fn pushes(&self) -> impl Iterator<Item = (u32, &Push)> + Clone {
-        self.asked.iter().filter_map(|(id, asked)| match asked {
-            Asked::Push(push) => Some((*id, push)),
-            _ => None,
-        })
     }
 }
 
@@ -165,6 +204,12 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
             (Request::Info(name.clone()), Asked::Info(name))
         }
         13 => (Request::List, Asked::List(None)),
+        14 if random.chance(100) => (Request::StateExport, Asked::Export(Vec::new())),
+        14 if random.chance(60) => {
+            let import = import(model, random);
+            let request = Request::StateImport { bytes: import.file.len() as u64, force: random.chance(500) };
+            (request, Asked::Import(import))
+        }
         14 => (Request::Host, Asked::Host),
         15 | 16 => {
             let (name, follow) = (name(plan, model, true, random), random.chance(600));
@@ -213,6 +258,18 @@ fn push(plan: &Plan, random: &mut Random) -> Push {
     Push { image, announced, corrupt: random.chance(60), sent: 0, wanted: false }
 }
 
+/// A state file that somebody has got, or noise, or a file that was damaged.
+fn import(model: &Model, random: &mut Random) -> Import {
+    let known = random.pick_from(model.files.iter());
+    let mut file = known.map_or_else(|| b"PETRSTAT, it seems".to_vec(), |file| file.to_vec());
+    let honest = known.is_some() && random.chance(800);
+    if !honest {
+        let index = random.index(file.len());
+        file[index] ^= 1 << random.below(8);
+    }
+    Import { file: file.into(), honest, sent: 0, wanted: false }
+}
+
 /// What an operator would have run: mostly what fits.
 fn wish(plan: &Plan, model: &Model, random: &mut Random) -> Create {
     let image = image(plan, model, random);
@@ -243,7 +300,7 @@ fn wish(plan: &Plan, model: &Model, random: &mut Random) -> Create {
         5..9 => &[0],
         _ => &[],
     };
-    let args = if random.chance(20) { vec![0] } else { random.below(1000).to_string().into_bytes() };
+    let args = if random.chance(20) { vec![0] } else { vec![b'x'; random.index(plan.arg_bytes)] };
     let memory_mib = match random.below(40) {
         0 => 1,
         1 => 5000,

@@ -74,6 +74,8 @@ events! {
     LinkBreaks "link-breaks" 10,
     /// The host's operating system refuses the shim something.
     HostFails "host-fails" 20,
+    /// The control plane's disk takes nothing, and gives nothing, from here on; or works again.
+    DiskFails "disk-fails" 4,
     /// The control plane is killed between two inputs.
     PlaneCrashes "plane-crashes" 4,
     /// The control plane is killed while it carries out what one input led to.
@@ -114,8 +116,6 @@ pub struct Plan {
     pub images: usize,
     /// The host's memory, in MiB.
     pub memory_mib: u64,
-    /// Monitors that the host can run at once.
-    pub monitors: usize,
     /// Monitors of others that run on the host already.
     pub foreign: usize,
     /// The usual length of a step, in nanoseconds.
@@ -126,6 +126,12 @@ pub struct Plan {
     pub link_bytes: usize,
     /// The most requests that the shim takes in one turn.
     pub shim_burst: u64,
+    /// The longest argument of a unikernel, in bytes.
+    pub arg_bytes: usize,
+    /// The size of the block device "state", in bytes; none if zero.
+    pub state_bytes: usize,
+    /// The size of its blocks, in bytes.
+    pub block_bytes: usize,
     /// How many steps there are between two rests.
     pub rest_every: u64,
 }
@@ -140,12 +146,14 @@ impl Plan {
             names: *random.pick(&[1, 2, 4, 8, 16, 40, 100]),
             images: *random.pick(&[2, 5, 9, 30]),
             memory_mib: *random.pick(&[48, 256, 1024, 4096]),
-            monitors: *random.pick(&[2, 4, 12, 1024]),
             foreign: *random.pick(&[0, 0, 1, 4]),
             step_ns,
             restart_ns: step_ns * random.pick(&[1, 30, 300]),
             link_bytes: *random.pick(&[1_000, 30_000, 256 * 1024]),
             shim_burst: random.between(1, 8),
+            arg_bytes: *random.pick(&[10, 10, 6000]),
+            state_bytes: 1024 * random.pick(&[0, 128, 128, 140, 512]),
+            block_bytes: *random.pick(&[512, 512, 4096]),
             rest_every: random.between(200, 3000),
             total: 0,
             weights: Vec::new(),
@@ -156,6 +164,11 @@ impl Plan {
         plan.total = weights.iter().sum();
         plan.weights = weights;
         plan
+    }
+
+    /// Whether the block device "state" may be too small for what is kept.
+    pub fn may_fill_disk(&self) -> bool {
+        self.state_bytes > 0 && self.arg_bytes > 100
     }
 
     /// What happens next.

@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::limits::FRAME_BYTES_MAX;
 
@@ -78,6 +78,33 @@ pub fn encode<T: Serialize>(message: &T, out: &mut Vec<u8>) -> Result<(), FrameE
     }
 }
 
+/// What comes on a connection in pieces of any size: appended at the back, taken off the front message by message.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    bytes: Vec<u8>,
+    /// The first so many bytes are done with. They are dropped when no whole frame is left, not one by one.
+    done: usize,
+}
+
+impl Inbox {
+    /// The vector to append to; what is in it must stay.
+    pub fn back(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Takes the next message that has come whole.
+    pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        let Some((payload, taken)) = split(&self.bytes[self.done..])? else {
+            self.bytes.drain(..self.done);
+            self.done = 0;
+            return Ok(None);
+        };
+        let message = decode(payload)?;
+        self.done += taken;
+        Ok(Some(message))
+    }
+}
+
 /// Lets postcard append to a borrowed vector.
 struct Appender<'a>(&'a mut Vec<u8>);
 
@@ -105,6 +132,35 @@ mod tests {
         }
         let (payload, _) = split(&bytes[taken..]).unwrap().unwrap();
         assert_eq!(decode::<(u32, &str)>(payload), Ok((8, "eight")));
+    }
+
+    #[test]
+    fn an_inbox_gives_messages_in_order_however_their_bytes_come() {
+        let mut bytes = Vec::new();
+        for number in 0..1000u32 {
+            encode(&(number, vec![7u8; 100]), &mut bytes).unwrap();
+        }
+        for piece in [1, 3, 104, 1000, bytes.len()] {
+            let (mut inbox, mut expected) = (Inbox::default(), 0..1000);
+            for piece in bytes.chunks(piece) {
+                inbox.back().extend(piece);
+                while let Some((number, _)) = inbox.next_message::<(u32, Vec<u8>)>().unwrap() {
+                    assert_eq!(Some(number), expected.next());
+                }
+            }
+            assert_eq!(expected.next(), None);
+            assert!(inbox.back().is_empty());
+        }
+    }
+
+    #[test]
+    fn an_inbox_stops_at_a_message_that_is_none() {
+        let mut inbox = Inbox::default();
+        encode(&7u8, inbox.back()).unwrap();
+        encode(&"eight", inbox.back()).unwrap();
+        assert_eq!(inbox.next_message::<u8>(), Ok(Some(7)));
+        assert_eq!(inbox.next_message::<u8>(), Err(FrameError::Malformed));
+        assert_eq!(inbox.next_message::<u8>(), Err(FrameError::Malformed));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod limits;
 mod list;
 mod name;
 pub mod operator;
+mod path;
 mod probe;
 pub mod seal;
 pub mod shim;
@@ -26,9 +27,24 @@ pub mod shim;
 pub use digest::{Digest, ParseDigestError};
 pub use list::{Blob, List, TooLong};
 pub use name::{BridgeName, DeviceName, Label, Name, NameError, VolumeName};
+pub use path::{Path, ancestors};
 pub use probe::{ConsoleText, HttpPath, Probe, ProbeError};
 
 use serde::{Deserialize, Serialize};
+
+/// The release of all of Petrel's programs, built together: major, minor, patch.
+pub const RELEASE: [u16; 3] = [
+    number(env!("CARGO_PKG_VERSION_MAJOR")),
+    number(env!("CARGO_PKG_VERSION_MINOR")),
+    number(env!("CARGO_PKG_VERSION_PATCH")),
+];
+
+const fn number(text: &str) -> u16 {
+    match u16::from_str_radix(text, 10) {
+        Ok(number) => number,
+        Err(_) => panic!("a release is three numbers below 65,536"),
+    }
+}
 
 /// A network interface's hardware address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,6 +66,15 @@ pub enum ExitStatus {
     Signal(u8),
     /// It ended while no shim was there to see how.
     Unknown,
+}
+
+impl ExitStatus {
+    /// From what the operating system says: a code, or a signal.
+    pub fn new(code: Option<i32>, signal: Option<i32>) -> Self {
+        let byte = |number: Option<i32>| number.and_then(|number| u8::try_from(number).ok());
+        let signal = || byte(signal).map(Self::Signal);
+        byte(code).map(Self::Code).or_else(signal).unwrap_or(Self::Unknown)
+    }
 }
 
 impl core::fmt::Display for ExitStatus {

@@ -22,6 +22,11 @@ impl<T, const N: usize> List<T, N> {
         Self(Vec::new())
     }
 
+    /// As many of `entries` as fit; the others are left in it.
+    pub fn fill(entries: &mut impl Iterator<Item = T>) -> Self {
+        Self(entries.take(N).collect())
+    }
+
     /// Appends `value`, or gives it back when the list is full.
     pub fn push(&mut self, value: T) -> Result<(), T> {
         if self.0.len() == N {
@@ -79,7 +84,7 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for List<T, N> {
 }
 
 /// At most `N` bytes, encoded as bytes rather than as a sequence of integers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blob<const N: usize>(Vec<u8>);
 
 impl<const N: usize> Blob<N> {
@@ -148,6 +153,13 @@ mod tests {
         let bytes = postcard::to_allocvec(&vec![1u8, 2, 3]).unwrap();
         assert_eq!(&*postcard::from_bytes::<List<u8, 3>>(&bytes).unwrap(), [1, 2, 3]);
         assert!(postcard::from_bytes::<List<u8, 2>>(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_list_takes_what_fits_and_leaves_the_rest() {
+        let mut numbers = 0..5;
+        assert_eq!(&*List::<_, 3>::fill(&mut numbers), [0, 1, 2]);
+        assert_eq!(&*List::<_, 3>::fill(&mut numbers), [3, 4]);
     }
 
     #[test]

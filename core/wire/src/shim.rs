@@ -24,8 +24,13 @@ use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, 
 
 /// A monitor's process and all that belongs to it. Chosen by the control plane, never used twice on a host.
 /// Zero is the control plane itself and never appears in a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InstanceId(pub u64);
+
+impl InstanceId {
+    /// The control plane itself.
+    pub const CONTROL_PLANE: Self = Self(0);
+}
 
 /// A tap. Chosen by the control plane; the shim derives the interface's name from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -194,7 +199,7 @@ pub enum Reply {
 pub const LIST_PAGE_MAX: usize = 2;
 
 /// A monitor in the ledger.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
     /// Which.
     pub instance: InstanceId,
@@ -236,6 +241,7 @@ pub struct Monitor {
 
 /// What isolates a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// Hardware virtualisation.
     Kvm,

@@ -1,160 +1,96 @@
 //! The control plane's own monitor: the first guest of the host, brought back whenever it ends.
 
-use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use petrel_shim::ledger::Record;
 use petrel_wire::Mac;
-use ring::digest::{SHA256, digest};
-use rustix::fs::{IFlags, Mode, OFlags, fstat, ftruncate, ioctl_getflags, ioctl_setflags, open};
+use petrel_wire::shim::{Event, InstanceId};
+use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, open};
 
-use crate::config::{Cidr, ControlPlane as Settings, Uids};
+use crate::config::{Config, ControlPlane as Settings};
 use crate::interface::{create_tap, set_address};
-use crate::process::{Process, Runner};
-use crate::program::{Guest, Program};
-use crate::{give, log};
+use crate::{about, log, ops::Ops};
 
-/// Its number in the run folder.
-pub const INSTANCE: u64 = 0;
 const LINK_TAP: &str = "petrel-link";
 const SERVICE_TAP: &str = "petrel-service";
-const TAPS_TAKE: &str = "taps take /dev/net/tun, CAP_NET_ADMIN in the network namespace, and the bridge";
-/// One that lived so long is brought back at once, any other after twice the last delay.
-const LIFE_MIN: Duration = Duration::from_secs(10);
-const DELAY_MIN: Duration = Duration::from_millis(100);
-const DELAY_MAX: Duration = Duration::from_secs(5);
-const LINE_BYTES_MAX: usize = 1024;
+const TAPS_TAKE: &str = "its taps take /dev/net/tun, CAP_NET_ADMIN and control_plane.bridge";
+/// It is not started more often.
+const START_INTERVAL: Duration = Duration::from_secs(1);
 
+#[derive(Default)]
 pub struct ControlPlane {
-    settings: Settings,
-    uids: Option<Uids>,
-    /// Its own, and the same each time: neighbours remember them.
-    macs: [Mac; 2],
     /// "service" and "shim". They stay while it is brought back; none are ours if an earlier shim has started it.
     taps: Option<[OwnedFd; 2]>,
-    pub process: Option<Process>,
-    /// When to start it, if it does not run.
-    pub due: Option<Instant>,
-    started: Instant,
-    delay: Duration,
-    line: Vec<u8>,
+    /// When it may be started again.
+    due: Option<Instant>,
 }
 
 impl ControlPlane {
-    /// With `process` if it runs already. `public_key` tells it from those of other hosts.
-    pub fn new(settings: Settings, uids: Option<Uids>, public_key: &[u8], process: Option<Process>) -> Self {
-        let hash = digest(&SHA256, public_key);
-        let mac = |first| {
-            let mut mac = Mac([first; 6]);
-            mac.0[1..].copy_from_slice(&hash.as_ref()[..5]);
-            mac
-        };
-        let (started, delay, line) = (Instant::now(), Duration::ZERO, Vec::new());
-        let macs = [mac(0x02), mac(0x06)]; // both locally administered
-        Self { settings, uids, macs, taps: None, process, due: None, started, delay, line }
-    }
-
-    /// Makes its taps if there are none. The link's has the shim's address, so this comes before listening.
-    pub fn make_taps(&mut self) -> Result<(), String> {
-        if self.taps.is_none() {
-            let Settings { bridge, link_ipv4: Cidr(address, prefix_bits), .. } = &self.settings;
-            let link =
-                create_tap(LINK_TAP, None).map_err(|errno| format!("{LINK_TAP}: {errno}; {TAPS_TAKE}"))?;
-            set_address(LINK_TAP, *address, *prefix_bits)
-                .map_err(|errno| format!("{LINK_TAP}: address: {errno}"))?;
-            let service = create_tap(SERVICE_TAP, Some(bridge));
-            let service =
-                service.map_err(|errno| format!("{SERVICE_TAP} on bridge {bridge}: {errno}; {TAPS_TAKE}"))?;
-            self.taps = Some([service, link]);
-        }
-        Ok(())
-    }
-
-    /// Starts it. A failure is logged, and like an early end it is tried again.
-    pub fn start(&mut self, runner: &Runner, programs: &[Program]) {
-        self.started = Instant::now();
-        match self.make_taps().and_then(|()| self.launch(runner, programs)) {
-            Ok((process, Record { pid, .. })) => {
-                log(format_args!("control plane started, process {pid}"));
-                (self.process, self.due) = (Some(process), None);
-            }
-            Err(error) => self.retry(&format!("not started: {error}")),
-        }
-    }
-
-    fn launch(&self, runner: &Runner, programs: &[Program]) -> Result<(Process, Record), String> {
-        let Settings { seal, state, memory_mib, image, monitor, args, .. } = &self.settings;
-        let program = programs.iter().find(|program| program.told.name == *monitor).ok_or("no monitor")?;
-        let [service, link] = self.taps.as_ref().ok_or("no taps")?;
-        let file = open(seal, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let file = file.map_err(|errno| format!("{}: {errno}", seal.display()))?;
-        let uid = self.uids.map(|uids| uids.first);
-        if !program.takes_files() {
-            give(&file, uid).map_err(|error| format!("{}: {error}", seal.display()))?;
-        }
-        let state_file = self.open_state(program).map_err(|error| format!("{}: {error}", state.display()))?;
-        let guest = Guest {
-            memory_mib: *memory_mib,
-            cpus: &[],
-            nets: vec![("service", service.as_fd(), self.macs[0]), ("shim", link.as_fd(), self.macs[1])],
-            blocks: vec![("seal", file, seal.clone()), ("state", state_file, state.clone())],
-            image: image.clone(),
-            args: args.iter().map(Into::into).collect(),
-        };
-        let started = runner.start(INSTANCE, program, &guest, Record { uid, ..Record::default() });
-        started.map_err(|error| format!("{}: {error}", program.path.display()))
-    }
-
-    /// What it keeps its state on, made when it is not there. A write is on the disk when it is done, whoever opens it.
-    fn open_state(&self, program: &Program) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::DSYNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = open(&self.settings.state, flags, Mode::RUSR | Mode::WUSR)?;
-        if fstat(&file)?.st_size == 0 {
-            ftruncate(&file, u64::from(self.settings.state_mib.get()) << 20)?;
-        }
-        let sync = || ioctl_setflags(&file, ioctl_getflags(&file)? | IFlags::SYNC);
-        if !program.takes_files() && sync().is_err() {
-            log(format_args!("control_plane.state: its file system is not synchronous: use petrel-tender"));
-        }
-        give(&file, self.uids.map(|uids| uids.first)).map(|()| file)
-    }
-
-    /// Whether it has ended. Then it is started again in a while.
-    pub fn has_ended(&mut self, runner: &Runner) -> bool {
-        let Some(status) = self.process.as_mut().and_then(Process::reap) else { return false };
-        while self.log_console() {}
-        self.process = None;
-        let _ = runner.forget(INSTANCE);
-        self.retry(&format!("ended: {status}"));
-        true
-    }
-
-    fn retry(&mut self, why: &str) {
-        if self.started.elapsed() >= LIFE_MIN {
-            self.delay = Duration::ZERO;
-        }
-        log(format_args!("control plane {why}; started again in {} ms", self.delay.as_millis()));
-        self.due = Some(Instant::now() + self.delay);
-        self.delay = (2 * self.delay).clamp(DELAY_MIN, DELAY_MAX);
-    }
-
-    /// Logs a piece of its console, line by line; whether there was one.
-    pub fn log_console(&mut self) -> bool {
-        let mut data = [0; 4096];
-        let count = self.process.as_mut().map_or(0, |process| process.read_console(&mut data));
-        for byte in &data[..count] {
-            if *byte != b'\n' {
-                self.line.push(*byte);
-            }
-            if *byte == b'\n' || self.line.len() == LINE_BYTES_MAX {
-                // Without control characters: logs are looked at in terminals.
-                let line: String =
-                    String::from_utf8_lossy(&self.line).chars().filter(|c| !c.is_control()).collect();
-                let _ = writeln!(io::stderr(), "petrel.hvt: {line}");
-                self.line.clear();
+    /// Starts it if it does not run. A failure is logged, and like an early end it is tried again.
+    pub fn keep_running(&mut self, ops: &mut Ops) {
+        let now = Instant::now();
+        if !ops.processes.contains_key(&InstanceId::CONTROL_PLANE) && self.due.is_none_or(|due| due <= now) {
+            self.due = Some(now + START_INTERVAL);
+            match self.start(ops) {
+                Ok(pid) => log(format_args!("control plane started, process {pid}")),
+                Err(error) => log(format_args!("control plane not started: {error}")),
             }
         }
-        count > 0
     }
+
+    fn start(&mut self, ops: &mut Ops) -> Result<u32, String> {
+        let config = ops.config.clone();
+        let Settings { image, seal, memory_mib, monitor, args, .. } = &config.control_plane;
+        let taps = self.taps.take().map_or_else(|| make_taps(&config), Ok)?;
+        let [service, link] = self.taps.insert(taps);
+        let launch = ops.launch(monitor, *memory_mib, &[]);
+        let mut launch = launch.ok_or("control_plane.monitor: expected one of [[monitors]]")?;
+        // Its own addresses, and the same each time: neighbours remember them. Both are locally administered.
+        let [a, b, c, d, e] = config.control_plane_public_key.last_chunk().copied().unwrap_or_default();
+        launch.net("service", service, Mac([0x02, a, b, c, d, e])).map_err(about(SERVICE_TAP))?;
+        launch.net("shim", link, Mac([0x06, a, b, c, d, e])).map_err(about(LINK_TAP))?;
+        let file = File::open(seal).and_then(|file| launch.block("seal", file));
+        file.map_err(about(seal.display()))?;
+        let file = open_state(&config.control_plane).and_then(|file| launch.block("state", file));
+        file.map_err(about(config.control_plane.state.display()))?;
+        launch.guest(image, args);
+        let _ = fs::remove_dir_all(ops.folder(InstanceId::CONTROL_PLANE)); // the last one's
+        ops.start(launch, Record::default()).map_err(about(monitor))
+    }
+}
+
+/// Logs a piece of its console, or that it has ended; whether it has.
+pub fn has_ended(ops: &mut Ops) -> bool {
+    let news = ops.news(InstanceId::CONTROL_PLANE);
+    if let Some(Event::Console { data, .. }) = &news {
+        // Without control characters: logs are looked at in terminals.
+        let say = |line: &str| log(format_args!("petrel.hvt: {}", line.replace(char::is_control, "")));
+        String::from_utf8_lossy(data).lines().for_each(say);
+    }
+    let Some(Event::Exited { status, .. }) = news else { return false };
+    log(format_args!("control plane ended: {status}"));
+    true
+}
+
+/// What it keeps its state on, made when it is not there. A write is on the disk when it is done: whoever has the
+/// descriptor, and where the file system knows that attribute, whoever opens the file.
+fn open_state(settings: &Settings) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::DSYNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(open(&settings.state, flags, Mode::RUSR | Mode::WUSR)?);
+    if file.metadata()?.len() == 0 {
+        file.set_len(u64::from(settings.state_mib.get()) << 20)?;
+    }
+    let _ = ioctl_getflags(&file).and_then(|flags| ioctl_setflags(&file, flags | IFlags::SYNC));
+    Ok(file)
+}
+
+/// The taps of "service" and "shim". The link's has the shim's address.
+fn make_taps(config: &Config) -> Result<[OwnedFd; 2], String> {
+    let service = create_tap(SERVICE_TAP, Some(&config.control_plane.bridge)).map_err(about(TAPS_TAKE))?;
+    let link = create_tap(LINK_TAP, None).map_err(about(TAPS_TAKE))?;
+    set_address(LINK_TAP, *config.listen.ip()).map_err(about(TAPS_TAKE))?;
+    Ok([service, link])
 }

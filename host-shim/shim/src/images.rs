@@ -1,21 +1,13 @@
-//! The image store: `images/<SHA-256>`, read-only files that are whole or not there.
+//! An image on its way into the store: `images/<SHA-256>`, read-only files that are whole or not there.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::{os::fd::AsRawFd, path::Path};
 
-use petrel_shim::check::{Refusal, Violation};
+use petrel_shim::check::Refusal;
 use petrel_wire::Digest;
 use ring::digest::{Context, SHA256};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat};
-
-use crate::fault;
-
-/// The folder of images.
-pub struct Images(pub PathBuf);
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat, open};
 
 /// An image being written: a file without a name, which goes by itself if nobody gives it one.
 pub struct Receiving {
@@ -24,50 +16,12 @@ pub struct Receiving {
     result: io::Result<()>,
 }
 
-impl Images {
-    /// What is in the store.
-    pub fn list(&self) -> io::Result<BTreeSet<Digest>> {
-        let names = fs::read_dir(&self.0)?.map(|entry| Ok(entry?.file_name()));
-        let names = names.collect::<io::Result<Vec<_>>>()?;
-        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
-    }
-
-    pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.0.join(digest.to_string())
-    }
-
-    pub fn begin(&self) -> io::Result<Receiving> {
-        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&self.0, flags, Mode::RUSR)?;
-        Ok(Receiving { file: file.into(), hash: Context::new(&SHA256), result: Ok(()) })
-    }
-
-    /// Gives the file its name, if it is what it was announced as.
-    pub fn commit(&self, digest: Digest, received: Receiving) -> Result<(), Refusal> {
-        if received.hash.finish().as_ref() != digest.0 {
-            return Err(Violation::ImageBytes(digest).into());
-        }
-        let file = received.file;
-        let link = |()| {
-            fchmod(&file, Mode::RUSR | Mode::RGRP | Mode::ROTH)?; // whatever the umask is
-            // Otherwise a power failure could leave the name without the bytes, and the name is all that is trusted.
-            file.sync_data()?;
-            let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-            Ok(linkat(CWD, unnamed, CWD, self.path(&digest), AtFlags::SYMLINK_FOLLOW)?)
-        };
-        received.result.and_then(link).map_err(|error| fault(&error).into())
-    }
-
-    /// Up to `bytes` bytes of an image from `offset`, fewer at its end.
-    pub fn read(&self, digest: &Digest, offset: u64, bytes: usize) -> io::Result<Vec<u8>> {
-        let mut data = vec![0; bytes];
-        let count = File::open(self.path(digest))?.read_at(&mut data, offset)?;
-        data.truncate(count);
-        Ok(data)
-    }
-}
-
 impl Receiving {
+    pub fn begin(folder: &Path) -> io::Result<Self> {
+        let file = open(folder, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR)?;
+        Ok(Self { file: file.into(), hash: Context::new(&SHA256), result: Ok(()) })
+    }
+
     /// Takes the next bytes. What goes wrong is told at the commit.
     pub fn append(&mut self, data: &[u8]) {
         self.hash.update(data);
@@ -75,4 +29,21 @@ impl Receiving {
             self.result = self.file.write_all(data);
         }
     }
+
+    /// Gives the file its name, if it is what it was announced as.
+    pub fn commit(self, digest: Digest, path: &Path) -> Result<(), Refusal> {
+        if self.hash.finish().as_ref() != digest.0 {
+            return Err(Refusal::Violation("an image of another digest than announced"));
+        }
+        self.result?;
+        Ok(give_name(&self.file, path)?)
+    }
+}
+
+fn give_name(file: &File, path: &Path) -> io::Result<()> {
+    fchmod(file, Mode::RUSR | Mode::RGRP | Mode::ROTH)?; // whatever the umask is
+    // Otherwise a power failure could leave the name without the bytes, and the name is all that is trusted.
+    file.sync_data()?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }

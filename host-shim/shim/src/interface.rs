@@ -1,12 +1,12 @@
-//! Network interfaces. The only unsafe code of the shim: the ioctls that rustix has no safe function for.
+//! Network interfaces and their addresses. The only unsafe code of the shim: the ioctls that rustix has no safe function for.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io;
 use rustix::ioctl::{Opcode, Updater, ioctl};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, netdevice, socket_with, sockopt};
 
 // linux/if_tun.h, linux/sockios.h, linux/if.h
 const TUNSETIFF: Opcode = 0x4004_54ca;
@@ -14,11 +14,11 @@ const SIOCSIFFLAGS: Opcode = 0x8914;
 const SIOCSIFADDR: Opcode = 0x8916;
 const SIOCSIFNETMASK: Opcode = 0x891c;
 const SIOCBRADDIF: Opcode = 0x89a2;
+const AF_INET: u16 = 2;
 const IFF_TAP: u16 = 0x0002;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_TUN_EXCL: u16 = 0x8000;
 const IFF_UP: u16 = 0x0001;
-const IFF_MULTICAST: u16 = 0x1000;
 const NAME_BYTES: usize = 16;
 
 /// `struct ifreq`: the interface's name, NUL-terminated, and a union of 24 bytes.
@@ -34,10 +34,8 @@ fn request<const OPCODE: Opcode>(fd: impl AsFd, name: &str, value: &[u8]) -> io:
     const { assert!(matches!(OPCODE, TUNSETIFF | SIOCSIFFLAGS | SIOCSIFADDR | SIOCSIFNETMASK | SIOCBRADDIF)) };
     let mut request = InterfaceRequest { name: [0; NAME_BYTES], value: [0; 24] };
     // One byte is left for the NUL.
-    request.name[..NAME_BYTES - 1]
-        .get_mut(..name.len())
-        .ok_or(io::Errno::NAMETOOLONG)?
-        .copy_from_slice(name.as_bytes());
+    let room = request.name[..NAME_BYTES - 1].get_mut(..name.len()).ok_or(io::Errno::NAMETOOLONG)?;
+    room.copy_from_slice(name.as_bytes());
     request.value[..value.len()].copy_from_slice(value);
     // SAFETY: each of the opcodes asserted above takes a pointer to one `struct ifreq`, which the kernel reads and may
     // write for the length of the call; `InterfaceRequest` has its layout, and any bytes are valid in it.
@@ -51,7 +49,7 @@ fn any_socket() -> io::Result<OwnedFd> {
 
 /// Creates the tap `name`, up, plugged into `bridge` if one is named. It lives until the descriptor's last copy is
 /// closed. [`io::Errno::BUSY`] if there is such an interface.
-pub fn create_tap(name: &str, bridge: Option<&str>) -> io::Result<OwnedFd> {
+pub fn create_tap(name: &str, bridge: Option<&str>) -> std::io::Result<OwnedFd> {
     let tap = open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
     request::<TUNSETIFF>(&tap, name, &(IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL).to_ne_bytes())?;
     // The host has no business talking on a guest's wire. Fails where the kernel has no IPv6, which is as good.
@@ -61,18 +59,26 @@ pub fn create_tap(name: &str, bridge: Option<&str>) -> io::Result<OwnedFd> {
         let index = netdevice::name_to_index(&socket, name)?;
         request::<SIOCBRADDIF>(&socket, bridge, &index.to_ne_bytes())?;
     }
-    request::<SIOCSIFFLAGS>(&socket, name, &(IFF_UP | IFF_MULTICAST).to_ne_bytes())?;
+    request::<SIOCSIFFLAGS>(&socket, name, &IFF_UP.to_ne_bytes())?;
     Ok(tap)
 }
 
-/// Gives the interface `name` its IPv4 address; `prefix_bits` is from 1 to 32.
-pub fn set_address(name: &str, address: Ipv4Addr, prefix_bits: u8) -> io::Result<()> {
+/// Gives the interface `name` its IPv4 address, on a network that has room for only one neighbour.
+pub fn set_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
     // The start of `struct sockaddr_in`: family, no port, address.
-    let socket_address = |[a, b, c, d]: [u8; 4]| {
-        let [family0, family1] = AddressFamily::INET.as_raw().to_ne_bytes();
-        [family0, family1, 0, 0, a, b, c, d]
-    };
-    let (socket, mask) = (any_socket()?, u32::MAX << (32 - u32::from(prefix_bits)));
+    let socket_address = |address: [u8; 4]| [AF_INET.to_ne_bytes().as_slice(), &[0, 0], &address].concat();
+    let socket = any_socket()?;
     request::<SIOCSIFADDR>(&socket, name, &socket_address(address.octets()))?;
-    request::<SIOCSIFNETMASK>(&socket, name, &socket_address(mask.to_be_bytes()))
+    request::<SIOCSIFNETMASK>(&socket, name, &socket_address([255, 255, 255, 252]))
+}
+
+/// Listens on an address that need not be there: it comes and goes with its interface.
+pub fn listen_on(address: SocketAddrV4) -> std::io::Result<TcpListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    sockopt::set_ip_freebind(&socket, true)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    listen(&socket, 16)?; // that wait to be accepted
+    Ok(socket.into())
 }

@@ -1,271 +1,226 @@
 //! Carries out what the check has let through, and tells what happens to monitors.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::os::{fd::OwnedFd, unix::ffi::OsStrExt, unix::fs::FileExt};
+use std::{
+    collections::BTreeMap, ffi::OsStr, io, iter::Cycle, ops::RangeInclusive, path::PathBuf, sync::Arc,
+};
 
-use petrel_shim::check::{Checked, Refusal};
-use petrel_shim::ledger::{Ledger, Monitor, Record, State, Tap, Upload};
-use petrel_wire::limits::CONSOLE_BYTES_MAX;
-use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Op, Reply, Spawn};
-use petrel_wire::{Blob, ExitStatus, VolumeName};
-use rustix::buffer::spare_capacity;
+use petrel_shim::check::{Checked, Refusal, check};
+use petrel_shim::ledger::{Ledger, Record};
+use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
+use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE, VolumeName};
 use rustix::event::{Timespec, epoll};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::thread::{CpuSet, sched_getaffinity};
+use rustix::{buffer::spare_capacity, system::sysinfo};
 
-use crate::config::Uids;
-use crate::images::{Images, Receiving};
-use crate::interface::create_tap;
-use crate::link::Link;
-use crate::process::{Process, Runner};
-use crate::program::{Guest, Program};
-use crate::{fault, give};
+use crate::monitor::{Launch, Process, Program};
+use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link};
 
-/// The monitors whose consoles, or ends, are looked at in one turn of the loop.
-const WATCHED_PER_TURN: usize = 32;
+/// The monitors that are looked at in one turn of the loop.
+const MONITORS_PER_TURN: usize = 32;
 
 /// The host, as far as the peer reaches it.
 pub struct Ops {
+    pub config: Arc<Config>,
     /// Told to the peer, and what its requests are held against.
-    pub host: Host,
-    pub ledger: Ledger<Process, OwnedFd, Receiving>,
-    pub programs: Vec<Program>,
-    pub runner: Runner,
-    pub uids: Option<Uids>,
-    pub images: Images,
-    pub volumes: PathBuf,
-    /// Readable when a monitor has ended.
-    pub exits: OwnedFd,
-    /// Readable when a guest has written to its console.
-    pub consoles: OwnedFd,
-    /// Monitors that have ended, whose last console bytes go before that is told.
-    pub ending: VecDeque<InstanceId>,
+    host: Host,
+    pub ledger: Ledger,
+    /// What stands behind the ledger's uploads, its free taps, and its running monitors.
+    pub uploads: BTreeMap<Digest, Receiving>,
+    pub taps: BTreeMap<TapId, OwnedFd>,
+    pub processes: BTreeMap<InstanceId, Process>,
+    programs: Vec<Program>,
+    /// What monitors run as, each as another; as the shim itself where there are no others.
+    users: Option<Cycle<RangeInclusive<u32>>>,
+    /// Readable when a monitor has something to tell.
+    pub watched: OwnedFd,
 }
 
 impl Ops {
-    /// Does one operation. `None` where there is nothing to answer.
-    pub fn carry_out(&mut self, op: Checked) -> Result<Option<Reply>, Refusal> {
-        self.reply(op.into_op()).transpose()
+    pub fn new(config: Config) -> Result<Self, String> {
+        let mut users = config.uids.clone().map(Iterator::cycle);
+        let any = users.as_mut().and_then(Iterator::next);
+        let programs = config.monitors.iter().map(|monitor| Program::new(monitor, any));
+        let programs = programs.collect::<Result<Vec<_>, _>>()?;
+        let usable = sched_getaffinity(None).map_err(about("cpus"))?;
+        let is_given = |cpu: &u16| config.cpus.as_ref().is_none_or(|given| given.contains(cpu));
+        let cpus = (0..u16::MAX).take(CpuSet::MAX_CPU).filter(|cpu| usable.is_set(usize::from(*cpu)));
+        let memory = sysinfo();
+        let host = Host {
+            cpus: List::fill(&mut cpus.filter(is_given)),
+            memory_mib: memory.totalram.saturating_mul(u64::from(memory.mem_unit)) >> 20,
+            bridges: config.bridges.clone(),
+            monitors: List::fill(&mut programs.iter().map(|program| program.told.clone())),
+        };
+        let names = fs::read_dir(config.state_dir.join("images")).map_err(about("images"))?;
+        let images = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        let ledger = Ledger { images, ..Ledger::default() };
+        let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
+        let config = Arc::new(config);
+        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, watched })
     }
 
-    fn reply(&mut self, op: Op) -> Option<Result<Reply, Refusal>> {
-        let done = match op {
-            Op::Hello { .. } => {
-                self.ledger.greeted = true;
-                return Some(Ok(Reply::Hello { release: release() }));
+    /// Takes over what an earlier shim started.
+    pub fn adopt(&mut self) -> Result<(), String> {
+        for entry in fs::read_dir(self.config.state_dir.join("run")).map_err(about("run"))? {
+            let folder = entry.map_err(about("run"))?.path();
+            let adopted = Process::adopt(&folder, &self.watched).map_err(about(folder.display()))?;
+            let Some((record, process)) = adopted else { continue };
+            let instance = record.listed.instance;
+            self.ledger.started(record);
+            match process {
+                Some(process) => drop(self.processes.insert(instance, process)),
+                None => self.ledger.ended(instance, ExitStatus::Unknown),
             }
-            Op::Host => return Some(Ok(Reply::Host(Box::new(self.host.clone())))),
-            Op::List { after } => return Some(Ok(self.ledger.page(after))),
-            Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
-                return Some(Ok(Reply::Stored));
-            }
-            Op::ImageBegin { digest, bytes } => self.images.begin().map(|file| {
-                self.ledger.uploads.insert(digest, Upload { bytes, received: 0, file });
-            }),
-            Op::ImageChunk { digest, data } => {
-                let upload = self.ledger.uploads.get_mut(&digest)?;
-                upload.received += data.len() as u64;
-                upload.file.append(&data);
-                return None;
-            }
-            Op::ImageCommit(digest) => {
-                let upload = self.ledger.uploads.remove(&digest)?;
-                let stored = self.images.commit(digest, upload.file);
-                return Some(stored.map(|()| {
-                    self.ledger.images.insert(digest);
-                    Reply::Done
-                }));
-            }
-            Op::ImageAbort(digest) => {
-                self.ledger.uploads.remove(&digest);
-                Ok(())
-            }
-            Op::ImageRead { digest, offset, bytes } => {
-                let read = self.images.read(&digest, offset, bytes as usize);
-                let data = read.map(|data| Reply::Bytes(Blob::try_from(data).unwrap_or_default()));
-                return Some(data.map_err(|error| fault(&error).into()));
-            }
-            Op::ImageRemove(digest) => {
-                fs::remove_file(self.images.path(&digest)).map(|()| drop(self.ledger.images.remove(&digest)))
-            }
-            Op::TapCreate { tap, bridge } => {
-                let created = create_tap(&format!("pt{}", tap.0), Some(&bridge));
-                created
-                    .map(|descriptor| drop(self.ledger.taps.insert(tap, Tap::Free(descriptor))))
-                    .map_err(Into::into)
-            }
-            Op::TapDestroy(tap) => {
-                self.ledger.taps.remove(&tap);
-                Ok(())
-            }
-            Op::Spawn(spawn) => return Some(self.spawn(*spawn).map_err(Into::into)),
-            Op::Kill(instance) => self.ledger.running(instance).map_or(Ok(()), |process| process.kill()),
-            // As long as something of it is on disk, a later shim takes it over: so long this one has it too.
-            Op::Forget(instance) => {
-                self.runner.forget(instance.0).map(|()| drop(self.ledger.monitors.remove(&instance)))
-            }
-        };
-        Some(done.map(|()| Reply::Done).map_err(|error| fault(&error).into()))
-    }
-
-    fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Fault> {
-        let program =
-            self.programs.iter().find(|program| program.told.name == spawn.monitor).ok_or(Fault::NotFound)?;
-        let uid = self.free_uid(spawn.instance)?;
-        let mut nets = Vec::new();
-        for net in &spawn.nets {
-            let Some(Tap::Free(tap)) = self.ledger.taps.get(&net.tap) else { return Err(Fault::NotFound) };
-            nets.push((&*net.device, tap.as_fd(), net.mac));
         }
-        let mut blocks = Vec::new();
-        for block in &spawn.blocks {
-            let (path, file) = self.open_volume(&block.volume)?;
-            if !program.takes_files() {
-                give(&file, uid).map_err(|error| fault(&error))?;
-            }
-            blocks.push((&*block.device, file, path));
-        }
-        let guest = Guest {
-            memory_mib: spawn.memory_mib,
-            cpus: if spawn.cpus.is_empty() { &self.host.cpus } else { &spawn.cpus },
-            nets,
-            blocks,
-            image: self.images.path(&spawn.image),
-            args: spawn.args.iter().map(|arg| OsString::from_vec(arg.to_vec())).collect(),
-        };
-        let taps: Vec<_> = spawn.nets.iter().map(|net| net.tap).collect();
-        let volumes: Vec<_> = spawn.blocks.iter().map(|block| block.volume.clone()).collect();
-        let record = Record {
-            uid,
-            taps: taps.try_into().unwrap_or_default(), // as many as there are devices
-            volumes: volumes.try_into().unwrap_or_default(),
-            tag: spawn.tag,
-            ..Record::default()
-        };
-        let started = self.runner.start(spawn.instance.0, program, &guest, record);
-        let (process, record) = started.map_err(|error| fault(&error))?;
-        let pid = record.pid;
-        self.enter(spawn.instance, record, Some(process)).map_err(|error| fault(&error))?;
-        Ok(Reply::Spawned { pid })
-    }
-
-    /// Enters a monitor into the ledger: one that was started, or one that an earlier shim has left.
-    pub fn enter(
-        &mut self,
-        instance: InstanceId,
-        record: Record,
-        process: Option<Process>,
-    ) -> io::Result<()> {
-        let Some(process) = process else {
-            self.ledger
-                .monitors
-                .insert(instance, Monitor { record, state: State::Ended(ExitStatus::Unknown) });
-            return Ok(());
-        };
-        let data = epoll::EventData::new_u64(instance.0);
-        let watched = epoll::add(&self.exits, &process.pidfd, data, epoll::EventFlags::IN)
-            .and_then(|()| epoll::add(&self.consoles, &process.console, data, epoll::EventFlags::IN));
-        if let Err(errno) = watched {
-            process.kill()?;
-            self.runner.forget(instance.0)?;
-            return Err(errno.into());
-        }
-        self.ledger.started(instance, record, process);
         Ok(())
     }
 
-    /// A user that no other running monitor has.
-    fn free_uid(&self, InstanceId(id): InstanceId) -> Result<Option<u32>, Fault> {
-        let Some(Uids { first, count }) = self.uids else { return Ok(None) };
-        let running =
-            self.ledger.monitors.values().filter(|monitor| matches!(monitor.state, State::Running(_)));
-        let taken: Vec<_> = running.filter_map(|monitor| monitor.record.uid).collect();
-        let others = count - 1; // the first is the control plane's
-        let start = u32::try_from(id % u64::from(others)).unwrap_or(0);
-        let mut users = (start..others).chain(0..start).map(|index| first + 1 + index);
-        users.find(|uid| !taken.contains(uid)).map(Some).ok_or(Fault::Full)
+    /// Does what is asked, and answers; chunks of images are not answered. The error is a violation.
+    pub fn answer(&mut self, Request { id, op }: Request, link: &mut Link) -> Result<(), &'static str> {
+        let is_chunk = matches!(op, Op::ImageChunk { .. });
+        match check(op, &self.host, &self.ledger).and_then(|op| self.carry_out(op)) {
+            Err(Refusal::Violation(violation)) => return Err(violation),
+            _ if is_chunk => {}
+            Err(Refusal::Fault(fault)) => link.send(&FromShim::Reply { id, result: Err(fault) }),
+            Ok(reply) => link.send(&FromShim::Reply { id, result: Ok(reply) }),
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, op: Checked) -> Result<Reply, Refusal> {
+        self.ledger.greeted = true; // a hello, or something after it
+        match op.into_op() {
+            Op::Hello { .. } => return Ok(Reply::Hello { release: RELEASE }),
+            Op::Host => return Ok(Reply::Host(Box::new(self.host.clone()))),
+            Op::List { after } => return Ok(self.ledger.page(after)),
+            Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
+                return Ok(Reply::Stored);
+            }
+            Op::ImageBegin { digest, bytes } => {
+                self.uploads.insert(digest, Receiving::begin(&self.config.state_dir.join("images"))?);
+                self.ledger.uploads.insert(digest, bytes);
+            }
+            Op::ImageChunk { digest, data } => {
+                self.ledger.uploads.entry(digest).and_modify(|left| *left -= data.len() as u64);
+                self.uploads.entry(digest).and_modify(|file| file.append(&data));
+            }
+            Op::ImageCommit(digest) => {
+                self.ledger.uploads.remove(&digest);
+                let received = self.uploads.remove(&digest).ok_or(Fault::NotFound)?;
+                received.commit(digest, &self.image(digest))?;
+                self.ledger.images.insert(digest);
+            }
+            Op::ImageAbort(digest) => {
+                self.ledger.uploads.remove(&digest);
+                self.uploads.remove(&digest);
+            }
+            Op::ImageRead { digest, offset, bytes } => {
+                let mut data = vec![0; bytes as usize];
+                let count = File::open(self.image(digest))?.read_at(&mut data, offset)?;
+                return Ok(Reply::Bytes(Blob::try_from(&data[..count]).unwrap_or_default()));
+            }
+            Op::ImageRemove(digest) => {
+                fs::remove_file(self.image(digest))?;
+                self.ledger.images.remove(&digest);
+            }
+            Op::TapCreate { tap, bridge } => {
+                self.taps.insert(tap, create_tap(&format!("pt{}", tap.0), Some(&bridge))?);
+                self.ledger.taps.insert(tap, None);
+            }
+            Op::TapDestroy(tap) => {
+                self.taps.remove(&tap);
+                self.ledger.taps.remove(&tap);
+            }
+            Op::Spawn(spawn) => return self.spawn(*spawn),
+            Op::Kill(instance) => self.processes.get(&instance).map_or(Ok(()), Process::kill)?,
+            Op::Forget(instance) => {
+                fs::remove_dir_all(self.folder(instance))?;
+                self.ledger.monitors.remove(&instance);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Refusal> {
+        let launch = self.launch(&spawn.monitor, spawn.memory_mib, &spawn.cpus);
+        let mut launch = launch.ok_or(Fault::NotFound)?;
+        for net in &spawn.nets {
+            launch.net(&net.device, self.taps.get(&net.tap).ok_or(Fault::NotFound)?, net.mac)?;
+        }
+        for block in &spawn.blocks {
+            launch.block(&block.device, self.open_volume(&block.volume)?)?;
+        }
+        launch.guest(&self.image(spawn.image), spawn.args.iter().map(|arg| OsStr::from_bytes(arg)));
+        let taps = List::fill(&mut spawn.nets.iter().map(|net| net.tap));
+        let volumes = List::fill(&mut spawn.blocks.into_vec().into_iter().map(|block| block.volume));
+        let listed = Listed { instance: spawn.instance, taps, tag: spawn.tag, ..Listed::default() };
+        let record = Record { listed, volumes, ..Record::default() };
+        Ok(Reply::Spawned { pid: self.start(launch, record)? })
+    }
+
+    /// Begins the command line of an installed monitor. Without `cpus` it runs on all that the host has for guests.
+    pub fn launch(&mut self, name: &Label, memory_mib: u32, cpus: &[u16]) -> Option<Launch> {
+        // A user that no other monitor has. There are more than monitors, so the search comes to an end.
+        let monitors = &self.ledger.monitors;
+        let is_free = |uid: &u32| !monitors.values().any(|record| record.uid == Some(*uid));
+        let uid = self.users.as_mut().and_then(|users| users.find(is_free));
+        let program = self.programs.iter().find(|program| program.told.name == *name)?;
+        Some(program.launch(memory_mib, if cpus.is_empty() { &self.host.cpus } else { cpus }, uid))
+    }
+
+    /// Starts a monitor, and tells its pid. On error nothing is left of it.
+    pub fn start(&mut self, launch: Launch, mut record: Record) -> io::Result<u32> {
+        let folder = self.folder(record.listed.instance);
+        fs::create_dir(&folder)?;
+        let started = launch.start(&folder, &mut record, &self.watched);
+        let process = started.inspect_err(|_| drop(fs::remove_dir_all(folder)))?;
+        record.listed.taps.iter().for_each(|tap| drop(self.taps.remove(tap))); // the monitor's alone now
+        self.processes.insert(record.listed.instance, process);
+        let pid = record.listed.pid;
+        self.ledger.started(record);
+        Ok(pid)
+    }
+
+    fn image(&self, digest: Digest) -> PathBuf {
+        self.config.state_dir.join(format!("images/{digest}"))
+    }
+
+    /// Where what is kept of a monitor is.
+    pub fn folder(&self, InstanceId(id): InstanceId) -> PathBuf {
+        self.config.state_dir.join(format!("run/{id}"))
     }
 
     /// A volume is a regular file of its folder; a link to elsewhere is none.
-    fn open_volume(&self, volume: &VolumeName) -> Result<(PathBuf, OwnedFd), Fault> {
-        let path = self.volumes.join(&**volume);
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let opened = open(&path, flags, Mode::empty()).and_then(|file| Ok((fstat(&file)?, file)));
-        match opened {
-            Ok((status, file)) if FileType::from_raw_mode(status.st_mode) == FileType::RegularFile => {
-                Ok((path, file))
-            }
-            Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::ISDIR | Errno::NXIO) => Err(Fault::NoVolume),
-            Err(errno) => Err(fault(&errno.into())),
+    fn open_volume(&self, volume: &VolumeName) -> Result<OwnedFd, Refusal> {
+        let path = self.config.state_dir.join("volumes").join(&**volume);
+        if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Err(Fault::NoVolume.into());
         }
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(open(path, flags, Mode::empty()).map_err(io::Error::from)?)
     }
 
-    /// Reaps the monitors that have ended.
-    pub fn reap(&mut self) {
-        for instance in ready(&self.exits) {
-            let Some(process) = self.ledger.running(instance) else { continue };
-            if process.reap().is_some() {
-                let _ = epoll::delete(&self.exits, &process.pidfd);
-                self.ending.push_back(instance);
-            }
+    /// What there is to be told of a monitor next.
+    pub fn news(&mut self, instance: InstanceId) -> Option<Event> {
+        let news = self.processes.get_mut(&instance)?.news(instance);
+        if let Some(Event::Exited { status, .. }) = news {
+            self.processes.remove(&instance);
+            self.ledger.ended(instance, status);
         }
+        news
     }
 
-    /// Sends one piece of each console that has any, then tells the ends of those that have none left.
+    /// Tells of each monitor that has any news one piece. Those that are left over come first the next time.
     pub fn tell(&mut self, link: &mut Link) {
-        for instance in ready(&self.consoles) {
-            self.tell_console(instance, link);
-        }
-        for _ in 0..self.ending.len() {
-            let Some(instance) = self.ending.pop_front() else { break };
-            if !link.has_room() || self.tell_console(instance, link) {
-                self.ending.push_back(instance);
-            } else if let Some(status) = self.ledger.running(instance).and_then(|process| process.ended) {
-                self.ledger.ended(instance, status);
-                link.send(&FromShim::Event(Event::Exited { instance, status }));
-            }
+        let mut ready = Vec::with_capacity(MONITORS_PER_TURN);
+        let _ = epoll::wait(&self.watched, spare_capacity(&mut ready), Some(&Timespec::default()));
+        let instances = ready.iter().map(|event: &epoll::Event| InstanceId(event.data.u64()));
+        for instance in instances.filter(|instance| *instance != InstanceId::CONTROL_PLANE) {
+            self.news(instance).into_iter().for_each(|event| link.send(&FromShim::Event(event)));
         }
     }
-
-    /// Sends one piece of a console; whether there was one.
-    fn tell_console(&mut self, instance: InstanceId, link: &mut Link) -> bool {
-        let Some(process) = self.ledger.running(instance) else { return false };
-        if process.lost > 0 {
-            let bytes = std::mem::take(&mut process.lost);
-            link.send(&FromShim::Event(Event::ConsoleLost { instance, bytes }));
-        }
-        let mut data = [0; CONSOLE_BYTES_MAX];
-        let count = process.read_console(&mut data);
-        if count > 0 {
-            let data = Blob::try_from(&data[..count]).unwrap_or_default();
-            link.send(&FromShim::Event(Event::Console { instance, data }));
-        }
-        count > 0
-    }
-
-    /// While nobody takes consoles: keeps guests from waiting for that.
-    pub fn shed_consoles(&mut self) {
-        for monitor in self.ledger.monitors.values_mut() {
-            if let State::Running(process) = &mut monitor.state {
-                process.shed_console();
-            }
-        }
-    }
-}
-
-fn release() -> [u16; 3] {
-    [env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"), env!("CARGO_PKG_VERSION_PATCH")]
-        .map(|number| number.parse().unwrap_or(0))
-}
-
-/// The monitors that an epoll set has something of. Those that are left over come first the next time.
-fn ready(set: &OwnedFd) -> Vec<InstanceId> {
-    let mut events = Vec::with_capacity(WATCHED_PER_TURN);
-    let _ = epoll::wait(set, spare_capacity(&mut events), Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    events.into_iter().map(|event: epoll::Event| InstanceId(event.data.u64())).collect()
 }

@@ -12,6 +12,7 @@ use petrel_wire::{
 use super::{Journal, Undo, recover};
 use crate::{
     Config, Engine, Level, Output, StateDevice,
+    planted::{self, Planted},
     record::{Durability, Record},
     shim_client::Nonsense,
     state::Before,
@@ -26,6 +27,8 @@ use core::fmt::Display;
 
 /// What a flow is told of a request that never left.
 const NOT_SENT: Fault = Fault::Os { errno: 5 };
+/// How often flows may answer that with something that wants to be kept again.
+const WITHHOLD_ROUNDS_MAX: usize = 8;
 
 impl Engine {
     /// An engine that knows what its block device "state" holds. `read(offset, bytes)` fills `bytes`, whole blocks of
@@ -86,6 +89,7 @@ impl Engine {
         match self.journal.commit(self.now.monotonic_ns, &self.state) {
             Ok(writes) if writes.is_empty() => {}
             Ok(writes) => {
+                let mark = if planted::is(Planted::SkipWriteAhead) { self.outputs.len() } else { mark };
                 let held = self.outputs.split_off(mark);
                 self.outputs.extend(writes);
                 self.outputs.extend(held);
@@ -102,11 +106,40 @@ impl Engine {
         self.log(Level::Error, line.into());
     }
 
-    /// Takes back the outputs from `mark` on, and what they follow from: it cannot be kept.
+    /// Takes back the outputs from `mark` on, and what they follow from: it cannot be kept. What the flows do about it
+    /// may want to be kept as well, and is taken back too.
     fn withhold(&mut self, mark: usize, reason: ReadOnly) {
-        let undo = core::mem::take(&mut self.journal.undo);
+        let mut from = mark;
+        for _ in 0..WITHHOLD_ROUNDS_MAX {
+            let unsent = self.take_back(from, reason);
+            from = self.outputs.len();
+            self.journal.urgent = false;
+            // What is begun now would follow from a state that is about to be another one.
+            self.withholding = true;
+            for id in unsent {
+                if let Err(Nonsense(why)) = self.unsent(id, NOT_SENT) {
+                    self.reset_link(why);
+                }
+            }
+            self.withholding = false;
+            self.refuse_for(from, reason);
+            if !self.journal.urgent {
+                break;
+            }
+        }
+        if self.journal.urgent {
+            // A flow that never gives in: the link's end is the end of all flows.
+            self.take_back(from, reason);
+            self.reset_link("what was asked for cannot be kept");
+        }
+        self.undo();
+    }
+
+    /// Takes the outputs from `from` on back, but for those that change nothing and say nothing of a change. Returns the
+    /// requests to the shim among them.
+    fn take_back(&mut self, from: usize, reason: ReadOnly) -> Vec<u32> {
         let mut unsent = Vec::new();
-        for output in self.outputs.split_off(mark) {
+        for output in self.outputs.split_off(from) {
             match output {
                 Output::Persist { .. } => {}
                 Output::ToShim(request) if is_effect(&request.op) => unsent.push(request.id),
@@ -117,12 +150,11 @@ impl Engine {
                 output => self.outputs.push_back(output),
             }
         }
-        let from = self.outputs.len();
-        for id in unsent {
-            if let Err(Nonsense(why)) = self.unsent(id, NOT_SENT) {
-                self.reset_link(why);
-            }
-        }
+        unsent
+    }
+
+    /// What was refused from output `from` on was refused for this reason, whatever the flows made of it.
+    fn refuse_for(&mut self, from: usize, reason: ReadOnly) {
         for output in self.outputs.range_mut(from..) {
             if let Output::ToSession { message, .. } = output
                 && let Response::Refused(refusal) = &mut message.response
@@ -130,9 +162,13 @@ impl Engine {
                 *refusal = Refusal::ReadOnly(reason);
             }
         }
-        for undo in undo.into_iter().rev() {
+    }
+
+    /// Makes the state what it was before this handle, but for what has happened on the host.
+    fn undo(&mut self) {
+        for undo in core::mem::take(&mut self.journal.undo).into_iter().rev() {
             match undo {
-                Undo::Unikernel(before) => self.restore(before),
+                Undo::Change(before) => self.restore(before),
                 Undo::State(state) => {
                     self.state = *state;
                     self.watch_anew();
@@ -141,15 +177,17 @@ impl Engine {
         }
         let waiting = self.journal.waiting;
         self.journal.forget(waiting);
-        self.journal.undo.clear();
     }
 }
 
 impl Engine {
     fn restore(&mut self, before: Before) {
-        let name = before.name.clone();
+        let (name, unikernel) = match before {
+            Before::Unikernel { name, unikernel } => (name, unikernel),
+            Before::Setting(record) => return self.state.apply(record),
+        };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
-        self.state.restore(before);
+        self.state.restore(&name, unikernel);
         match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
             (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
             (Some(_), None) => drop(self.watch(&name)),
@@ -177,7 +215,10 @@ fn changes(request: &Request) -> bool {
         | Request::Restart { .. }
         | Request::Update { .. }
         | Request::Rollback { .. }
-        | Request::StateImport { .. } => true,
+        | Request::StateImport { .. }
+        | Request::PolicySet { .. }
+        | Request::PolicyRemove(_)
+        | Request::CertRevoke { .. } => true,
         Request::Hello(_)
         | Request::Host
         | Request::List
@@ -186,6 +227,8 @@ fn changes(request: &Request) -> bool {
         | Request::Cancel
         | Request::History(_)
         | Request::StateExport
+        | Request::PolicyList(_)
+        | Request::CertRevocations
         // They belong to a request that was taken in.
         | Request::ImageChunk(_)
         | Request::StateChunk(_) => false,
@@ -201,7 +244,10 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Stopped(_)
         | Response::Updated(_)
         | Response::Destroyed
-        | Response::StateImported { .. } => true,
+        | Response::StateImported { .. }
+        | Response::PolicySet
+        | Response::PolicyRemoved
+        | Response::CertRevoked { .. } => true,
         Response::Hello(_)
         | Response::Host(_)
         | Response::ImageWanted
@@ -215,7 +261,9 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Refused(_)
         | Response::StateData(_)
         | Response::StateExported { .. }
-        | Response::StateWanted => false,
+        | Response::StateWanted
+        | Response::Policies { .. }
+        | Response::Revocations { .. } => false,
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Journal {
 /// Takes something back.
 #[derive(Debug)]
 enum Undo {
-    Unikernel(Before),
+    Change(Before),
     State(Box<State>),
 }
 
@@ -92,6 +92,12 @@ impl Journal {
     /// Whether it holds all records, or will.
     pub fn is_sound(&self) -> bool {
         matches!(self.mode, Mode::Writable(_))
+    }
+
+    /// How many records are not on the disk.
+    #[cfg(feature = "inspect")]
+    pub fn waiting_len(&self) -> usize {
+        self.pending.len()
     }
 
     /// Why nothing can be kept, if so.
@@ -133,7 +139,7 @@ impl Journal {
             Durability::Before { grows } => {
                 self.urgent = true;
                 self.grows |= grows;
-                self.undo.extend(state.before(record).map(Undo::Unikernel));
+                self.undo.extend(state.before(record).map(Undo::Change));
             }
         }
         // Nothing that can be serialised fails to be.
@@ -298,7 +304,7 @@ fn pack(records: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Vec<u8>>, ReadOnly
     Ok(batches)
 }
 
-/// A number that shows nothing of the one it was made from: SplitMix64's output function.
+/// Another number for each, far from those of its neighbours: SplitMix64's output function.
 fn mixed(number: u64) -> u64 {
     let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, format, vec::Vec};
 
 use petrel_wire::{
-    Blob,
+    Blob, Path,
     limits::{CHUNK_BYTES_MAX, NETS_MAX, STATE_FILE_BYTES_MAX, UNIKERNELS_MAX},
     operator::{Refusal, Response, StateFault, Table},
 };
@@ -87,6 +87,8 @@ fn is_possible(state: &State, record: &Record) -> bool {
             let own = |unikernel: &Unikernel| unikernel.name() == name;
             state.by_id(*instance).is_none_or(own) && taps.len() <= NETS_MAX
         }
+        Record::PolicySet { .. } => state.settings.has_room_for_policy(&Path::ROOT),
+        Record::Revoked(_) => state.settings.has_room_for_revocation(&Path::ROOT),
         // About one that is not there, these change nothing.
         Record::Switched { .. }
         | Record::Accepted(_)
@@ -97,6 +99,7 @@ fn is_possible(state: &State, record: &Record) -> bool {
         | Record::Absent(_)
         | Record::Past { .. }
         | Record::Removed(_)
+        | Record::PolicyRemoved(_)
         | Record::Complete => true,
     }
 }
@@ -208,6 +211,7 @@ impl Engine {
         self.watch_anew();
         self.log(Level::Warning, format!("state: replaced by a state file with {records} records"));
         self.answer(asker, Response::StateImported { records });
+        self.end_revoked();
         // What the host has is asked for again, and made one with what is known now.
         self.outputs.push_back(Output::ResetLink);
         self.link_lost();

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use petrel_shim::{
     check::{Refusal, check},
-    ledger::{Ledger, Record, State, Tap, Upload},
+    ledger::{Ledger, Record},
 };
 use petrel_wire::{
     Blob, Digest, ExitStatus, VolumeName,
     limits::{CONSOLE_BYTES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
     shim::{
-        Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Monitor, Op, Reply, Request, Spawn, TapId,
+        Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Listed, Monitor, Op, Reply, Request,
+        Spawn, TapId,
     },
 };
 
@@ -20,7 +21,9 @@ pub type Applies = fn(&Op) -> bool;
 
 pub struct Host {
     pub facts: Facts,
-    pub ledger: Ledger<(), (), Vec<u8>>,
+    pub ledger: Ledger,
+    /// What has come of the images on their way.
+    received: BTreeMap<Digest, Vec<u8>>,
     pub images: BTreeMap<Digest, Vec<u8>>,
     pub volumes: Vec<String>,
     /// What it sends, the oldest first.
@@ -55,6 +58,7 @@ impl Host {
                 monitors: monitors.try_into().unwrap(),
             },
             ledger: Ledger::default(),
+            received: BTreeMap::new(),
             images: BTreeMap::new(),
             volumes: vec!["data".into(), "more".into()],
             sent: VecDeque::new(),
@@ -108,18 +112,20 @@ impl Host {
                 return Ok(Reply::Stored);
             }
             Op::ImageBegin { digest, bytes } => {
-                self.ledger.uploads.insert(digest, Upload { bytes, received: 0, file: Vec::new() });
+                self.ledger.uploads.insert(digest, bytes);
+                self.received.insert(digest, Vec::new());
             }
             Op::ImageChunk { digest, data } => {
-                if let Some(upload) = self.ledger.uploads.get_mut(&digest) {
-                    upload.received += data.len() as u64;
-                    upload.file.extend_from_slice(&data);
+                if let Some(left) = self.ledger.uploads.get_mut(&digest) {
+                    *left -= data.len() as u64;
+                    self.received.entry(digest).or_default().extend_from_slice(&data);
                 }
             }
             Op::ImageCommit(digest) => {
-                let upload = self.ledger.uploads.remove(&digest).unwrap();
-                assert_eq!(crate::image::digest(&upload.file), digest, "the control plane has checked it");
-                self.store(upload.file);
+                self.ledger.uploads.remove(&digest);
+                let image = self.received.remove(&digest).unwrap();
+                assert_eq!(crate::image::digest(&image), digest, "the control plane has checked it");
+                self.store(image);
             }
             Op::ImageAbort(digest) => drop(self.ledger.uploads.remove(&digest)),
             Op::ImageRead { digest, offset, bytes } => {
@@ -131,12 +137,12 @@ impl Host {
                 self.images.remove(&digest);
                 self.ledger.images.remove(&digest);
             }
-            Op::TapCreate { tap, .. } => drop(self.ledger.taps.insert(tap, Tap::Free(()))),
+            Op::TapCreate { tap, .. } => drop(self.ledger.taps.insert(tap, None)),
             Op::TapDestroy(tap) => drop(self.ledger.taps.remove(&tap)),
             Op::Spawn(spawn) => return self.spawn(*spawn),
             Op::Kill(instance) => {
                 // The end comes after the answer.
-                if self.ledger.running(instance).is_some() {
+                if self.is_running(instance) {
                     self.killed.insert(instance);
                 }
             }
@@ -152,10 +158,14 @@ impl Host {
             return false;
         }
         let killed = std::mem::take(&mut self.killed);
-        let still_running = |instance: &InstanceId| self.ledger.running(*instance).is_some();
+        let still_running = |instance: &InstanceId| self.is_running(*instance);
         let killed: Vec<_> = killed.into_iter().filter(still_running).collect();
         killed.iter().for_each(|&instance| self.end(instance, ExitStatus::Signal(9)));
         !killed.is_empty()
+    }
+
+    fn is_running(&self, instance: InstanceId) -> bool {
+        self.ledger.monitor(instance).is_some_and(|record| record.listed.exited.is_none())
     }
 
     fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Fault> {
@@ -166,8 +176,8 @@ impl Host {
         let pid = 1000 + u32::try_from(self.spawned.len()).unwrap();
         let taps: Vec<TapId> = spawn.nets.iter().map(|net| net.tap).collect();
         let volumes: Vec<_> = spawn.blocks.iter().map(|block| block.volume.clone()).collect();
-        let record = record(pid, taps, volumes, spawn.tag.clone());
-        self.ledger.started(spawn.instance, record, ());
+        let record = record(spawn.instance, pid, taps, volumes, spawn.tag.clone());
+        self.ledger.started(record);
         self.spawned.push(spawn);
         Ok(Reply::Spawned { pid })
     }
@@ -182,8 +192,8 @@ impl Host {
 
     /// A monitor that no control plane of ours has started.
     pub fn start_foreign(&mut self, instance: InstanceId, taps: &[TapId], tag: &[u8]) {
-        let record = record(7, taps.to_vec(), Vec::new(), Blob::try_from(tag).unwrap());
-        self.ledger.started(instance, record, ());
+        let record = record(instance, 7, taps.to_vec(), Vec::new(), Blob::try_from(tag).unwrap());
+        self.ledger.started(record);
     }
 
     /// A guest writes to its console.
@@ -215,22 +225,26 @@ impl Host {
 
     /// The taps that no monitor has.
     pub fn free_taps(&self) -> usize {
-        self.ledger.taps.values().filter(|tap| matches!(tap, Tap::Free(()))).count()
+        self.ledger.taps.values().filter(|tap| tap.is_none()).count()
     }
 
     pub fn running(&self) -> Vec<InstanceId> {
-        let running = self.ledger.monitors.iter().filter(|(_, m)| matches!(m.state, State::Running(())));
+        let running = self.ledger.monitors.iter().filter(|(_, m)| m.listed.exited.is_none());
         running.map(|(id, _)| *id).collect()
     }
 }
 
-fn record(pid: u32, taps: Vec<TapId>, volumes: Vec<VolumeName>, tag: Blob<TAG_BYTES_MAX>) -> Record {
+fn record(
+    instance: InstanceId,
+    pid: u32,
+    taps: Vec<TapId>,
+    volumes: Vec<VolumeName>,
+    tag: Blob<TAG_BYTES_MAX>,
+) -> Record {
+    let taps = taps.try_into().unwrap();
     Record {
-        pid,
-        started: Default::default(),
-        uid: None,
-        taps: taps.try_into().unwrap(),
+        listed: Listed { instance, pid, exited: None, taps, tag },
         volumes: volumes.try_into().unwrap(),
-        tag,
+        ..Record::default()
     }
 }

@@ -350,6 +350,24 @@ fn of_two_unikernels_of_one_name_the_older_is_ended() {
     }
 }
 
+#[test]
+fn the_taps_of_a_monitor_that_is_being_ended_are_not_given_to_another() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    let newer = world.host.spawned.last().unwrap().clone();
+    let older = InstanceId(newer.instance.0 - 1);
+    world.host.start_foreign(older, &[TapId(newer.nets[0].tap.0 + 1)], &newer.tag);
+    world.restart();
+    while world.step_link() || world.step_host() {}
+    let session = world.client();
+    world.send(session, 1, create(networked("b", digest, &["net0"])));
+    while world.step_link() || world.step_host() {}
+    // It has been killed, and has not ended yet.
+    assert!(world.host.running().contains(&older));
+    world.expect(session, 1, |response| matches!(response, Response::Created(_)));
+}
+
 /// Sends the engine each of these as the answer to the last request it made.
 #[test]
 fn a_shim_that_makes_no_sense_has_its_link_reset_and_is_believed_again_after_the_next_hello() {
@@ -428,6 +446,7 @@ fn a_shim_that_falls_silent_has_its_link_reset() {
     world.wait_ms(1);
     assert_eq!(world.resets, 1);
     assert_eq!(world.next(session, 1), Response::Refused(Refusal::ShimAway));
+    world.disconnect(session);
     assert_eq!(world.engine.poll_at(), None);
 }
 

@@ -41,6 +41,11 @@ impl Random {
         (self.next() % bound as u64) as usize
     }
 
+    /// One of several.
+    pub fn of<T: Clone>(&mut self, several: &[T]) -> T {
+        several[self.below(several.len())].clone()
+    }
+
     pub fn byte(&mut self) -> u8 {
         self.next() as u8
     }

@@ -10,14 +10,14 @@ mod shim;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use petrel_shim::ledger::{self, Record};
+use petrel_shim::ledger::Record;
 use petrel_wire::{
     Digest, ExitStatus, Name, VolumeName,
-    shim::{Backend, Host as Facts, InstanceId, Monitor},
+    shim::{Backend, Host as Facts, InstanceId, Listed, Monitor},
 };
 
 pub use process::{Process, console_byte, name_of};
-pub use shim::{Broken, Shim, Watched};
+pub use shim::{Broken, Shim};
 
 use crate::{plan::Plan, random::Random};
 
@@ -41,8 +41,6 @@ pub struct Host {
     /// The image store on disk.
     pub images: BTreeMap<Digest, Arc<[u8]>>,
     volumes: Vec<VolumeName>,
-    /// How many monitors it has users for.
-    users: usize,
     next_pid: u32,
     /// The shim, unless it is down.
     pub shim: Option<Shim>,
@@ -63,7 +61,6 @@ impl Host {
             records: BTreeMap::new(),
             images: BTreeMap::new(),
             volumes: VOLUMES.iter().filter_map(|name| name.parse().ok()).collect(),
-            users: plan.monitors + plan.foreign,
             next_pid: 1000,
             shim: None,
             shim_back_ns: 0,
@@ -79,7 +76,8 @@ impl Host {
     /// A monitor that no control plane of ours has started.
     fn start_foreign(&mut self, instance: InstanceId) {
         let tag = vec![0xff; 9].try_into().unwrap_or_default();
-        let record = Record { pid: self.new_pid(), tag, ..Record::default() };
+        let listed = Listed { instance, pid: self.new_pid(), tag, ..Listed::default() };
+        let record = Record { listed, ..Record::default() };
         self.processes.insert(instance, Process::new(None));
         self.records.insert(instance, record);
     }
@@ -111,11 +109,6 @@ impl Host {
         self.processes.values().any(|process| process.has_written() || !process.is_running())
     }
 
-    /// Whether it may have met the end of its users for monitors.
-    pub fn is_full(&self) -> bool {
-        self.users < petrel_wire::limits::UNIKERNELS_MAX
-    }
-
     /// Whether there is such a volume.
     pub fn has_volume(&self, volume: &VolumeName) -> bool {
         self.volumes.contains(volume)
@@ -123,7 +116,7 @@ impl Host {
 
     /// Whether a monitor is another's.
     pub fn is_foreign(&self, instance: InstanceId) -> bool {
-        self.records.get(&instance).is_some_and(|record| name_of(&record.tag).is_none())
+        self.records.get(&instance).is_some_and(|record| name_of(&record.listed.tag).is_none())
     }
 
     /// Whether there is something left of a monitor.
@@ -133,7 +126,7 @@ impl Host {
 
     /// The monitors that there are, or were until they are forgotten, of a name.
     fn instances_of(&self, name: &Name) -> impl Iterator<Item = InstanceId> {
-        let of_name = |record: &Record| name_of(&record.tag).as_ref() == Some(name);
+        let of_name = |record: &Record| name_of(&record.listed.tag).as_ref() == Some(name);
         self.records.iter().filter(move |(_, record)| of_name(record)).map(|(id, _)| *id)
     }
 
@@ -142,10 +135,9 @@ impl Host {
         self.instances_of(name).last()
     }
 
-    /// Whether a monitor of a name has ever ended like this, or like this as far as anybody can know.
+    /// Whether a monitor of a name has ever ended like this.
     pub fn has_ended(&self, name: &Name, status: ExitStatus) -> bool {
-        let ends = self.ended.get(name);
-        ends.is_some_and(|ends| status == ExitStatus::Unknown || ends.contains(&status))
+        self.ended.get(name).is_some_and(|ends| ends.contains(&status))
     }
 
     /// How the youngest monitor of a name ended.
@@ -162,9 +154,7 @@ impl Host {
     /// Whose monitors the ledger holds, and whether they run.
     pub fn entries(&self) -> BTreeMap<Name, bool> {
         let monitors = self.shim.iter().flat_map(|shim| shim.ledger.monitors.values());
-        let entry = |monitor: &ledger::Monitor<Watched>| {
-            Some((name_of(&monitor.record.tag)?, matches!(monitor.state, ledger::State::Running(_))))
-        };
+        let entry = |record: &Record| Some((name_of(&record.listed.tag)?, record.listed.exited.is_none()));
         monitors.filter_map(entry).collect()
     }
 

@@ -1,16 +1,16 @@
 //! The shim: the real one's checks and ledger, with memory in the place of files, taps and processes. What each
 //! operation does, in which order, and what a fault or a sudden end leaves behind, is as in the real one.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use petrel_shim::{
-    check::{Refusal, Violation, check},
-    ledger::{Ledger, Monitor, Record, State, Tap, Upload},
+    check::{Refusal, check},
+    ledger::{Ledger, Record},
 };
 use petrel_wire::{
     Blob, Digest, ExitStatus, frame,
     limits::CONSOLE_BYTES_MAX,
-    shim::{Event, Fault, FromShim, InstanceId, Op, Reply, Request, Spawn},
+    shim::{Event, Fault, FromShim, InstanceId, Listed, Op, Reply, Request, Spawn},
 };
 use sha2::Digest as _;
 
@@ -22,7 +22,11 @@ const EIO: Fault = Fault::Os { errno: 5 };
 /// The shim's memory.
 pub struct Shim {
     /// What it holds for its peer.
-    pub ledger: Ledger<Watched, (), Receiving>,
+    pub ledger: Ledger,
+    /// The monitors that run, or whose end has not been told.
+    watched: BTreeMap<InstanceId, Watched>,
+    /// What stands behind the ledger's uploads.
+    receiving: BTreeMap<Digest, Receiving>,
     /// Monitors that have ended, whose last console bytes go before that is told.
     ending: VecDeque<InstanceId>,
 }
@@ -45,7 +49,7 @@ pub struct Receiving {
 
 /// Why the shim ends the link.
 #[derive(Debug)]
-pub struct Broken(pub Violation);
+pub struct Broken(pub &'static str);
 
 /// What the shim sends in one turn of its loop.
 pub type Turn = Vec<FromShim>;
@@ -54,17 +58,19 @@ impl Host {
     /// The shim comes up: it takes over what runs.
     pub fn start_shim(&mut self) {
         let images = self.images.keys().copied().collect();
-        let mut shim = Shim { ledger: Ledger { images, ..Ledger::default() }, ending: VecDeque::new() };
+        let ledger = Ledger { images, ..Ledger::default() };
+        let (watched, receiving, ending) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let mut shim = Shim { ledger, watched, receiving, ending };
         // One without a record was never acknowledged: it is ended, and waited for.
         self.processes.retain(|instance, _| self.records.contains_key(instance));
         for (&instance, record) in &self.records {
             if self.processes.get(&instance).is_some_and(Process::is_running) {
-                let watched = Watched { child: false, ended: None, lost: 0 };
-                shim.ledger.started(instance, record.clone(), watched);
+                shim.watched.insert(instance, Watched { child: false, ended: None, lost: 0 });
+                shim.ledger.started(record.clone());
             } else {
                 self.processes.remove(&instance);
-                let state = State::Ended(ExitStatus::Unknown);
-                shim.ledger.monitors.insert(instance, Monitor { record: record.clone(), state });
+                shim.ledger.started(record.clone());
+                shim.ledger.ended(instance, ExitStatus::Unknown);
             }
         }
         self.shim = Some(shim);
@@ -141,18 +147,21 @@ impl Host {
                 return Some(Err(EIO.into()));
             }
             Op::ImageBegin { digest, bytes } => {
-                let upload = Upload { bytes, received: 0, file: Receiving::default() };
-                ledger.uploads.insert(digest, upload);
+                ledger.uploads.insert(digest, bytes);
+                shim.receiving.insert(digest, Receiving::default());
             }
             Op::ImageChunk { digest, data } => {
-                let upload = ledger.uploads.get_mut(&digest)?;
-                upload.received += data.len() as u64;
-                upload.file.bytes.extend_from_slice(&data);
-                upload.file.failed |= failing;
+                *ledger.uploads.get_mut(&digest)? -= data.len() as u64;
+                let receiving = shim.receiving.get_mut(&digest)?;
+                receiving.bytes.extend_from_slice(&data);
+                receiving.failed |= failing;
                 return None;
             }
             Op::ImageCommit(digest) => return Some(self.commit(digest, failing)),
-            Op::ImageAbort(digest) => drop(ledger.uploads.remove(&digest)),
+            Op::ImageAbort(digest) => {
+                ledger.uploads.remove(&digest);
+                shim.receiving.remove(&digest);
+            }
             Op::ImageRead { digest, offset, bytes } => {
                 let from = usize::try_from(offset).unwrap_or(usize::MAX);
                 let rest = self.images.get(&digest).and_then(|image| image.get(from..)).unwrap_or(&[]);
@@ -163,11 +172,11 @@ impl Host {
                 ledger.images.remove(&digest);
                 self.images.remove(&digest);
             }
-            Op::TapCreate { tap, .. } => drop(ledger.taps.insert(tap, Tap::Free(()))),
+            Op::TapCreate { tap, .. } => drop(ledger.taps.insert(tap, None)),
             Op::TapDestroy(tap) => drop(ledger.taps.remove(&tap)),
             Op::Spawn(spawn) => return Some(self.spawn(*spawn, failing).map_err(Into::into)),
             Op::Kill(instance) => {
-                if ledger.running(instance).is_some()
+                if shim.watched.contains_key(&instance)
                     && let Some(process) = self.processes.get_mut(&instance)
                 {
                     process.killed = true;
@@ -203,14 +212,15 @@ impl Host {
 
     fn commit(&mut self, digest: Digest, failing: bool) -> Result<Reply, Refusal> {
         let Some(shim) = &mut self.shim else { return Err(EIO.into()) };
-        let upload = shim.ledger.uploads.remove(&digest).ok_or(Fault::NotFound)?;
-        if Digest(sha2::Sha256::digest(&upload.file.bytes).into()) != digest {
-            return Err(Violation::ImageBytes(digest).into());
+        shim.ledger.uploads.remove(&digest);
+        let received = shim.receiving.remove(&digest).ok_or(Fault::NotFound)?;
+        if Digest(sha2::Sha256::digest(&received.bytes).into()) != digest {
+            return Err(Refusal::Violation("other bytes of an image than its digest names"));
         }
-        if failing || upload.file.failed {
+        if failing || received.failed {
             return Err(EIO.into());
         }
-        self.images.insert(digest, upload.file.bytes.into());
+        self.images.insert(digest, received.bytes.into());
         shim.ledger.images.insert(digest);
         Ok(Reply::Done)
     }
@@ -218,10 +228,6 @@ impl Host {
     fn spawn(&mut self, spawn: Spawn, failing: bool) -> Result<Reply, Fault> {
         let pid = self.new_pid();
         let Some(shim) = &mut self.shim else { return Err(EIO) };
-        let states = shim.ledger.monitors.values().map(|monitor| &monitor.state);
-        if states.filter(|state| matches!(state, State::Running(_))).count() >= self.users {
-            return Err(Fault::Full);
-        }
         if !spawn.blocks.iter().all(|block| self.volumes.contains(&block.volume)) {
             return Err(Fault::NoVolume);
         }
@@ -231,15 +237,18 @@ impl Host {
         let taps: Vec<_> = spawn.nets.iter().map(|net| net.tap).collect();
         let volumes: Vec<_> = spawn.blocks.iter().map(|block| block.volume.clone()).collect();
         self.processes.insert(spawn.instance, Process::new(name_of(&spawn.tag)));
-        let record = Record {
+        let listed = Listed {
+            instance: spawn.instance,
             pid,
+            exited: None,
             taps: taps.try_into().unwrap_or_default(),
-            volumes: volumes.try_into().unwrap_or_default(),
             tag: spawn.tag,
-            ..Record::default()
         };
+        let volumes = volumes.try_into().unwrap_or_default();
+        let record = Record { listed, volumes, ..Record::default() };
         self.records.insert(spawn.instance, record.clone());
-        shim.ledger.started(spawn.instance, record, Watched { child: true, ended: None, lost: 0 });
+        shim.ledger.started(record);
+        shim.watched.insert(spawn.instance, Watched { child: true, ended: None, lost: 0 });
         Ok(Reply::Spawned { pid })
     }
 
@@ -247,14 +256,15 @@ impl Host {
     pub fn link_ended(&mut self) {
         if let Some(shim) = &mut self.shim {
             shim.ledger.link_ended();
+            shim.receiving.clear();
         }
     }
 
     /// Learns which monitors have ended.
     pub fn reap(&mut self) {
-        let Some(Shim { ledger, ending }) = &mut self.shim else { return };
+        let Some(Shim { watched, ending, .. }) = &mut self.shim else { return };
         for (&instance, process) in &self.processes {
-            let (Some(status), Some(watched)) = (process.ended, ledger.running(instance)) else { continue };
+            let (Some(status), Some(watched)) = (process.ended, watched.get_mut(&instance)) else { continue };
             if watched.ended.is_none() {
                 watched.ended = Some(if watched.child { status } else { ExitStatus::Unknown });
                 ending.push_back(instance);
@@ -275,7 +285,8 @@ impl Host {
             let Some(shim) = &mut self.shim else { break };
             if more {
                 shim.ending.push_back(instance);
-            } else if let Some(status) = shim.ledger.running(instance).and_then(|watched| watched.ended) {
+            } else if let Some(status) = shim.watched.get(&instance).and_then(|watched| watched.ended) {
+                shim.watched.remove(&instance);
                 shim.ledger.ended(instance, status);
                 self.processes.remove(&instance);
                 turn.push(FromShim::Event(Event::Exited { instance, status }));
@@ -286,7 +297,7 @@ impl Host {
 
     /// Sends one piece of a console; whether there was one.
     fn tell_console(&mut self, instance: InstanceId, turn: &mut Turn) -> bool {
-        let Some(watched) = self.shim.as_mut().and_then(|shim| shim.ledger.running(instance)) else {
+        let Some(watched) = self.shim.as_mut().and_then(|shim| shim.watched.get_mut(&instance)) else {
             return false;
         };
         let Some(process) = self.processes.get_mut(&instance) else { return false };
@@ -307,7 +318,7 @@ impl Host {
     pub fn shed_consoles(&mut self) {
         let Some(shim) = &mut self.shim else { return };
         for (&instance, process) in &mut self.processes {
-            if let Some(watched) = shim.ledger.running(instance) {
+            if let Some(watched) = shim.watched.get_mut(&instance) {
                 watched.lost += process.shed();
             }
         }

@@ -5,10 +5,10 @@ use petrel_wire::{
     operator::{Create, Refusal, Response, ServerMessage, State, Unikernel, UnikernelInfo},
 };
 
-use super::{Checked, Known, Model, Present, Violation, ensure};
+use super::{Checked, Fate, Known, Model, Present, Violation, ensure};
 use crate::{
     host::{Host, console_byte},
-    operator::{Asked, Operator, Push, Reading},
+    operator::{Asked, Import, Operator, Push, Reading},
 };
 
 impl Model {
@@ -45,6 +45,8 @@ impl Model {
             }
             (Asked::Destroy(name), Response::Destroyed) => self.destroyed(name, host)?,
             (Asked::Console(reading), response) => self.read(reading, response, host)?,
+            (Asked::Export(file), response) => self.exported(file, response)?,
+            (Asked::Import(import), response) => self.import_answered(import, response)?,
             (asked, response) => return Err(Violation(format!("{asked:?} was answered by {response:?}"))),
         }
         if is_last(response) {
@@ -78,6 +80,35 @@ impl Model {
             }
             other => Err(Violation(format!("an upload was answered by {other:?}"))),
         }
+    }
+
+    fn exported(&mut self, file: &mut Vec<u8>, response: &Response) -> Checked {
+        const FILES_MAX: usize = 3;
+        match response {
+            Response::StateData(data) => file.extend_from_slice(data),
+            Response::StateExported { .. } => {
+                self.files.truncate(FILES_MAX - 1);
+                self.files.push_front(std::mem::take(file).into());
+            }
+            other => return Err(Violation(format!("an export was answered by {other:?}"))),
+        }
+        Ok(())
+    }
+
+    fn import_answered(&mut self, import: &mut Import, response: &Response) -> Checked {
+        match response {
+            Response::StateWanted => {
+                ensure(!import.wanted, || "a state file was wanted twice".into())?;
+                import.wanted = true;
+            }
+            Response::StateImported { .. } => {
+                ensure(import.honest, || "a damaged state file was taken in".into())?;
+                // What it says of each name, the next rest shows.
+                self.fates.values_mut().for_each(Fate::leave_open);
+            }
+            other => return Err(Violation(format!("an import was answered by {other:?}"))),
+        }
+        Ok(())
     }
 
     fn created(&mut self, create: &Create, brief: &Unikernel, host: &Host) -> Checked {
@@ -187,7 +218,8 @@ fn same(create: &Create, brief: &Unikernel) -> Checked {
 
 /// An end that is told must be that of a monitor of this name.
 fn true_end(host: &Host, name: &Name, told: ExitStatus) -> Checked {
-    ensure(host.has_ended(name, told), || format!("{name}: said to have ended by {told}, and never did"))
+    let is_true = told == ExitStatus::Unknown || host.has_ended(name, told);
+    ensure(is_true, || format!("{name}: said to have ended by {told}, and never did"))
 }
 
 /// An end that is shown, if one is.
@@ -201,13 +233,18 @@ fn true_state(host: &Host, shown: &Unikernel) -> Checked {
 /// Whether what is shown of a unikernel is what the host has.
 pub fn shows_truth(shown: &Unikernel, running: bool, host: &Host) -> Checked {
     match shown.state {
-        State::Running => ensure(running, || format!("{} is shown as running, and is not", shown.name)),
+        // A destroy that a control plane was at which was killed, nobody goes on with.
+        State::Running | State::Stopping => {
+            ensure(running, || format!("{} is shown as running, and is not", shown.name))
+        }
         State::Ended(status) => {
             ensure(!running, || format!("{} is shown as ended, and runs", shown.name))?;
             let truth = host.end_of(&shown.name);
             let is_true = status == ExitStatus::Unknown || truth.is_none_or(|truth| truth == status);
             ensure(is_true, || format!("{} is shown as ended by {status}, and it was {truth:?}", shown.name))
         }
+        // It was taken in, and nobody was told whether; it is tried again and again.
+        State::Failed => ensure(!running, || format!("{} is shown as failed, and runs", shown.name)),
         other => Err(Violation(format!("{} is {other:?} at rest", shown.name))),
     }
 }
@@ -218,6 +255,7 @@ fn is_last(response: &Response) -> bool {
         Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
             false
         }
+        Response::StateWanted | Response::StateData(_) => false,
         Response::Listed { more, .. } => !more,
         _ => true,
     }

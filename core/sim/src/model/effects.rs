@@ -1,9 +1,6 @@
 //! Each effect, as the host meets it: somebody has asked for it, and nothing runs twice.
 
-use petrel_wire::{
-    Name,
-    shim::{InstanceId, Op, Spawn},
-};
+use petrel_wire::shim::{InstanceId, Op, Spawn};
 
 use super::{Checked, Known, Model, ensure};
 use crate::host::{Host, name_of};
@@ -16,7 +13,6 @@ impl Model {
             Op::Forget(instance) => {
                 ensure(!host.is_foreign(*instance), || format!("{instance:?} is not ours to forget"))
             }
-            Op::Spawn(spawn) => self.may_spawn(spawn),
             _ => Ok(()),
         }
     }
@@ -34,18 +30,15 @@ impl Model {
         ensure(!kept, || format!("{name} is killed, and nobody asked for that"))
     }
 
-    fn may_spawn(&mut self, spawn: &Spawn) -> Checked {
+    /// The shim has started this.
+    pub fn started(&mut self, spawn: &Spawn, host: &Host) -> Checked {
         let Some(name) = name_of(&spawn.tag) else {
             return ensure(false, || "a monitor is started with a tag that does not tell its name".into());
         };
         let fate = self.fate(&name);
         let wanted = fate.creating > 0 || fate.doubtful || matches!(fate.known, Known::Open);
-        ensure(wanted, || format!("{name} is started, and nobody asked for that"))
-    }
-
-    /// The shim has carried something out.
-    pub fn carried_out(&mut self, name: &Name, host: &Host) -> Checked {
-        let running = host.running_of(name);
+        ensure(wanted, || format!("{name} is started, and nobody asked for that"))?;
+        let running = host.running_of(&name);
         ensure(running <= 1, || format!("{name} runs {running} times"))
     }
 }

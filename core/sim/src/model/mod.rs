@@ -17,7 +17,10 @@ mod audit;
 mod effects;
 mod refusals;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use petrel_wire::{Digest, Name, operator::Create, shim::InstanceId};
 
@@ -53,6 +56,12 @@ pub struct Model {
     pub console_epoch: u64,
     /// The operating system has refused something since the last rest.
     pub host_failed: bool,
+    /// The disk has refused something since the last rest.
+    pub disk_failed: bool,
+    /// It may be full.
+    pub disk_may_fill: bool,
+    /// The latest state files that operators have got.
+    pub files: VecDeque<Arc<[u8]>>,
 }
 
 /// What must be true of a name.
@@ -128,23 +137,35 @@ impl Model {
         self.done(operator, id);
     }
 
-    /// The control plane is gone, and with it every session. What it had not answered is open.
-    pub fn plane_crashed(&mut self) {
+    /// The control plane is gone, and with it every session. What it had not answered is open. If it keeps no record,
+    /// so is what it had refused while the shim was away, and what the shim has nothing of.
+    pub fn plane_crashed(&mut self, records: bool, host: &Host) {
         self.console_epoch += 1;
-        for fate in self.fates.values_mut() {
-            if fate.creating + fate.destroying > 0 || fate.doubtful {
+        let forgets = !records || self.disk_failed;
+        for (name, fate) in &mut self.fates {
+            let untold = fate.doubtful || (fate.must_be() && host.newest_of(name).is_none());
+            if fate.creating + fate.destroying > 0 || (forgets && untold) {
                 fate.leave_open();
             }
             (fate.creating, fate.destroying) = (0, 0);
         }
     }
 
-    /// The world is at rest, and this is all that is shown: nothing is open any more.
-    pub fn settled(&mut self, shown: &BTreeSet<Name>, host: &Host) {
-        self.host_failed = false;
+    /// A control plane came up that cannot read its disk: it knows what the shim tells, and nothing can be said.
+    pub fn blinded(&mut self) {
+        self.disk_failed = true;
+        self.fates.values_mut().for_each(Fate::leave_open);
+    }
+
+    /// The world is at rest, and this is all that is shown: nothing is open any more, but for what is `going`: it will
+    /// be destroyed when it can be.
+    pub fn settled(&mut self, shown: &BTreeSet<Name>, going: &BTreeSet<Name>, host: &Host) {
+        (self.host_failed, self.disk_failed) = (false, false);
         for (name, fate) in &mut self.fates {
             fate.doubtful = false;
-            if matches!(fate.known, Known::Open) {
+            if going.contains(name) {
+                fate.leave_open();
+            } else if matches!(fate.known, Known::Open) {
                 fate.known = Known::Absent;
                 if shown.contains(name) {
                     let (create, instance) = (None, host.newest_of(name));

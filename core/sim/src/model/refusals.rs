@@ -2,7 +2,7 @@
 
 use petrel_wire::{
     limits::{IMAGE_BYTES_MAX, REQUESTS_MAX},
-    operator::{Create, Refusal, Table},
+    operator::{Create, ReadOnly, Refusal, Table},
     shim::Fault,
 };
 
@@ -16,6 +16,10 @@ use crate::{
 impl Model {
     /// A request is refused, as one of so many unanswered ones.
     pub fn refused(&mut self, asked: &Asked, unanswered: usize, refusal: &Refusal, host: &Host) -> Checked {
+        if let (true, Asked::Create(create)) = (self.disk_failed, asked) {
+            // That it was undone could not be kept.
+            self.fate(&create.name).doubtful = true;
+        }
         let holds = match (refusal, asked) {
             (Refusal::Full(Table::Requests), _) => unanswered > REQUESTS_MAX,
             (Refusal::ShimAway, Asked::Create(create)) => {
@@ -32,24 +36,46 @@ impl Model {
                 true
             }
             (Refusal::ShimAway, _) => true,
-            (Refusal::Shim(fault), _) => self.is_possible(*fault, host),
+            (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked),
+            (Refusal::Shim(fault), _) => self.is_possible(*fault),
             (Refusal::NoSuchUnikernel, Asked::Info(name) | Asked::Destroy(name)) => {
                 !self.fate(name).must_be()
             }
             (Refusal::NoSuchUnikernel, Asked::Console(reading)) => !self.fate(&reading.name).must_be(),
             (refusal, Asked::Create(create)) => self.create_refused(create, refusal, host),
             (refusal, Asked::Push(push)) => push_refused(push, refusal),
+            (Refusal::Full(Table::StateFiles), Asked::Export(_) | Asked::Import(_)) => true,
+            (Refusal::StateInUse { unikernels, .. }, Asked::Import(_)) => *unikernels > 0,
+            (Refusal::StateFile(_), Asked::Import(import)) => !import.honest,
             _ => false,
         };
         ensure(holds, || format!("{asked:?} was refused without reason: {refusal:?}"))
     }
 
+    /// Whether it may be that nothing can be kept. When a write has failed, nobody knows what of it is on the disk.
+    fn cannot_keep(&mut self, reason: ReadOnly, asked: &Asked) -> bool {
+        match asked {
+            Asked::Create(create) => self.fate(&create.name).doubtful = true,
+            Asked::Destroy(name) => {
+                let fate = self.fate(name);
+                if fate.must_be() {
+                    fate.leave_open();
+                }
+            }
+            _ => {}
+        }
+        match reason {
+            ReadOnly::Unwritable | ReadOnly::Unreadable => self.disk_failed,
+            ReadOnly::Full => self.disk_may_fill,
+            _ => false,
+        }
+    }
+
     /// Whether the shim may have met this fault.
-    fn is_possible(&self, fault: Fault, host: &Host) -> bool {
+    fn is_possible(&self, fault: Fault) -> bool {
         match fault {
             Fault::Os { .. } | Fault::InUse | Fault::NotFound | Fault::Exists => self.host_failed,
-            Fault::Full => host.is_full(),
-            Fault::NoVolume => false, // has a refusal of its own
+            Fault::Full | Fault::NoVolume => false, // have refusals of their own
         }
     }
 
@@ -91,7 +117,7 @@ impl Model {
                 given.chain(create.blocks.iter().map(|block| &block.device)).filter(|d| *d == device).count()
                     > 1
             }
-            Refusal::Full(Table::Unikernels) => host.is_full(),
+            Refusal::Full(Table::Unikernels) => false,
             // Too many creates wait for their image, or too much for the shim.
             Refusal::Full(Table::ShimRequests) => true,
             _ => false,

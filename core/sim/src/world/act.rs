@@ -11,6 +11,7 @@ use super::{World, encoded, plane::session_of};
 use crate::{
     model::Checked,
     operator::{Asked, question},
+    operator_certificate,
 };
 
 /// The greeting of a client that speaks what we speak.
@@ -31,7 +32,7 @@ impl World {
     fn open_session(&mut self, index: usize) -> Checked {
         self.operators[index].connect();
         self.trace.note(|| format!("operator {index} connects"));
-        let peer = Peer { name: format!("operator-{index}"), chain: Vec::new() };
+        let peer = Peer { name: format!("operator-{index}"), chain: operator_certificate::chain() };
         self.input(Input::SessionOpened { session: session_of(index), peer })
     }
 
@@ -75,7 +76,8 @@ impl World {
 
     pub(super) fn send_chunk(&mut self) -> Checked {
         let Some(index) = self.any_operator() else { return Ok(()) };
-        let ready = self.operators[index].pushes().filter(|(_, push)| push.can_send()).map(|(id, _)| id);
+        let ready = self.operators[index].asked.iter().filter(|(_, asked)| asked.can_send());
+        let ready = ready.map(|(id, _)| *id);
         match self.random.pick_from(ready) {
             Some(id) => self.send_piece(index, id, 2000),
             None => Ok(()),
@@ -102,7 +104,10 @@ impl World {
     /// Ends a stream or an upload; anything else goes on, and is answered.
     pub(super) fn cancel_request(&mut self, index: usize, id: u32) -> Checked {
         let operator = &mut self.operators[index];
-        if let Some(Asked::Console(_) | Asked::List(_) | Asked::Push(_)) = operator.asked.get(&id) {
+        if let Some(
+            Asked::Console(_) | Asked::List(_) | Asked::Push(_) | Asked::Export(_) | Asked::Import(_),
+        ) = operator.asked.get(&id)
+        {
             operator.asked.remove(&id);
         }
         self.send_frame(index, id, Request::Cancel)

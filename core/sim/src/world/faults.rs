@@ -21,6 +21,11 @@ impl World {
             }
             Event::LinkBreaks => self.link_breaks(),
             Event::HostFails => self.host.failures += self.random.between(1, 3),
+            Event::DiskFails => {
+                if let Some(disk) = &mut self.disk {
+                    disk.failing = !disk.failing;
+                }
+            }
             Event::PlaneCrashes => self.plane_crashes(),
             Event::PlaneCrashesMidway => self.plane.outputs_left = Some(self.random.index(6)),
             Event::ShimCrashes => self.shim_crashes(),

@@ -4,12 +4,15 @@
 //! |---|---|
 //! | `plane` | the control plane: feeds the engine and carries out what it decides, as the unikernel does |
 //! | `link`, `clock` | the connection to the shim, the time |
+//! | `disk`, `ahead` | what the control plane keeps its state on; no effect before its record |
 //! | `act` | what operators and guests do |
 //! | `faults` | what goes wrong |
 //! | `rest` | faults stop: everything must come to rest, and be as it is shown |
 
 mod act;
+mod ahead;
 mod clock;
+mod disk;
 mod faults;
 mod link;
 mod plane;
@@ -24,7 +27,7 @@ use petrel_wire::{
 };
 
 use crate::{
-    host::{Broken, Host, name_of},
+    host::{Broken, Host},
     model::{Checked, Model, Violation, dishonest},
     operator::Operator,
     plan::{Event, Plan},
@@ -33,6 +36,7 @@ use crate::{
 };
 
 use clock::Clock;
+use disk::Disk;
 use link::Link;
 use plane::Plane;
 
@@ -47,6 +51,8 @@ pub struct World {
     host: Host,
     link: Link,
     plane: Plane,
+    /// The block device "state", if there is one.
+    disk: Option<Disk>,
     operators: Vec<Operator>,
     model: Model,
     /// When to rest next, in steps.
@@ -68,7 +74,8 @@ impl World {
             clock: Clock::new(),
             link: Link::default(),
             plane: Plane::new(),
-            model: Model::default(),
+            disk: (plan.state_bytes > 0).then(|| Disk::new(plan.state_bytes, plan.block_bytes)),
+            model: Model { disk_may_fill: plan.may_fill_disk(), ..Model::default() },
             rest_at: plan.rest_every,
             counts: Counts::new(),
             trace,
@@ -124,8 +131,7 @@ impl World {
             self.host.start_shim();
         }
         if self.plane.engine.is_none() && now_ns >= self.plane.back_ns {
-            self.trace.note(|| "the control plane comes up".into());
-            self.plane.start(&mut self.link, now_ns);
+            self.start_plane()?;
         }
         self.wake()?;
         self.advance_link()
@@ -189,19 +195,18 @@ impl World {
         let request: Request = decoded(payload, "the shim")?;
         self.trace.note(|| format!("shim ← {request:?}"));
         self.model.asked_of_host(&request.op, &self.host)?;
-        let spawned = match &request.op {
-            Op::Spawn(spawn) => name_of(&spawn.tag),
+        let spawn = match &request.op {
+            Op::Spawn(spawn) => Some(spawn.clone()),
             _ => None,
         };
         let failures = self.host.failures;
         let answer = self.host.handle(request).map_err(|Broken(violation)| dishonest(&violation))?;
         self.model.host_failed |= self.host.failures < failures;
-        if let Some(answer) = answer {
-            self.send_to_plane(&answer);
-        }
-        match spawned {
-            Some(name) => self.model.carried_out(&name, &self.host),
-            None => Ok(()),
+        let Some(answer) = answer else { return Ok(()) };
+        self.send_to_plane(&answer);
+        match (answer, spawn) {
+            (FromShim::Reply { result: Ok(_), .. }, Some(spawn)) => self.model.started(&spawn, &self.host),
+            _ => Ok(()),
         }
     }
 

@@ -1,13 +1,20 @@
 //! The control plane: the engine, fed with what happens, and its decisions carried out one by one.
 
+use std::collections::BTreeMap;
+
 use petrel_engine::{Config, Engine, Input, Level, Output, SessionId};
 use petrel_wire::{
+    Name,
     limits::SESSION_QUEUE_BYTES,
-    operator::{Response, ServerMessage},
+    operator::{ReadOnly, Refusal, Response, ServerMessage},
+    shim::InstanceId,
 };
 
-use super::{World, decoded, encoded, link::Link};
-use crate::model::{Checked, audit, ensure, kind_of};
+use super::{World, decoded, encoded};
+use crate::{
+    model::{Checked, audit, ensure, kind_of},
+    operator::Asked,
+};
 
 /// The most that a session's queue can hold: the credit, and an answer to each request that was read before.
 const QUEUED_MAX: usize = 2 * SESSION_QUEUE_BYTES;
@@ -26,6 +33,8 @@ pub struct Plane {
     pub heard_ns: u64,
     /// When the link was last opened, in monotonic nanoseconds.
     pub opened_ns: u64,
+    /// A state file was taken in: the link is reset for it.
+    imported: bool,
     /// The latest error that it logged.
     last_error: String,
     /// What was answered to whoever looks at the world at rest.
@@ -41,17 +50,21 @@ impl Plane {
             outputs_left: None,
             heard_ns: 0,
             opened_ns: 0,
+            imported: false,
             last_error: String::new(),
             auditor: Vec::new(),
         }
     }
+}
 
-    /// It comes up, with what is on its disk.
-    pub fn start(&mut self, link: &mut Link, now_ns: u64) {
-        let host = "alpha".parse().unwrap_or_else(|error| unreachable!("{error}"));
-        self.engine = Some(Engine::new(Config { host, release: [0, 1, 0] }));
-        link.retry_ns = now_ns;
-    }
+fn config() -> Config {
+    let host = "alpha".parse().unwrap_or_else(|error| unreachable!("{error}"));
+    Config { host, release: [0, 1, 0] }
+}
+
+/// The unikernels that an engine knows.
+pub fn known_to(engine: &Engine) -> BTreeMap<Name, InstanceId> {
+    engine.known().map(|(instance, name)| (name.clone(), instance)).collect()
 }
 
 /// The session of an operator. It is used again as soon as it is over, as the real one's places are.
@@ -60,6 +73,35 @@ pub fn session_of(operator: usize) -> SessionId {
 }
 
 impl World {
+    /// The control plane comes up, with what is on its disk.
+    pub fn start_plane(&mut self) -> Checked {
+        self.trace.note(|| "the control plane comes up".into());
+        let seed = self.random.next();
+        self.plane.engine = Some(match &self.disk {
+            None => Engine::new(config()),
+            Some(disk) => {
+                Engine::recover(config(), &disk.device(seed), |offset, bytes| disk.read(offset, bytes))
+            }
+        });
+        self.plane.imported = false;
+        self.link.retry_ns = self.clock.ns();
+        let blind = self.disk.as_ref().is_some_and(|disk| disk.failing);
+        if blind {
+            self.model.blinded();
+        }
+        let reason = self.plane.engine.as_ref().and_then(Engine::read_only);
+        let right = if blind { reason == Some(ReadOnly::Unreadable) } else { reason.is_none() };
+        ensure(right, || format!("what is on the disk is taken for {reason:?}"))?;
+        self.carry_out()
+    }
+
+    /// What a control plane that came up now would know.
+    pub fn remembered(&self) -> Option<BTreeMap<Name, InstanceId>> {
+        let disk = self.disk.as_ref()?;
+        let engine = Engine::recover(config(), &disk.device(0), |offset, bytes| disk.look(offset, bytes));
+        Some(known_to(&engine))
+    }
+
     /// The engine takes something in, and what it decides is carried out.
     pub fn input(&mut self, input: Input<'_>) -> Checked {
         let Some(engine) = &mut self.plane.engine else { return Ok(()) };
@@ -81,12 +123,12 @@ impl World {
 
     fn carry_out(&mut self) -> Checked {
         loop {
-            if self.plane.outputs_left == Some(0) {
-                self.plane_crashes();
-                return Ok(());
-            }
             let Some(engine) = &mut self.plane.engine else { return Ok(()) };
             let Some(output) = engine.poll_output() else { break };
+            if self.plane.outputs_left == Some(0) {
+                self.cut_short(output);
+                return Ok(());
+            }
             if let Some(left) = &mut self.plane.outputs_left {
                 *left -= 1;
             }
@@ -100,6 +142,7 @@ impl World {
             Output::ToSession { session, message } => self.tell_session(session, &message),
             Output::CloseSession { session } => self.close_session(session),
             Output::ToShim(request) => {
+                self.check_ahead(&request.op)?;
                 ensure(self.link.plane_has, || format!("{request:?} was sent without a link"))?;
                 self.trace.note(|| format!("engine → shim {request:?}"));
                 self.link.send_to_shim(encoded(&request));
@@ -112,10 +155,8 @@ impl World {
                 self.engine_handles(Input::LinkClosed);
                 Ok(())
             }
+            Output::Persist { offset, data } => self.persist(offset, &data),
             Output::Probe { .. } => ensure(false, || "something is probed, and nothing has a probe".into()),
-            Output::Persist { .. } => {
-                ensure(false, || "something is written where there is no device".into())
-            }
             Output::Log { level, line } => {
                 self.trace.note(|| format!("log {level:?}: {line}"));
                 ensure(!line.contains('\n'), || format!("logged on two lines: {line:?}"))?;
@@ -125,6 +166,27 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    fn persist(&mut self, offset: u64, data: &[u8]) -> Checked {
+        self.trace.note(|| format!("engine writes {} bytes at {offset}", data.len()));
+        let Some(disk) = &mut self.disk else {
+            return ensure(false, || "something is written where there is no device".into());
+        };
+        if !disk.write(offset, data, &mut self.random) {
+            self.model.disk_failed = true;
+            self.engine_handles(Input::StateFailed);
+        }
+        Ok(())
+    }
+
+    /// The control plane is killed while it carries this out.
+    fn cut_short(&mut self, output: Output) {
+        if let (Output::Persist { offset, data }, Some(disk)) = (output, &mut self.disk) {
+            self.trace.note(|| format!("a write of {} bytes at {offset} is cut short", data.len()));
+            disk.tear(offset, &data, &mut self.random);
+        }
+        self.plane_crashes();
     }
 
     /// While outputs are carried out: those that this leads to come after them.
@@ -144,10 +206,19 @@ impl World {
             return self.auditor_hears(message);
         };
         self.trace.note(|| format!("operator {index} ← {message:?}"));
+        // A state file that could not be kept has cost the link all the same.
+        self.plane.imported |= matches!(
+            (operator.asked.get(&message.id), &message.response),
+            (
+                Some(Asked::Import(_)),
+                Response::StateImported { .. } | Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable))
+            )
+        );
         operator.queued += payload.len();
         let queued = operator.queued;
         ensure(queued <= QUEUED_MAX, || format!("{queued} bytes are queued for operator {index}"))?;
-        self.model.answered(operator, message, &self.host)
+        self.model.answered(operator, message, &self.host)?;
+        self.check_kept(&message.response)
     }
 
     fn close_session(&mut self, session: SessionId) -> Checked {
@@ -175,6 +246,9 @@ impl World {
 
     /// The engine has given the link up: it must have a reason.
     fn check_reset(&mut self) -> Checked {
+        if std::mem::take(&mut self.plane.imported) {
+            return Ok(());
+        }
         let since_ns = self.plane.heard_ns.max(self.plane.opened_ns);
         let silent = self.clock.ns() - since_ns >= SILENCE_NS;
         ensure(silent, || format!("an honest shim was taken for another: {}", self.plane.last_error))
@@ -196,7 +270,7 @@ impl World {
         }
         self.plane.back_ns = self.clock.ns() + self.random.below(self.plan.restart_ns);
         self.drop_link();
-        self.model.plane_crashed();
+        self.model.plane_crashed(self.disk.is_some(), &self.host);
         for operator in &mut self.operators {
             operator.close();
         }

@@ -4,22 +4,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use petrel_engine::{Input, Peer, SessionId};
-use petrel_shim::ledger::{State, Tap};
 use petrel_wire::{
     ExitStatus,
     limits::{OPERATOR_VERSION, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, Request, Response, ServerMessage, Unikernel},
+    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, State, Unikernel, Wish},
 };
 
-use super::{World, encoded};
+use super::{World, encoded, plane::known_to};
 use crate::{
     host::name_of,
     model::{Checked, Violation, ensure, shows_truth},
     operator::Asked,
+    operator_certificate,
 };
 
+/// When nothing but the clock has moved so many times, only the link's new beginning can move anything.
+const WAITS_MAX: usize = 3;
 /// The longest that it may take, in nanoseconds.
-const REST_NS_MAX: u64 = 120_000_000_000;
+const REST_NS_MAX: u64 = 600_000_000_000;
 /// The rounds that it may take: each lets everything get on that can.
 const ROUNDS_MAX: u64 = 20_000;
 /// Whoever looks at what is shown.
@@ -33,29 +35,43 @@ impl World {
         self.plane.outputs_left = None;
         self.host.heal();
         self.link.unstall();
+        self.mend_disk();
         self.plane.back_ns = self.plane.back_ns.min(self.clock.ns());
         self.operators.iter_mut().for_each(|operator| operator.stalled = false);
         let since_ns = self.clock.ns();
-        let mut relinked = false;
+        let (mut relinked, mut waits) = (false, 0);
         for round in 0.. {
             let moved = self.round()?;
-            if !moved && self.is_quiet() {
-                if self.is_clean() {
-                    break;
-                }
+            waits = if moved { 0 } else { waits + 1 };
+            if !moved && self.is_quiet() && self.is_clean() {
+                break;
+            }
+            let due_ns = self.next_due_ns();
+            // Open sessions are looked at every now and then; that is nothing to wait for.
+            if !moved && self.is_quiet() && (due_ns.is_none() || (waits > WAITS_MAX && !relinked)) {
                 // What the shim could not end is ended when the link opens anew.
                 ensure(!relinked, || format!("at rest, and not clean: {}", self.dirt()))?;
-                relinked = true;
+                (relinked, waits) = (true, 0);
                 self.link.drop_shim_end(&mut self.random);
                 self.host.link_ended();
                 self.model.console_epoch += 1;
-            } else if !moved && let Some(due_ns) = self.next_due_ns() {
+            } else if !moved && let Some(due_ns) = due_ns {
                 self.clock.pass(due_ns.saturating_sub(self.clock.ns()));
             }
             let over = self.clock.ns() - since_ns > REST_NS_MAX || round > ROUNDS_MAX;
             ensure(!over, || format!("it does not come to rest: {}", self.dirt()))?;
         }
         self.check_rest()
+    }
+
+    /// The disk works again; a control plane that has given up on it is started again, as an operator would.
+    fn mend_disk(&mut self) {
+        let Some(disk) = &mut self.disk else { return };
+        disk.failing = false;
+        if self.plane.engine.as_ref().is_some_and(|engine| engine.read_only().is_some()) {
+            self.plane_crashes();
+            self.plane.back_ns = self.clock.ns();
+        }
     }
 
     /// Everything gets on that can. Returns whether anything did.
@@ -81,14 +97,11 @@ impl World {
         if queued {
             self.drain(index, 0)?;
         }
-        let pushes = self.operators[index].pushes();
-        let Some((id, stuck)) = pushes
-            .filter(|(_, push)| push.can_send() || push.is_stuck())
-            .map(|(id, push)| (id, push.is_stuck()))
-            .next()
-        else {
+        let mut asked = self.operators[index].asked.iter();
+        let Some((&id, asked)) = asked.find(|(_, asked)| asked.can_send() || asked.is_stuck()) else {
             return Ok(queued);
         };
+        let stuck = asked.is_stuck();
         if stuck {
             self.cancel_request(index, id)?;
         } else if self.may_be_read(index) {
@@ -128,13 +141,18 @@ impl World {
         let shown = self.shown()?;
         let host = &self.host;
         let mut running_mib = 0;
-        let mut names = BTreeSet::new();
+        let (mut names, mut going) = (BTreeSet::new(), BTreeSet::new());
         let entries = host.entries();
         for unikernel in &shown {
             let running = entries.get(&unikernel.name).copied();
             names.insert(unikernel.name.clone());
+            if unikernel.wish == Wish::Destroyed {
+                going.insert(unikernel.name.clone());
+            }
             shows_truth(unikernel, running == Some(true), host)?;
-            running_mib += if running == Some(true) { u64::from(unikernel.memory_mib) } else { 0 };
+            // One that is tried again and again keeps what it needs.
+            let holds = running == Some(true) || unikernel.state == State::Failed;
+            running_mib += if holds { u64::from(unikernel.memory_mib) } else { 0 };
         }
         for name in entries.keys() {
             ensure(names.contains(name), || format!("{name} is on the host, and nobody is shown it"))?;
@@ -147,10 +165,19 @@ impl World {
         for digest in &self.model.images {
             ensure(host.images.contains_key(digest), || format!("image {digest} was stored, and is lost"))?;
         }
-        self.model.settled(&names, &self.host);
+        self.model.settled(&names, &going, &self.host);
         let Response::Host(facts) = self.audit_ask(Request::Host)? else {
             return Err(Violation("at rest, the host's facts are refused".into()));
         };
+        let kept = match facts.journal {
+            Journal::InMemory => self.disk.is_none(),
+            Journal::Kept { .. } => self.disk.is_some(),
+            Journal::ReadOnly(_) => false,
+        };
+        ensure(kept, || format!("nothing can be kept: {:?}", facts.journal))?;
+        let known = self.plane.engine.as_ref().map(known_to).unwrap_or_default();
+        let remembered = self.remembered().unwrap_or(known.clone());
+        ensure(remembered == known, || format!("{known:?} is known, and of record is {remembered:?}"))?;
         ensure(facts.memory_used_mib == running_mib, || {
             format!("{} MiB are said to be given, and {running_mib} are", facts.memory_used_mib)
         })?;
@@ -168,14 +195,14 @@ impl World {
         let Some(shim) = &self.host.shim else { return Ok(()) };
         let ledger = &shim.ledger;
         ensure(ledger.uploads.is_empty(), || "an upload is left".into())?;
-        let free = ledger.taps.iter().filter(|(_, tap)| matches!(tap, Tap::Free(())));
+        let free = ledger.taps.iter().filter(|(_, taker)| taker.is_none());
         ensure(free.clone().count() == 0, || {
             format!("taps are left: {:?}", free.map(|(id, _)| id).collect::<Vec<_>>())
         })?;
         let mut seen = BTreeMap::new();
         for (instance, monitor) in &ledger.monitors {
-            let Some(name) = name_of(&monitor.record.tag) else {
-                let running = matches!(monitor.state, State::Running(_));
+            let Some(name) = name_of(&monitor.listed.tag) else {
+                let running = monitor.listed.exited.is_none();
                 ensure(running || self.host.ends.contains_key(instance), || {
                     format!("{instance:?} is not ours, and was ended")
                 })?;
@@ -194,7 +221,7 @@ impl World {
         {
             self.end_session(index)?;
         }
-        let peer = Peer { name: "auditor".into(), chain: Vec::new() };
+        let peer = Peer { name: "auditor".into(), chain: operator_certificate::chain() };
         self.input(Input::SessionOpened { session: AUDITOR, peer })?;
         self.audit_ask(Request::Hello(Hello { oldest: OPERATOR_VERSION, newest: OPERATOR_VERSION }))?;
         let mut all = Vec::new();

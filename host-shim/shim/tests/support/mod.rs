@@ -4,4 +4,4 @@ mod peer;
 mod site;
 
 pub use peer::{Keys, Peer, sha256, spawn};
-pub use site::{GUEST, Site, inside, interface_exists};
+pub use site::{GUEST, Site, inside, interface_exists, interface_index};

@@ -3,18 +3,15 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use petrel_wire::frame::{self, Inbox};
 use petrel_wire::limits::{CHUNK_BYTES_MAX, SHIM_VERSION};
 use petrel_wire::shim::{Event, Fault, FromShim, InstanceId, Op, Reply, Request, Spawn};
-use petrel_wire::{Blob, Digest, ExitStatus, List, frame};
+use petrel_wire::{Blob, Digest, ExitStatus, List};
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use rustls::client::AlwaysResolvesClientRawPublicKeys;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// RFC 8410: what comes before the 32 bytes of an Ed25519 public key.
@@ -45,7 +42,7 @@ fn key_pair() -> (Vec<u8>, Vec<u8>) {
 /// The control plane, as far as the shim can tell.
 pub struct Peer {
     stream: StreamOwned<ClientConnection, TcpStream>,
-    received: Vec<u8>,
+    inbox: Inbox,
     events: Vec<Event>,
     last_id: u32,
 }
@@ -63,7 +60,7 @@ impl Peer {
         }
         Ok(Self {
             stream: StreamOwned::new(tls, socket),
-            received: Vec::new(),
+            inbox: Inbox::default(),
             events: Vec::new(),
             last_id: 0,
         })
@@ -108,15 +105,13 @@ impl Peer {
     /// The next message.
     pub fn receive(&mut self) -> io::Result<FromShim> {
         loop {
-            if let Some((payload, taken)) = frame::split(&self.received).unwrap() {
-                let message = frame::decode(payload).unwrap();
-                self.received.drain(..taken);
+            if let Some(message) = self.inbox.next_message().unwrap() {
                 return Ok(message);
             }
             let mut data = [0; 16 * 1024];
             match self.stream.read(&mut data)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => self.received.extend_from_slice(&data[..count]),
+                count => self.inbox.back().extend_from_slice(&data[..count]),
             }
         }
     }
@@ -222,64 +217,6 @@ pub fn sha256(bytes: &[u8]) -> Digest {
 }
 
 fn client(keys: &Keys) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let key = PrivatePkcs8KeyDer::from(keys.peer_private.clone());
-    let key = provider.key_provider.load_private_key(key.into()).unwrap();
-    let own = CertifiedKey::new(vec![keys.peer_public.clone().into()], key);
-    let pinned = Pinned(keys.shim_public.clone(), provider.signature_verification_algorithms);
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap();
-    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(pinned));
-    Arc::new(
-        config.with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(own)))),
-    )
-}
-
-#[derive(Debug)]
-struct Pinned(Vec<u8>, WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        key: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        assert_eq!(key.as_ref(), self.0, "the shim shows its own key");
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        unreachable!("TLS 1.3 only")
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        key: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature_with_raw_key(
-            message,
-            &SubjectPublicKeyInfoDer::from(key.as_ref()),
-            signature,
-            &self.1,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.1.supported_schemes()
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    let provider = rustls::crypto::ring::default_provider();
+    Arc::new(petrel_link::client(provider, &keys.peer_private, &keys.shim_public).unwrap())
 }

@@ -119,3 +119,27 @@ fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_told_that_the_disk_is_full() {
+        let fd = open("/dev/full", OFlags::RDWR, Mode::empty()).unwrap();
+        let full = Block { fd, capacity: 2048, block_size: 512, writable: true };
+        assert_eq!(full.write(512, &[1; 1024]), ret::EUNSPEC);
+        assert_eq!(full.read(512, &mut [1; 1024]), ret::OK, "what is there can be read");
+    }
+
+    #[test]
+    fn a_guest_is_told_that_the_file_has_become_shorter() {
+        let path = std::env::temp_dir().join(format!("petrel-block-{}", std::process::id()));
+        std::fs::write(&path, [7; 2048]).unwrap();
+        let block = Block::attach("disk", path.to_str().unwrap()).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(512).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((block.read(0, &mut [0; 512]), block.read(512, &mut [0; 512])), (ret::OK, ret::EUNSPEC));
+    }
+}
