@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 
 use hvt_abi::GuestAddr;
-use hvt_abi::boot::{BOOT_INFO_BASE, BootInfo, CMDLINE_SIZE};
+use hvt_abi::boot::{BOOT_INFO_BASE, BootInfo, CMDLINE_SIZE, FEATURE_RING_IO};
 use hvt_abi::manifest::{Entry, MFT_VERSION, ManifestHeader};
 use hvt_abi::spt;
 
@@ -38,8 +38,13 @@ pub struct Told<'a> {
     pub tsc_khz: Option<u32>,
 }
 
-/// Writes all that an hvt guest is told, and returns where its [`BootInfo`] is.
-pub fn write_info(memory: &mut GuestMemory, told: &Told) -> Result<GuestAddr, String> {
+/// Writes all that an hvt guest is told, and returns where its [`BootInfo`] is. Whether the network's `ring` is used is the
+/// guest's to say: those of before v0.11 do not look for it.
+pub fn write_info(
+    memory: &mut GuestMemory,
+    told: &Told,
+    ring: Option<GuestAddr>,
+) -> Result<GuestAddr, String> {
     let tsc_khz = told.tsc_khz.map_or_else(clock::tsc_khz, Ok)?;
     let mem_size = memory.size();
     let info = |mft, cmdline| BootInfo {
@@ -48,7 +53,9 @@ pub fn write_info(memory: &mut GuestMemory, told: &Told) -> Result<GuestAddr, St
         cpu_cycle_freq: u64::from(tsc_khz) * 1000,
         cmdline,
         mft,
-        ..BootInfo::default()
+        host_features: if ring.is_some() { FEATURE_RING_IO } else { 0 },
+        guest_features: 0,
+        net_ring: ring.unwrap_or_default(),
     };
     write(memory, BOOT_INFO_BASE, told, told.devices.manifest(), info)
 }

@@ -91,6 +91,13 @@ pub enum Fault {
         /// Where.
         rip: u64,
     },
+    /// On KVM: it counted more requests than its ring has room for.
+    Ring {
+        /// Requests made, by its count.
+        made: u32,
+        /// Requests taken.
+        taken: u32,
+    },
     /// On KVM: the CPU refused to run it.
     Entry {
         /// The CPU's reason.
@@ -146,6 +153,9 @@ impl fmt::Display for Fault {
             Self::Stopped { rip } => write!(f, "guest stopped its CPU (hlt) before rip=0x{rip:x}"),
             Self::Tender { rip } => {
                 write!(f, "internal error: the tender itself faulted at 0x{rip:x}")
+            }
+            Self::Ring { made, taken } => {
+                write!(f, "Invalid guest ring: {made} requests made, {taken} taken")
             }
             Self::Entry { reason } => {
                 write!(f, "KVM: entry failure: hw_entry_failure_reason=0x{reason:x}")

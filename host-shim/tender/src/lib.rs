@@ -152,7 +152,7 @@ struct Guest {
 impl Guest {
     fn run_on<B: Backend>(self, last_look: impl FnOnce(&mut Vec<Rule>)) -> Result<Infallible, Failure> {
         let Self { image, devices, settings, command_line } = self;
-        let (mut backend, mut memory) = B::create(settings.memory_bytes)?;
+        let (mut backend, mut memory) = B::create(settings.memory_bytes, &devices)?;
         image.load(&mut memory)?;
         let core = settings.dump_core.map(|folder| CoreDump::prepare(&folder, memory.size())).transpose()?;
         // For a core file the guest's registers must be known at its last hypercall, which they are when it traps.
@@ -179,7 +179,9 @@ impl Guest {
         // The image's file and all else that is of no use any more.
         drop(image);
         last_look(&mut rules);
-        confine::confine(descriptors, &rules, core.as_ref().map(CoreDump::folder))?;
+        confine::give_up(descriptors, core.as_ref().map(CoreDump::folder))?;
+        backend.start_helper(&memory, &devices)?;
+        confine::filter(&rules)?;
         backend.run(Vm { memory, devices, console: stdout(), core }, &start)
     }
 }

@@ -57,20 +57,29 @@ pub struct BadAccess {
     pub len: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
+/// What is going to be done with a guest's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read them.
     Read,
+    /// Write them.
     Write,
 }
 
 /// The memory of one guest.
 #[derive(Debug)]
 pub struct GuestMemory {
+    map: Map,
+    /// First guest-physical address that is mapped, and the last one's end.
+    mapped: Range<u64>,
+}
+
+/// Where a guest's memory is, and what of it the guest may use.
+#[derive(Clone, Debug)]
+pub struct Map {
     /// Host address of guest-physical address 0 (which itself need not be mapped).
     base: usize,
     size: u64,
-    /// First guest-physical address that is mapped.
-    mapped_from: u64,
     /// The image's segments, and what the guest may do with them.
     segments: Vec<(Range<u64>, Permissions)>,
     /// From here on all is the guest's to read and write.
@@ -80,8 +89,13 @@ pub struct GuestMemory {
 impl GuestMemory {
     /// Maps `size` bytes of zeroed memory at a host address of the kernel's choice.
     pub fn anywhere(size: u64) -> Result<Self, String> {
-        let base = map(0, size, MapFlags::PRIVATE | MapFlags::NORESERVE)?;
-        Ok(Self::new(base, size, 0))
+        Self::with_more(size, 0)
+    }
+
+    /// The same, and `more` bytes beyond it that are no memory to the guest's hypercalls.
+    pub fn with_more(size: u64, more: u64) -> Result<Self, String> {
+        let base = map(0, size + more, MapFlags::PRIVATE | MapFlags::NORESERVE)?;
+        Ok(Self::new(base, size, 0..size + more))
     }
 
     /// Maps `size` bytes of zeroed memory so that host and guest-physical addresses agree. What lies below
@@ -93,22 +107,31 @@ impl GuestMemory {
         if map(at, size - BOOT_INFO_BASE, flags)? != at {
             return Err("guest memory: the host has something else at these addresses".into());
         }
-        Ok(Self::new(0, size, BOOT_INFO_BASE))
+        Ok(Self::new(0, size, BOOT_INFO_BASE..size))
     }
 
-    fn new(base: usize, size: u64, mapped_from: u64) -> Self {
-        let free_from = GUEST_MIN_BASE;
-        Self { base, size, mapped_from, segments: Vec::new(), free_from }
+    fn new(base: usize, size: u64, mapped: Range<u64>) -> Self {
+        Self { map: Map { base, size, segments: Vec::new(), free_from: GUEST_MIN_BASE }, mapped }
     }
 
     /// Size in bytes.
     pub fn size(&self) -> u64 {
-        self.size
+        self.map.size
     }
 
     /// Where the host sees guest-physical address 0.
     pub fn host_address(&self) -> *mut u8 {
-        ptr::with_exposed_provenance_mut(self.base)
+        self.map.pointer(0)
+    }
+
+    /// All that is mapped, in bytes from there.
+    pub fn mapped_bytes(&self) -> u64 {
+        self.mapped.end
+    }
+
+    /// Where it is, for somebody who looks after the same guest.
+    pub fn map(&self) -> Map {
+        self.map.clone()
     }
 
     /// Gives the pages of a segment their permissions, for the host (`host`) and in all later checks (`guest`).
@@ -121,18 +144,18 @@ impl GuestMemory {
     ) -> Result<(), String> {
         self.protect_host(pages.clone(), host)?;
         if !(guest.read && guest.write) {
-            self.free_from = self.free_from.max(pages.end);
+            self.map.free_from = self.map.free_from.max(pages.end);
         }
-        self.segments.push((pages, guest));
+        self.map.segments.push((pages, guest));
         Ok(())
     }
 
     /// Gives pages their permissions for the host only.
     pub fn protect_host(&self, pages: Range<u64>, host: MprotectFlags) -> Result<(), String> {
-        if pages.start < self.mapped_from || pages.end > self.size || pages.start >= pages.end {
+        if pages.start < self.mapped.start || pages.end > self.size() || pages.start >= pages.end {
             return Err("guest memory is too small for the executable".into());
         }
-        let start = self.pointer(pages.start).cast::<c_void>();
+        let start = self.map.pointer(pages.start).cast::<c_void>();
         // SAFETY: the range was just checked to lie within the mapping; no reference into it is held.
         unsafe { mprotect(start, usize_from(pages.end - pages.start), host) }
             .map_err(|error| format!("mprotect failed: {error}"))
@@ -141,7 +164,7 @@ impl GuestMemory {
     /// Copies a value out of guest memory.
     #[inline]
     pub fn read<T: Plain>(&self, addr: GuestAddr) -> Result<T, BadAccess> {
-        let from = self.check(addr, size_of::<T>() as u64, Access::Read)?;
+        let from = self.map.check(addr, size_of::<T>() as u64, Access::Read)?;
         // SAFETY: `check` found size_of::<T> readable bytes there; any bits make a T; unaligned is allowed.
         Ok(unsafe { from.cast::<T>().read_unaligned() })
     }
@@ -149,7 +172,7 @@ impl GuestMemory {
     /// Copies a value into guest memory.
     #[inline]
     pub fn write<T: Plain>(&mut self, addr: GuestAddr, value: T) -> Result<(), BadAccess> {
-        let to = self.check(addr, size_of::<T>() as u64, Access::Write)?;
+        let to = self.map.check(addr, size_of::<T>() as u64, Access::Write)?;
         // SAFETY: `check` found size_of::<T> writable bytes there; unaligned is allowed.
         unsafe { to.cast::<T>().write_unaligned(value) };
         Ok(())
@@ -158,7 +181,7 @@ impl GuestMemory {
     /// Bytes that the guest may read. The guest stands still while the slice lives.
     #[inline]
     pub fn bytes(&self, addr: GuestAddr, len: u64) -> Result<&[u8], BadAccess> {
-        let from = self.check(addr, len, Access::Read)?;
+        let from = self.map.check(addr, len, Access::Read)?;
         // SAFETY: `check` found `len` readable bytes; the guest has one virtual CPU, which waits for us.
         Ok(unsafe { std::slice::from_raw_parts(from, usize_from(len)) })
     }
@@ -166,7 +189,7 @@ impl GuestMemory {
     /// Bytes that the guest may write. The guest stands still while the slice lives.
     #[inline]
     pub fn bytes_mut(&mut self, addr: GuestAddr, len: u64) -> Result<&mut [u8], BadAccess> {
-        let to = self.check(addr, len, Access::Write)?;
+        let to = self.map.check(addr, len, Access::Write)?;
         // SAFETY: `check` found `len` writable bytes; the guest has one virtual CPU, which waits for us.
         Ok(unsafe { std::slice::from_raw_parts_mut(to, usize_from(len)) })
     }
@@ -174,11 +197,11 @@ impl GuestMemory {
     /// The tender's own area below [`GUEST_MIN_BASE`], for boot information, page tables and the like.
     pub fn private_mut(&mut self, addr: u64, len: u64) -> Result<&mut [u8], BadAccess> {
         let end = addr.checked_add(len);
-        if addr < self.mapped_from || end.is_none_or(|end| end > GUEST_MIN_BASE.min(self.size)) {
+        if addr < self.mapped.start || end.is_none_or(|end| end > GUEST_MIN_BASE.min(self.size())) {
             return Err(BadAccess { addr: GuestAddr::new(addr), len });
         }
         // SAFETY: just checked to be mapped; the loader has not protected this area yet or never does.
-        Ok(unsafe { std::slice::from_raw_parts_mut(self.pointer(addr), usize_from(len)) })
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.map.pointer(addr), usize_from(len)) })
     }
 
     /// Copies a value into the tender's own area; see [`GuestMemory::private_mut`].
@@ -188,13 +211,17 @@ impl GuestMemory {
         unsafe { to.cast::<T>().write_unaligned(value) };
         Ok(())
     }
+}
 
-    fn pointer(&self, addr: u64) -> *mut u8 {
+impl Map {
+    /// Where the host sees a guest-physical address.
+    pub fn pointer(&self, addr: u64) -> *mut u8 {
         ptr::with_exposed_provenance_mut(self.base + usize_from(addr))
     }
 
+    /// The host's pointer to `len` bytes that the guest may use so.
     #[inline]
-    fn check(&self, addr: GuestAddr, len: u64, access: Access) -> Result<*mut u8, BadAccess> {
+    pub fn check(&self, addr: GuestAddr, len: u64, access: Access) -> Result<*mut u8, BadAccess> {
         let start = addr.raw();
         match start.checked_add(len) {
             Some(end) if end <= self.size && (start >= self.free_from || self.may(start..end, access)) => {
@@ -225,9 +252,9 @@ impl GuestMemory {
 
 impl Drop for GuestMemory {
     fn drop(&mut self) {
-        let start = self.pointer(self.mapped_from).cast::<c_void>();
+        let start = self.map.pointer(self.mapped.start).cast::<c_void>();
         // SAFETY: exactly what was mapped, of which no reference outlives `self`.
-        let _ = unsafe { munmap(start, usize_from(self.size - self.mapped_from)) };
+        let _ = unsafe { munmap(start, usize_from(self.mapped.end - self.mapped.start)) };
     }
 }
 

@@ -60,6 +60,26 @@ pub fn standard_descriptors() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Reads up to `len` bytes to `to`.
+///
+/// # Safety
+/// So many bytes there must be nobody's but the caller's, or a guest's.
+pub unsafe fn read(fd: RawFd, to: *mut u8, len: usize) -> Result<usize, Errno> {
+    // SAFETY: the caller's promise.
+    let done = unsafe { libc::read(fd, to.cast(), len) };
+    check(done as i64).map(|()| done.cast_unsigned())
+}
+
+/// Writes up to `len` bytes from `from`.
+///
+/// # Safety
+/// So many bytes must be there.
+pub unsafe fn write(fd: RawFd, from: *const u8, len: usize) -> Result<usize, Errno> {
+    // SAFETY: the caller's promise.
+    let done = unsafe { libc::write(fd, from.cast(), len) };
+    check(done as i64).map(|()| done.cast_unsigned())
+}
+
 /// What a signal does.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {

@@ -13,11 +13,12 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use hvt_abi::manifest::DeviceKind;
 use hvt_abi::note::Target;
 use rustix::process::Signal;
 
@@ -31,6 +32,8 @@ const AS_TENDER: &str = "--as-tender";
 const LIST: &str = "list";
 /// In place of a rule's number: all of them.
 const ALL: &str = "all";
+/// In place of a rule's number: all of them, and the right to open files.
+const AND_OPEN: &str = "and-open";
 
 struct Calling;
 
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
     let _ = netns::inside("rules", || {
         netns::tap("tap100", "10.0.0.1/24");
         each_rule_is_needed();
+        files_are_denied_without_the_filter_too();
         println!("1 passed");
     });
     ExitCode::SUCCESS
@@ -89,6 +93,8 @@ fn tender_without(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
                 println!("system call {:3}: {}", rule.call, rule.why);
             }
             std::process::exit(0);
+        } else if which == AND_OPEN {
+            rules.push(petrel_tender::Rule { call: libc::SYS_openat, when: Vec::new(), why: "opens files" });
         } else if which != ALL {
             rules.remove(which.parse().expect("a rule's number"));
         }
@@ -161,6 +167,22 @@ fn each_rule_is_needed() {
     assert!(needed.values().all(|needed| *needed), "a rule that nothing needs");
 }
 
+/// Had the filter a hole, Landlock would be behind it.
+fn files_are_denied_without_the_filter_too() {
+    let version = 1;
+    // SAFETY: asks for Landlock's version, which takes no pointer.
+    let landlock = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, version) };
+    if landlock < 1 {
+        println!("this kernel has no Landlock");
+        return;
+    }
+    let scratch = Scratch::new("landlock");
+    let image = Image::new(Target::Spt, code::guest!(opens_a_file)).bytes();
+    let scenario = Scenario::spt(&[], &scratch.file("opens.spt", &image), to_its_end);
+    let outcome = Running::start(scenario.command(AND_OPEN)).outcome();
+    assert_eq!(outcome.code(), Some(libc::EACCES), "{outcome}");
+}
+
 fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
     let disk = scratch.file("disk.img", &[0; 4096 * 4]);
     let disk = format!("--block:storage={}", disk.display());
@@ -168,6 +190,8 @@ fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
     let net = "--net:service0=tap100";
     let guest = |name: &str, target, code: &[u8]| scratch.file(name, &Image::new(target, code).bytes());
     let hvt_guest = |name, code| guest(name, Target::Hvt, code);
+    let ring = Image::new(Target::Hvt, code::guest!(echoes_by_ring)).device("service", DeviceKind::Net);
+    let ring = scratch.file("ring.hvt", &ring.bytes());
     vec![
         // Its boot takes traps, the clock and the console; then one block after the other.
         Scenario::hvt(&[&disk], &solo5::guest("blk", "hvt"), to_its_end),
@@ -175,6 +199,8 @@ fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
         Scenario::hvt(&[], &hvt_guest("faults.hvt", code::guest!(writes_to_its_code)), fails_with_a_word),
         Scenario::hvt(&[], &hvt_guest("unhandled.hvt", code::guest!(faults)), fails_with_a_word),
         Scenario::hvt(&[], &hvt_guest("naps.hvt", code::guest!(naps)), stopped_and_continued),
+        // Where there is a ring, which is on KVM; else it says so and ends.
+        Scenario::hvt(&["--net:service=tap100"], &ring, echoed),
         Scenario::hvt(&[&dump], &hvt_guest("aborts.hvt", code::guest!(aborts)), leaves_a_core),
         Scenario::spt(&[&disk], &solo5::guest("blk", "spt"), to_its_end),
         Scenario::spt(&[net], &solo5::guest("net", "spt"), flooded),
@@ -210,6 +236,19 @@ fn flooded(running: Running) -> (bool, Outcome) {
     let answered = flood.stop() >= PINGS;
     running.kill();
     (answered, running.outcome())
+}
+
+/// The guest sends back what comes, 1000 times.
+fn echoed(running: Running) -> (bool, Outcome) {
+    const NO_RING: i32 = 3;
+    let socket = UdpSocket::bind("10.0.0.1:0").expect("the tap's address");
+    socket.set_broadcast(true).expect("a socket can do that");
+    while !running.has_ended() {
+        let _ = socket.send_to(&[b'x'; 600], "10.0.0.255:9");
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
+    let outcome = running.outcome();
+    (matches!(outcome.code(), Some(0 | NO_RING)), outcome)
 }
 
 fn fails_with_a_word(running: Running) -> (bool, Outcome) {

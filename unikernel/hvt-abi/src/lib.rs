@@ -7,6 +7,7 @@
 //! | [`boot`] | what a guest finds at its entry point, and the memory map around it |
 //! | [`manifest`] | the devices a guest declares, and what the tender fills in |
 //! | [`note`] | the ELF notes that carry ABI and manifest, ready to be placed in a section |
+//! | [`ring`] | the shared ring for network I/O |
 //! | [`spt`] | what a guest of the sibling target spt finds at its entry point |
 //! | `sites` | hypercalls in machine code (feature `sites`, for tenders) |
 //! | [`elf`] | a reader of Solo5 ELF images that never panics, whatever the bytes |
@@ -23,6 +24,7 @@ pub mod elf;
 pub mod hypercall;
 pub mod manifest;
 pub mod note;
+pub mod ring;
 #[cfg(feature = "sites")]
 pub mod sites;
 pub mod spt;

@@ -32,8 +32,8 @@ pub trait Backend: Sized {
     /// Whether the guest's code runs in this process, and its pages must be executable here.
     const GUEST_RUNS_HERE: bool = false;
 
-    /// Maps the guest's memory, and opens what the backend needs.
-    fn create(memory_bytes: u64) -> Result<(Self, GuestMemory), String>;
+    /// Maps the guest's memory, and opens what the backend needs for a guest with these devices.
+    fn create(memory_bytes: u64, devices: &Attached) -> Result<(Self, GuestMemory), String>;
 
     /// The image is in memory, all of which can still be written. `code` tells where its instructions are.
     fn speed_up(&mut self, _memory: &mut GuestMemory, _code: &[Range<u64>]) -> Result<(), String> {
@@ -42,7 +42,7 @@ pub trait Backend: Sized {
 
     /// Writes what the guest is told, and returns the address of that.
     fn tell(&mut self, memory: &mut GuestMemory, told: &Told) -> Result<GuestAddr, String> {
-        boot::write_info(memory, told)
+        boot::write_info(memory, told, None)
     }
 
     /// Image and boot information are in memory, and segments are protected: makes the guest ready to run.
@@ -53,6 +53,11 @@ pub trait Backend: Sized {
 
     /// The system calls that a guest with these devices needs, the most frequent first.
     fn rules(&self, devices: &Attached) -> Vec<Rule>;
+
+    /// All is given up but the system calls: starts whoever is to work beside the guest.
+    fn start_helper(&self, _memory: &GuestMemory, _devices: &Attached) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Runs the guest to its end, which is the process's own. The tender is confined already.
     fn run(self, vm: Vm, start: &Start) -> !;

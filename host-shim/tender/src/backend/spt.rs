@@ -38,7 +38,7 @@ pub struct Spt {
 impl Backend for Spt {
     const GUEST_RUNS_HERE: bool = true;
 
-    fn create(memory_bytes: u64) -> Result<(Self, GuestMemory), String> {
+    fn create(memory_bytes: u64, _: &Attached) -> Result<(Self, GuestMemory), String> {
         let failed = |error: Errno| format!("Could not create wait set: {error}");
         let memory = GuestMemory::identity(memory_bytes)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;

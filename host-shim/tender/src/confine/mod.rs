@@ -23,10 +23,8 @@ const STDIO: [RawFd; 2] = [1, 2];
 /// else has, as Linux's pids end below 2^22 and neither people nor containers are given numbers so high.
 const UID_BASE: u32 = 0x7f00_0000;
 
-/// Gives up all but the descriptors in `keep` and the system calls in `rules`, and the right to make a file in that folder,
-/// if there is one.
-pub fn confine(mut keep: Vec<RawFd>, rules: &[Rule], new_file_in: Option<BorrowedFd>) -> Result<(), String> {
-    let mut program = seccomp::compile(rules);
+/// Gives up all but the descriptors in `keep`, the right to make a file in that folder, if there is one, and system calls.
+pub fn give_up(mut keep: Vec<RawFd>, new_file_in: Option<BorrowedFd>) -> Result<(), String> {
     keep.extend(STDIO);
     close_all_but(keep).map_err(failed("close descriptors"))?;
     sys::forget_environment();
@@ -40,7 +38,12 @@ pub fn confine(mut keep: Vec<RawFd>, rules: &[Rule], new_file_in: Option<Borrowe
         Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP) => {}
         Err(error) => return Err(failed("set Landlock up")(error)),
     }
-    sys::seccomp(&mut program).map_err(failed("install the system-call filter"))
+    Ok(())
+}
+
+/// Gives up all system calls but those in `rules`, in all threads.
+pub fn filter(rules: &[Rule]) -> Result<(), String> {
+    sys::seccomp(&mut seccomp::compile(rules)).map_err(failed("install the system-call filter"))
 }
 
 fn failed(what: &'static str) -> impl Fn(Errno) -> String {

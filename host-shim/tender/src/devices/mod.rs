@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use block::Block;
 use net::Net;
+pub use net::{FRAME_MAX, received, sent};
 
 use crate::confine::{Rule, arg};
 

@@ -12,7 +12,7 @@ use crate::confine::{Rule, arg};
 use crate::hypercalls::Fault;
 
 /// Largest frame in bytes, either way: more than any Ethernet has, with what a tap may aggregate.
-const FRAME_MAX: usize = 65_536;
+pub const FRAME_MAX: usize = 65_536;
 
 /// MTU in bytes of a tap that cannot be asked for it, because it lives in another network namespace.
 const DEFAULT_MTU: u16 = 1500;
@@ -75,23 +75,33 @@ impl Net {
         if frame.len() > FRAME_MAX {
             return Ok(ret::EINVAL);
         }
-        match write(self.fd, frame) {
-            Ok(done) if done == frame.len() => Ok(ret::OK),
-            Ok(done) => Err(Fault::Short { what: "wrote", done, wanted: frame.len() }),
-            // A link that is down (IO) or busy loses frames; it does not end those who send them.
-            Err(Errno::IO | Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => Ok(ret::OK),
-            Err(error) => Err(Fault::Write(error)),
-        }
+        sent(write(self.fd, frame), frame.len())
     }
 
     /// Receives a frame into `buffer`: its length, or nothing where none has come.
     pub fn read(&self, buffer: &mut [u8]) -> Result<Option<usize>, Fault> {
         let room = buffer.len().min(FRAME_MAX);
-        match read(self.fd, &mut buffer[..room]) {
-            Ok(0) | Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-            Ok(len) => Ok(Some(len)),
-            Err(error) => Err(Fault::Read(error)),
-        }
+        received(read(self.fd, &mut buffer[..room]))
+    }
+}
+
+/// What a guest is told of a frame that it sent.
+pub fn sent(result: Result<usize, Errno>, wanted: usize) -> Result<i32, Fault> {
+    match result {
+        Ok(done) if done == wanted => Ok(ret::OK),
+        Ok(done) => Err(Fault::Short { what: "wrote", done, wanted }),
+        // A link that is down (IO) or busy loses frames; it does not end those who send them.
+        Err(Errno::IO | Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => Ok(ret::OK),
+        Err(error) => Err(Fault::Write(error)),
+    }
+}
+
+/// The length of a frame that came, if one did.
+pub fn received(result: Result<usize, Errno>) -> Result<Option<usize>, Fault> {
+    match result {
+        Ok(0) | Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        Ok(len) => Ok(Some(len)),
+        Err(error) => Err(Fault::Read(error)),
     }
 }
 

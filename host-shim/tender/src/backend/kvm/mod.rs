@@ -2,18 +2,22 @@
 
 mod cpu;
 mod probe;
+mod ring;
 
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 
+use hvt_abi::boot::GUEST_MEM_MAX;
 use hvt_abi::{GuestAddr, elf::Layout};
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_regs, kvm_userspace_memory_region};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use rustix::io::Errno;
 
 pub use probe::probe;
+use ring::Kick;
 
 use super::{Backend, Start};
+use crate::boot::{self, Told};
 use crate::confine::{Rule, arg};
 use crate::core_dump;
 use crate::devices::Attached;
@@ -29,30 +33,18 @@ const KVM_GET_REGS: u64 = 0x8090_ae81;
 /// A virtual machine that is ready to run, held by its only CPU: KVM keeps the machine as long as that is open.
 pub struct Kvm {
     vcpu: VcpuFd,
+    /// For guests that have a net: beyond their memory is a ring.
+    kick: Option<Kick>,
 }
 
 impl Backend for Kvm {
-    fn create(memory_bytes: u64) -> Result<(Kvm, GuestMemory), String> {
-        let memory = GuestMemory::anywhere(memory_bytes)?;
-        let kvm = kvm_ioctls::Kvm::new().map_err(|error| failed("open /dev/kvm", error))?;
-        let vm = kvm.create_vm().map_err(|error| failed("KVM_CREATE_VM", error))?;
-        let region = kvm_userspace_memory_region {
-            slot: 0,
-            flags: 0,
-            guest_phys_addr: 0,
-            memory_size: memory.size(),
-            userspace_addr: memory.host_address() as u64,
-        };
-        // SAFETY: the region is exactly the mapping that `memory` owns. The guest touches it only within `run`,
-        // whose caller hands over that same memory for as long.
-        unsafe { vm.set_user_memory_region(region) }
-            .map_err(|error| failed("KVM_SET_USER_MEMORY_REGION", error))?;
-        let vcpu = vm.create_vcpu(0).map_err(|error| failed("KVM_CREATE_VCPU", error))?;
-        let features = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(|error| failed("KVM_GET_SUPPORTED_CPUID", error))?;
-        vcpu.set_cpuid2(&features).map_err(|error| failed("KVM_SET_CPUID2", error))?;
-        Ok((Kvm { vcpu }, memory))
+    fn create(memory_bytes: u64, devices: &Attached) -> Result<(Kvm, GuestMemory), String> {
+        Self::machine(memory_bytes, devices.nets().next().is_some())
+    }
+
+    fn tell(&mut self, memory: &mut GuestMemory, told: &Told) -> Result<GuestAddr, String> {
+        let ring = self.kick.as_ref().map(|_| GuestAddr::new(memory.size()));
+        boot::write_info(memory, told, ring)
     }
 
     fn prepare(&mut self, memory: &mut GuestMemory, layout: &Layout, start: &Start) -> Result<(), String> {
@@ -62,7 +54,8 @@ impl Backend for Kvm {
     }
 
     fn descriptors(&self) -> Vec<RawFd> {
-        vec![self.vcpu.as_raw_fd()]
+        let kick = self.kick.as_ref().map(Kick::descriptor);
+        std::iter::once(self.vcpu.as_raw_fd()).chain(kick).collect()
     }
 
     fn rules(&self, devices: &Attached) -> Vec<Rule> {
@@ -73,8 +66,13 @@ impl Backend for Kvm {
         };
         let mut rules = vec![ioctl(KVM_RUN, "runs the guest")];
         rules.extend(hypercalls::rules(devices));
+        rules.extend(self.kick.as_ref().map(Kick::rule));
         rules.push(ioctl(KVM_GET_REGS, "finds where a guest stood that broke down"));
         rules
+    }
+
+    fn start_helper(&self, memory: &GuestMemory, devices: &Attached) -> Result<(), String> {
+        self.kick.as_ref().map_or(Ok(()), |kick| kick.serve(memory, devices))
     }
 
     fn run(mut self, mut vm: Vm, _: &Start) -> ! {
@@ -88,9 +86,35 @@ impl Backend for Kvm {
 }
 
 impl Kvm {
+    /// A machine with so much memory, and beyond it a ring for the network where that is wanted and can be had.
+    fn machine(memory_bytes: u64, with_ring: bool) -> Result<(Kvm, GuestMemory), String> {
+        let more = if with_ring { ring::RING_BYTES } else { 0 };
+        let memory = GuestMemory::with_more(memory_bytes.min(GUEST_MEM_MAX - more), more)?;
+        let kvm = kvm_ioctls::Kvm::new().map_err(|error| failed("open /dev/kvm", error))?;
+        let vm = kvm.create_vm().map_err(|error| failed("KVM_CREATE_VM", error))?;
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: memory.mapped_bytes(),
+            userspace_addr: memory.host_address() as u64,
+        };
+        // SAFETY: the region is exactly the mapping that `memory` owns. The guest touches it only within `run`,
+        // whose caller hands over that same memory for as long.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(|error| failed("KVM_SET_USER_MEMORY_REGION", error))?;
+        let vcpu = vm.create_vcpu(0).map_err(|error| failed("KVM_CREATE_VCPU", error))?;
+        let features = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|error| failed("KVM_GET_SUPPORTED_CPUID", error))?;
+        vcpu.set_cpuid2(&features).map_err(|error| failed("KVM_SET_CPUID2", error))?;
+        let kick = if with_ring { Kick::new(&vm) } else { None };
+        Ok((Kvm { vcpu, kick }, memory))
+    }
+
     /// Puts the CPU at the guest's entry, in memory of which `code` can be executed.
     fn boot(&mut self, memory: &mut GuestMemory, code: &[Range<u64>], start: &Start) -> Result<(), String> {
-        let memory_bytes = memory.size();
+        let memory_bytes = memory.mapped_bytes();
         let tables =
             memory.private_mut(cpu::TABLES, cpu::TABLES_LEN).map_err(|_| "KVM: no room for page tables")?;
         cpu::write_tables(tables, memory_bytes, code);

@@ -16,7 +16,7 @@ use kvm_ioctls::VcpuExit;
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use super::{Kvm, failed};
-use crate::backend::{Backend, Start};
+use crate::backend::Start;
 use crate::memory::GuestMemory;
 
 /// Squares 3.0 with SSE, counts 200,000 down (about 0.1 ms on a CPU) and reports the square at port 0x500.
@@ -80,7 +80,7 @@ fn run_in_time(code: &[u8], limit: Duration) -> Result<(), String> {
 
 /// A machine that is about to run `code`.
 fn machine_with(code: &[u8]) -> Result<(Kvm, GuestMemory), String> {
-    let (mut kvm, mut memory) = Kvm::create(GUEST_PAGE_SIZE)?;
+    let (mut kvm, mut memory) = Kvm::machine(GUEST_PAGE_SIZE, false)?;
     let base = GuestAddr::new(GUEST_MIN_BASE);
     memory.bytes_mut(base, code.len() as u64).map_err(|_| "no memory for a guest")?.copy_from_slice(code);
     let start = Start {

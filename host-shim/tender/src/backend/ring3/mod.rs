@@ -42,7 +42,7 @@ pub struct Ring3 {
 impl Backend for Ring3 {
     const GUEST_RUNS_HERE: bool = true;
 
-    fn create(memory_bytes: u64) -> Result<(Self, GuestMemory), String> {
+    fn create(memory_bytes: u64, _: &Attached) -> Result<(Self, GuestMemory), String> {
         /// Bit of AT_HWCAP2.
         const HWCAP2_FSGSBASE: usize = 1 << 1;
         let fsgsbase = rustix::param::linux_hwcap().1 & HWCAP2_FSGSBASE != 0;

@@ -1,10 +1,15 @@
-//! The hostile guests' machine code: whole ones from guests.s, and small ones made of numbers.
+//! The hostile guests' machine code: whole ones from the files here, and small ones made of numbers.
 
 use core::arch::global_asm;
 
-global_asm!(include_str!("guests.s"));
+global_asm!(
+    include_str!("macros.s"),
+    include_str!("guests.s"),
+    include_str!("registers.s"),
+    include_str!("ring.s"),
+);
 
-/// The guest of this name in guests.s.
+/// The guest of this name in one of these files.
 macro_rules! guest {
     ($name:ident) => {{
         unsafe extern "C" {

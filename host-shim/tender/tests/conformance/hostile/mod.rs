@@ -9,6 +9,7 @@ mod devices;
 mod images;
 mod memory;
 mod registers;
+mod ring;
 mod system_calls;
 
 use std::path::Path;
