@@ -16,7 +16,7 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{apply, create, init, json, show, state, stats, supervise, units, watch};
+use crate::{apply, cert, create, init, json, policy, show, state, stats, supervise, units, watch};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -98,6 +98,8 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             ask_about(profile, &name, Request::Destroy(name.clone()))?;
             Ok(0)
         }
+        Command::Policy { command } => policy::run(&command, || open(profile)),
+        Command::Cert { command } => cert::run(&command, || load(profile)),
         Command::State { verb } => print(&state::run(&verb, || open(profile))?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -108,11 +110,16 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     }
 }
 
-/// Opens a session with the host of the profile that was asked for.
-fn open(asked: Option<OsString>) -> Result<Session, Failure> {
+/// Reads the profile that was asked for.
+fn load(asked: Option<OsString>) -> Result<Profile, Failure> {
     let environment = || std::env::var_os("PETREL_PROFILE").filter(|name| !name.is_empty());
     let path = profile::locate(asked.or_else(environment).as_deref())?;
-    Ok(Session::connect(&Profile::load(&path)?)?)
+    Ok(Profile::load(&path)?)
+}
+
+/// Opens a session with its host.
+fn open(asked: Option<OsString>) -> Result<Session, Failure> {
+    Ok(Session::connect(&load(asked)?)?)
 }
 
 fn ask(profile: Option<OsString>, request: Request) -> Result<Response, Failure> {
@@ -139,7 +146,7 @@ pub fn print_data(
     if as_json { print(&format!("{:#}\n", json())) } else { print(&people()) }
 }
 
-/// Prints text.
+/// Prints text; the exit code of having done so.
 pub fn print(text: &str) -> Result<u8, Failure> {
     write_out(text.as_bytes()).map(|()| 0)
 }

@@ -1,8 +1,8 @@
 //! JSON for programs. The names of the fields are a promise, told by each command's `--help`.
 
 use petrel_wire::operator::{
-    Block, GenerationInfo, HostInfo, Journal, Net, Refusal, RestartWhen, State, Supervision, Unikernel,
-    UnikernelInfo, Wish,
+    Block, GenerationInfo, HostInfo, Journal, Net, Policy, PolicyEntry, Refusal, RestartWhen, Revocable,
+    Revocation, State, Supervision, Unikernel, UnikernelInfo, Wish,
 };
 use petrel_wire::shim::{Backend, Limit};
 use petrel_wire::{Blob, ExitStatus, Mac};
@@ -79,6 +79,30 @@ Prints with --json an array, with --follow one a line, of objects with the field
   host's kernel does not tell), nets [{device, received, sent}, each of those two {bytes, packets, dropped}], all since it
   was started, and rates {cpu_percent, read, written, received, sent (bytes a second), dropped (frames a second)} since the
   line before (null without one)";
+/// What `policy ls --json` prints.
+pub const POLICY_FIELDS: &str = "\
+Prints with --json an array of objects with the fields
+  path, used {unikernels, memory_mib, volume_mib}, set and certificate (each null, or {unikernels, memory_mib,
+  cpus [N], volume_mib, bridges [NAME]}, where null is no limit)";
+
+/// What `cert show --json` prints.
+pub const CERT_FIELDS: &str = "\
+Prints with --json an array of objects, one for each certificate of the file, with the fields
+  name (or null), role: ca|operator|other, path (that it gives; null if its name is no label), policy (null, or as
+  `petrel policy ls` has it), rights [read|operate|delegate] (or null), faults [TEXT] (why no host takes it),
+  not_before_ms and not_after_ms (milliseconds since 1970), serial (hexadecimal), key (SHA-256 of its
+  SubjectPublicKeyInfo)";
+
+/// What `cert revoke --json` prints.
+pub const REVOKE_FIELDS: &str = "\
+Fields of --json:
+  serial (hexadecimal) and key (SHA-256), one of them null, sessions (how many ended by it)";
+
+/// What `cert revoked --json` prints.
+pub const REVOKED_FIELDS: &str = "\
+Prints with --json an array of objects with the fields
+  serial (hexadecimal) and key (SHA-256), one of them null, path (of certificates that a CA of this path or below
+  has signed), at_ms (milliseconds since 1970 by the host's clock)";
 
 /// What a host is and has.
 pub fn host(host: &HostInfo) -> Value {
@@ -224,6 +248,50 @@ pub fn info(info: &UnikernelInfo) -> Value {
     value["failure"] = json!(watching.failure.as_deref().map(failure));
     value["trial_from"] = json!(watching.trial_from);
     value
+}
+
+/// What may be and what is used, for one path.
+pub fn policy_entry(entry: &PolicyEntry) -> Value {
+    json!({
+        "path": entry.path.to_string(),
+        "used": {
+            "unikernels": entry.held.unikernels,
+            "memory_mib": entry.held.memory_mib,
+            "volume_mib": entry.held.volume_mib,
+        },
+        "set": entry.set.as_ref().map(policy),
+        "certificate": entry.certificate.as_ref().map(policy),
+    })
+}
+
+/// A policy.
+pub fn policy(policy: &Policy) -> Value {
+    json!({
+        "unikernels": policy.unikernels,
+        "memory_mib": policy.memory_mib,
+        "cpus": policy.cpus.as_deref(),
+        "volume_mib": policy.volume_mib,
+        "bridges": policy.bridges.as_ref().map(|bridges| bridges.iter().map(|one| &**one).collect::<Vec<_>>()),
+    })
+}
+
+/// A revocation that has just been made.
+pub fn revoked(what: &Revocable, sessions: u32) -> Value {
+    let (serial, key) = revocable(what);
+    json!({ "serial": serial, "key": key, "sessions": sessions })
+}
+
+/// A revocation.
+pub fn revocation(revocation: &Revocation) -> Value {
+    let (serial, key) = revocable(&revocation.what);
+    json!({ "serial": serial, "key": key, "path": revocation.path.to_string(), "at_ms": revocation.at_ms })
+}
+
+fn revocable(what: &Revocable) -> (Option<String>, Option<String>) {
+    match what {
+        Revocable::Serial(serial) => (Some(crate::show::hex(serial)), None),
+        Revocable::Key(key) => (None, Some(key.to_string())),
+    }
 }
 
 /// A generation.

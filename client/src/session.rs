@@ -411,6 +411,8 @@ fn ends_request(answer: &Response) -> bool {
             | Response::Listed { more: true, .. }
             | Response::Consoles { more: true, .. }
             | Response::Stats { more: true, .. }
+            | Response::Policies { more: true, .. }
+            | Response::Revocations { more: true, .. }
             | Response::Generation { more: true, .. }
             | Response::StateWanted
             | Response::StateData(_)
@@ -425,5 +427,6 @@ fn ends_session(refusal: &Refusal) -> bool {
             | Refusal::Version(_)
             | Refusal::HelloExpected
             | Refusal::IdInUse
+            | Refusal::Certificate { .. }
     )
 }

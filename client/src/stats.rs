@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use petrel_wire::Name;
 use petrel_wire::operator::{Flow, Request, Response, Storage, Usage};
+use petrel_wire::{Name, Path};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -41,10 +41,11 @@ pub fn run(session: &mut Session, args: &args::Stats) -> Result<u8, Failure> {
 /// What those of these names and below them use now, each once; of all when there are none.
 fn ask(session: &mut Session, names: &[Name]) -> Result<BTreeMap<Name, Usage>, Failure> {
     let mut all = BTreeMap::new();
+    // All, or each of these.
     let paths = if names.is_empty() { vec![None] } else { names.iter().map(Some).collect() };
     for path in paths {
         let about = |error| Failure::about(&error, &About { name: path, image: None });
-        let id = session.send(Request::Stats(path.cloned())).map_err(about)?;
+        let id = session.send(Request::Stats(path.map_or(Path::ROOT, Path::from))).map_err(about)?;
         loop {
             let Response::Stats { page, more } = session.receive(id).map_err(about)? else {
                 return Err(cli::stray());

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use petrel_wire::operator::{
     ConsoleAsked, ConsoleBrief, Event, EventsAsked, Refusal, Request, Response, What, Who,
 };
-use petrel_wire::{ExitStatus, List, Name};
+use petrel_wire::{ExitStatus, List, Name, Path};
 use serde_json::{Value, json};
 
 use crate::console::{Escaper, Stamper};
@@ -122,7 +122,8 @@ pub fn events(session: &mut Session, args: &args::Events) -> Result<u8, Failure>
     if follow {
         session.wait_forever()?;
     }
-    let asked = EventsAsked { follow, name: args.name.clone(), since, kinds, limit };
+    let asked =
+        EventsAsked { follow, path: args.name.as_ref().map_or(Path::ROOT, Path::from), since, kinds, limit };
     let id = session.send(Request::Events(Box::new(asked)))?;
     loop {
         match session.receive(id)? {
@@ -143,7 +144,7 @@ fn print_event(event: &Event, as_json: bool) -> Result<(), Failure> {
 }
 
 fn event_line(event: &Event) -> String {
-    let about = event.about.as_ref().map(|about| format!("{about}: ")).unwrap_or_default();
+    let about = if event.about.is_root() { String::new() } else { format!("{}: ", event.about) };
     let who = match &event.who {
         Who::ControlPlane => String::new(),
         who @ Who::Operator { .. } => format!(", by {who}"),
@@ -170,10 +171,15 @@ fn text(what: &What) -> String {
     }
 }
 
+/// A path as its labels, unless it is the root.
+fn below_root(path: &Path) -> Option<&str> {
+    (!path.is_root()).then_some(path.labels())
+}
+
 fn event_as_json(event: &Event) -> Value {
     let (who, scope) = match &event.who {
         Who::ControlPlane => (None, None),
-        Who::Operator { name, scope } => (Some(&**name), scope.as_deref()),
+        Who::Operator { name, scope } => (Some(&**name), below_root(scope)),
     };
     let mut value = json!({
         "sequence": event.sequence,
@@ -181,7 +187,7 @@ fn event_as_json(event: &Event) -> Value {
         "kind": event.what.kind(),
         "who": who,
         "scope": scope,
-        "about": event.about.as_deref(),
+        "about": below_root(&event.about),
         "text": text(&event.what),
     });
     match &event.what {
@@ -214,8 +220,8 @@ mod tests {
     use super::*;
 
     fn event(what: What) -> Event {
-        let who = Who::Operator { name: CommonName::lossy("ada"), scope: None };
-        Event { sequence: 7, wall_ms: 1000, who, what, about: "web".parse().ok() }
+        let who = Who::Operator { name: CommonName::lossy("ada"), scope: Path::ROOT };
+        Event { sequence: 7, wall_ms: 1000, who, what, about: "web".parse().unwrap() }
     }
 
     #[test]

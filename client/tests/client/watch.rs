@@ -4,7 +4,7 @@ use petrel_wire::operator::{
     ConsoleAsked, ConsoleBrief, Event, EventsAsked, Flow, Refusal, Request, Response, Since, Storage,
     Traffic, Usage, What, Who,
 };
-use petrel_wire::{CommonName, ExitStatus, List};
+use petrel_wire::{CommonName, ExitStatus, List, Path};
 use serde_json::{Value, json};
 
 use crate::peer::{Peer, config, serve};
@@ -79,7 +79,7 @@ fn the_consoles_of_the_dead_are_listed_by_either_name() {
 fn exited(sequence: u64) -> Event {
     let who = Who::ControlPlane;
     let what = What::Exited(ExitStatus::Code(3));
-    Event { sequence, wall_ms: 3_600_000, who, what, about: "acme:web".parse().ok() }
+    Event { sequence, wall_ms: 3_600_000, who, what, about: "acme:web".parse().unwrap() }
 }
 
 #[test]
@@ -102,13 +102,13 @@ fn events_are_asked_for_by_all_filters_and_printed_a_line_each() {
         let kinds = ["exited", "created"].map(|kind| kind.parse().unwrap()).to_vec().try_into().unwrap();
         let asked = EventsAsked {
             follow: false,
-            name: "acme".parse().ok(),
+            path: "acme".parse().unwrap(),
             since: Some(Since::At(0)),
             kinds,
             limit: Some(9),
         };
         assert_eq!(request, Request::Events(asked.into()));
-        let who = Who::Operator { name: CommonName::lossy("ada"), scope: None };
+        let who = Who::Operator { name: CommonName::lossy("ada"), scope: Path::ROOT };
         let destroyed = Event { who, what: What::Destroyed, ..exited(8) };
         peer.write(id, Response::Events(vec![exited(7), destroyed].try_into().unwrap()));
         peer.write(id, Response::EventsMissed(2));
@@ -153,7 +153,7 @@ fn usage(name: &str, run_ms: u64) -> Usage {
 
 fn told(peer: &mut Peer, path: Option<&str>, usages: Vec<Usage>) {
     let (id, request) = peer.read();
-    assert_eq!(request, Request::Stats(path.map(|path| path.parse().unwrap())));
+    assert_eq!(request, Request::Stats(path.map_or(Path::ROOT, |path| path.parse().unwrap())));
     peer.write(id, Response::Stats { page: List::new(), more: true });
     peer.write(id, Response::Stats { page: usages.try_into().unwrap(), more: false });
 }

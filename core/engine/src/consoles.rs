@@ -10,7 +10,7 @@ use alloc::{
 use core::ops::Bound;
 
 use petrel_wire::{
-    ExitStatus, List, Name,
+    ExitStatus, List, Name, Path,
     limits::{CONSOLES_DEAD_BYTES_MAX, CONSOLES_DEAD_MAX, PAGE_ENTRIES_MAX, UNIKERNELS_MAX},
     operator::{ConsoleAsked, ConsoleBrief, Response},
     shim::InstanceId,
@@ -239,17 +239,16 @@ impl Engine {
     }
 
     /// The next page of the consoles, behind `after`.
-    pub(crate) fn step_consoles(&self, after: &mut Option<Name>) -> Step {
+    pub(crate) fn step_consoles(&self, scope: &Path, after: &mut Option<Name>) -> Step {
         let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-        let all = self.consoles.by_name.range((from, Bound::Unbounded));
-        let mut kept = all.filter(|(_, console)| !console.is_empty());
+        let all = self.consoles.by_name.range::<Name, _>((from, Bound::Unbounded));
+        let mut kept = all.filter(|(name, console)| scope.holds(name) && !console.is_empty());
         let brief = |(name, console): (&Name, &Console)| {
             console.brief(name.clone(), self.state.by_name(name).is_some())
         };
         let page: Vec<ConsoleBrief> = kept.by_ref().take(PAGE_ENTRIES_MAX).map(brief).collect();
         let more = kept.next().is_some();
         *after = page.last().map(|last| last.name.clone());
-        let response = Response::Consoles { page: List::try_from(page).unwrap_or_default(), more };
-        if more { Step::Send(response) } else { Step::End(None, response) }
+        Step::page(Response::Consoles { page: List::try_from(page).unwrap_or_default(), more }, more)
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     consoles::Consoles,
     images::Images,
     journal::{Journal, Transfer},
+    policy,
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
@@ -34,6 +35,8 @@ pub struct Engine {
     pub(crate) started_ns: Option<u64>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
+    /// When the first certificate of an open session expires, or before: milliseconds since 1970.
+    pub(crate) first_expiry_ms: u64,
     /// The number of the last request.
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
@@ -45,6 +48,8 @@ pub struct Engine {
     pub(crate) waiting: BTreeSet<Name>,
     pub(crate) probes: Probes,
     pub(crate) journal: Journal,
+    /// What follows from the present handle is being taken back: nothing new is begun.
+    pub(crate) withholding: bool,
     /// A state file that is on its way in.
     pub(crate) transfer: Option<Transfer>,
     pub(crate) consoles: Consoles,
@@ -77,6 +82,7 @@ impl Engine {
             started_ns: None,
             outputs: VecDeque::new(),
             sessions: BTreeMap::new(),
+            first_expiry_ms: u64::MAX,
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
@@ -85,6 +91,7 @@ impl Engine {
             waiting: BTreeSet::new(),
             probes: Probes::new(),
             journal,
+            withholding: false,
             transfer: None,
             consoles: Consoles::default(),
             images: Images::default(),
@@ -106,6 +113,7 @@ impl Engine {
             return self.state_failed();
         }
         let (mark, events) = (self.begin(), self.state.events.next());
+        self.end_expired();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
             Input::SessionFrame { session, payload } => self.session_frame(session, payload),
@@ -129,13 +137,16 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        [self.shim.deadline(), self.watch_deadline(), self.journal.deadline()].into_iter().flatten().min()
+        let expiry = policy::expiry_deadline(self.now, self.first_expiry_ms);
+        let deadlines = [self.shim.deadline(), self.watch_deadline(), self.journal.deadline(), expiry];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
         let (mark, events) = (self.begin(), self.state.events.next());
+        self.end_expired();
         self.shim_deadline();
         self.watches_due();
         self.watches_due();

@@ -3,13 +3,13 @@
 use alloc::{boxed::Box, collections::VecDeque, string::ToString, vec::Vec};
 
 use petrel_wire::{
-    CommonName, List, Name,
+    List, Name, Path,
     limits::{EVENTS_MAX, EVENTS_OF_SESSIONS_MAX, EVENTS_PAGE_MAX},
     operator::{Event, EventsAsked, Response, What, Who},
 };
 
 use crate::{
-    Engine, Level, Peer, SessionId,
+    Engine, Level, SessionId,
     record::Record,
     session::Asker,
     stream::{Source, Step},
@@ -84,6 +84,8 @@ fn is_of_session(event: &Event) -> bool {
 #[derive(Debug)]
 pub(crate) struct Following {
     asked: EventsAsked,
+    /// Below what all lies that its session may see.
+    scope: Path,
     /// From when on, in milliseconds since 1970.
     since_ms: u64,
     /// The number of the next event to be looked at.
@@ -99,10 +101,15 @@ pub(crate) struct Following {
 
 impl Following {
     fn wants(&self, event: &Event) -> bool {
-        let EventsAsked { name, kinds, .. } = &self.asked;
-        let is_about = |path: &Name| event.about.as_ref().is_some_and(|about| about.is_within(path));
+        let EventsAsked { path, kinds, .. } = &self.asked;
+        // What is about no path is seen by all whose scope holds whoever did it.
+        let is_own = match &event.who {
+            Who::Operator { scope, .. } => event.about.is_root() && self.scope.holds(scope.labels()),
+            Who::ControlPlane => false,
+        };
+        let is_asked = path.holds(event.about.labels()) || (is_own && *path == self.scope);
         event.wall_ms >= self.since_ms
-            && name.as_ref().is_none_or(is_about)
+            && is_asked
             && (kinds.is_empty() || kinds.iter().any(|kind| **kind == *event.what.kind()))
     }
 
@@ -141,28 +148,33 @@ impl Following {
     }
 }
 
-impl Peer {
-    /// As one who does something.
-    pub(crate) fn who(&self) -> Who {
-        Who::Operator { name: CommonName::lossy(&self.name), scope: None }
-    }
-}
-
 impl Engine {
     /// Something has happened: it is recorded, and logged. Those who follow are told at the end of the input.
     pub(crate) fn happened(&mut self, who: Who, what: What, about: Option<Name>) {
+        self.happened_at(who, what, about.map_or(Path::ROOT, |name| Path::from(&name)));
+    }
+
+    /// The same, about any place in the tree of names.
+    pub(crate) fn happened_at(&mut self, who: Who, what: What, about: Path) {
         let (sequence, wall_ms) = (self.state.events.next(), self.now.wall_ms);
         let event = Event { sequence, wall_ms, who, what, about };
         self.log(level(&event.what), event.to_string());
         self.apply(Record::Happened(Box::new(event)));
     }
 
-    pub(crate) fn events(&mut self, asker: Asker, asked: EventsAsked) {
+    pub(crate) fn events(&mut self, asker: Asker, scope: Path, asked: EventsAsked) {
         let events = &self.state.events;
         let since_ms = asked.since.map_or(0, |since| since.wall_ms(self.now.wall_ms));
         let (until, limit) = ((!asked.follow).then_some(events.next()), asked.limit);
-        let mut following =
-            Following { asked, since_ms, cursor: events.next(), opened: events.next(), owed: 0, until };
+        let mut following = Following {
+            asked,
+            scope,
+            since_ms,
+            cursor: events.next(),
+            opened: events.next(),
+            owed: 0,
+            until,
+        };
         let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let wanted = events.iter().rev().filter(|event| following.wants(event)).take(limit);
         let (cursor, owed) = wanted.fold((events.next(), 0), |(_, owed), event| (event.sequence, owed + 1));

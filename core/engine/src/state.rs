@@ -8,13 +8,15 @@ use alloc::{
 use core::ops::Bound;
 
 use petrel_wire::{
-    Digest, Name, VolumeName,
+    Digest, Name, Path, VolumeName,
+    operator::Held,
     shim::{InstanceId, TapId},
 };
 
 use crate::{
     events::Events,
     planted::{self, Planted},
+    policy::{Settings, Usage},
     record::Record,
     unikernel::{Needs, Run, Unikernel},
 };
@@ -27,19 +29,27 @@ pub(crate) struct State {
     instances: BTreeMap<InstanceId, Name>,
     /// What each holds, as far as it is counted below.
     held: BTreeMap<Name, Needs>,
+    /// What of each policies count, as far as it is in `usage`.
+    counted: BTreeMap<Name, Held>,
     volumes: BTreeMap<VolumeName, Name>,
     taps: BTreeSet<TapId>,
     nets: usize,
     memory_given_mib: u64,
     complete: bool,
+    /// What policies count, below each path.
+    pub usage: Usage,
+    /// What operators have set and revoked.
+    pub settings: Settings,
     pub events: Events,
 }
 
-/// What a unikernel was before a record: nothing, if there was none.
+/// What a record changes, as it was before.
 #[derive(Debug)]
-pub(crate) struct Before {
-    pub name: Name,
-    unikernel: Option<Box<Unikernel>>,
+pub(crate) enum Before {
+    /// A unikernel: nothing, if there was none.
+    Unikernel { name: Name, unikernel: Option<Box<Unikernel>> },
+    /// What was set for a path: the record that sets it so again.
+    Setting(Record),
 }
 
 impl State {
@@ -84,6 +94,9 @@ impl State {
             }),
             Record::Removed(name) => self.remove(&name),
             Record::Complete => self.complete = true,
+            Record::PolicySet { path, policy } => self.settings.set_policy(path, policy),
+            Record::PolicyRemoved(path) => self.settings.remove_policy(&path),
+            Record::Revoked(revocation) => self.settings.revoke(revocation),
             Record::Happened(event) => self.events.push(*event),
         }
     }
@@ -94,7 +107,8 @@ impl State {
         let unikernels = self.unikernels.values().flat_map(Unikernel::records);
         let events = self.events.latest(history_bytes).cloned();
         let events = events.map(|event| Record::Happened(Box::new(event)));
-        unikernels.chain(self.complete.then_some(Record::Complete)).chain(events)
+        let complete = self.complete.then_some(Record::Complete);
+        unikernels.chain(complete).chain(self.settings.records()).chain(events)
     }
 
     /// What takes `record` back, if nothing may be left of it when it could not be made durable. Ask before it is
@@ -108,6 +122,11 @@ impl State {
             | Record::RolledBack { name, .. }
             | Record::Wished { name, .. }
             | Record::Starting { name, .. } => name,
+            Record::PolicySet { path, .. } | Record::PolicyRemoved(path) => {
+                return Some(Before::Setting(self.settings.record_for(path)));
+            }
+            // Who was found out is not let in again.
+            Record::Revoked(_) => return None,
             // What has happened on the host has happened.
             Record::Started { .. }
             | Record::Ended { .. }
@@ -117,18 +136,18 @@ impl State {
             | Record::Complete
             | Record::Happened(_) => return None,
         };
-        Some(Before { name: name.clone(), unikernel: self.unikernels.get(name).cloned().map(Box::new) })
+        let unikernel = self.unikernels.get(name).cloned().map(Box::new);
+        Some(Before::Unikernel { name: name.clone(), unikernel })
     }
 
     /// Makes a unikernel what it was.
-    pub fn restore(&mut self, before: Before) {
-        let Before { name, unikernel } = before;
-        self.remove(&name);
+    pub fn restore(&mut self, name: &Name, unikernel: Option<Box<Unikernel>>) {
+        self.remove(name);
         if let Some(unikernel) = unikernel {
             self.instances.insert(unikernel.instance, name.clone());
             self.taps.extend(&unikernel.taps);
             self.unikernels.insert(name.clone(), *unikernel);
-            self.count(&name);
+            self.count(name);
         }
     }
 
@@ -174,6 +193,25 @@ impl State {
 
     /// Counts anew what a unikernel holds.
     fn count(&mut self, name: &Name) {
+        self.count_for_policies(name);
+        self.count_needs(name);
+    }
+
+    fn count_for_policies(&mut self, name: &Name) {
+        let held = self.unikernels.get(name).map(Unikernel::held);
+        if self.counted.get(name) == held.as_ref() {
+            return;
+        }
+        if let Some(before) = self.counted.remove(name) {
+            self.usage.remove(name, before);
+        }
+        if let Some(held) = held {
+            self.usage.add(name, held);
+            self.counted.insert(name.clone(), held);
+        }
+    }
+
+    fn count_needs(&mut self, name: &Name) {
         let needs = self.unikernels.get(name).map(Unikernel::needs);
         if self.held.get(name) == needs.as_ref() {
             return;
@@ -236,10 +274,11 @@ impl State {
         self.unikernels.keys()
     }
 
-    /// Those with greater names, in the order of the names.
-    pub fn after(&self, name: Option<&Name>) -> impl Iterator<Item = (&Name, &Unikernel)> {
-        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
-        self.unikernels.range((from, Bound::Unbounded))
+    /// The names below `scope` that are greater than `after`, in their order.
+    pub fn below(&self, scope: &Path, after: Option<&Name>) -> impl Iterator<Item = &Name> {
+        let from = after.map_or_else(|| scope.before_all_below(), |after| (**after).into());
+        let behind = self.unikernels.range::<str, _>((Bound::Excluded(&*from), Bound::Unbounded));
+        behind.map(|(name, _)| name).take_while(|name| scope.holds(name))
     }
 
     /// Whether a unikernel is, was or may be again of this image.
@@ -301,7 +340,10 @@ impl State {
         let held = |(volume, name): (&VolumeName, &Name)| {
             self.held(name).is_some_and(|needs| needs.volumes.contains(volume))
         };
-        ensure(self.volumes.iter().all(held), "a volume is taken that nobody has")
+        ensure(self.volumes.iter().all(held), "a volume is taken that nobody has")?;
+        let mut usage = Usage::default();
+        self.unikernels.iter().for_each(|(name, unikernel)| usage.add(name, unikernel.held()));
+        ensure(usage == self.usage, "what policies count is out of step")
     }
 }
 

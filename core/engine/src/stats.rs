@@ -4,7 +4,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    List, Name,
+    List, Name, Path,
     limits::STATS_PAGE_MAX,
     operator::{Refusal, Response, Table, Usage},
     shim::{Fault, InstanceId, Op, Reply, Usage as Told},
@@ -24,8 +24,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Asking {
     grant: Grant,
-    /// Only these and those below.
-    path: Option<Name>,
+    /// Only those of this path.
+    path: Path,
     /// The last name that the shim was asked about.
     after: Option<Name>,
     phase: Phase,
@@ -42,22 +42,24 @@ enum Phase {
 }
 
 impl Engine {
-    pub(crate) fn stats(&mut self, asker: Asker, grant: Grant, path: Option<Name>) {
-        if let Some(refusal) = self.why_no_stats(path.as_ref()) {
+    pub(crate) fn stats(&mut self, asker: Asker, grant: Grant, path: Path) {
+        if let Some(refusal) = self.why_no_stats(&grant, &path) {
             return self.refuse(asker, refusal);
         }
         let asking = Asking { grant, path, after: None, phase: Phase::Idle };
         self.open_stream(asker, Source::Stats(Box::new(asking)));
     }
 
-    fn why_no_stats(&self, path: Option<&Name>) -> Option<Refusal> {
+    fn why_no_stats(&self, grant: &Grant, path: &Path) -> Option<Refusal> {
         if !self.shim.is_ready() {
             return Some(Refusal::ShimAway);
         }
         let mut within = self.within(path, None).map(|(_, unikernel)| runs(unikernel));
-        match (path?, within.next()) {
-            (_, None) => Some(Refusal::NoSuchUnikernel),
-            (_, Some(first)) => (!first && !within.any(|runs| runs)).then_some(Refusal::NotRunning),
+        match within.next() {
+            // All of nothing is nothing.
+            _ if *path == grant.scope() => None,
+            None => Some(Refusal::NoSuchUnikernel),
+            Some(first) => (!first && !within.any(|runs| runs)).then_some(Refusal::NotRunning),
         }
     }
 
@@ -96,14 +98,17 @@ impl Engine {
 
     /// Those of the next page that run, and one more if there is one.
     fn next_running(&self, asking: &Asking) -> (Vec<Name>, Vec<InstanceId>) {
-        let within = self.within(asking.path.as_ref(), asking.after.as_ref());
+        let within = self.within(&asking.path, asking.after.as_ref());
         let running = within.filter(|(_, unikernel)| runs(unikernel));
         running.take(STATS_PAGE_MAX + 1).map(|(name, unikernel)| (name.clone(), unikernel.instance)).unzip()
     }
 
-    /// The unikernels of this name and below it, or all, with names greater than `after`.
-    fn within(&self, path: Option<&Name>, after: Option<&Name>) -> impl Iterator<Item = (&Name, &Unikernel)> {
-        self.state.after(after).filter(move |(name, _)| path.is_none_or(|path| name.is_within(path)))
+    /// The unikernels of this path, its own first, with names greater than `after`.
+    fn within(&self, path: &Path, after: Option<&Name>) -> impl Iterator<Item = (&Name, &Unikernel)> {
+        let own = path.labels().parse::<Name>().ok().and_then(|name| self.state.get(&name));
+        let own = own.filter(|_| after.is_none()).map(Unikernel::name);
+        let below = self.state.below(path, after.filter(|after| ***after != *path.labels()));
+        own.into_iter().chain(below).filter_map(|name| Some((name, self.state.get(name)?)))
     }
 
     pub(crate) fn stats_told(&mut self, asker: Asker, result: Result<Reply, Fault>) -> Handled {

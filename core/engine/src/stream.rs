@@ -4,7 +4,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    List, Name,
+    List, Name, Path,
     limits::{PAGE_ENTRIES_MAX, SESSION_QUEUE_BYTES},
     operator::{Refusal, Response, Unikernel, Usage},
 };
@@ -15,6 +15,7 @@ use crate::{
     events::Following,
     journal::Export,
     planted::{self, Planted},
+    policy::{PolicyListing, RevocationListing},
     session::{Asker, Kind},
     stats::Asking,
 };
@@ -37,18 +38,22 @@ impl Stream {
 /// Where the pieces come from.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// The listing, from behind this name on.
-    List { after: Option<Name> },
+    /// The listing of what lies below `scope`, from behind this name on.
+    List { scope: Path, after: Option<Name> },
     /// The generations of a unikernel with greater numbers than this.
     History { name: Name, after: u32 },
     /// A console, from this place on, up to that one; without one it goes on until the unikernel has ended.
     Console { name: Name, cursor: Cursor, until: Option<Cursor> },
     /// The listing of the consoles, from behind this name on.
-    Consoles { after: Option<Name> },
+    Consoles { scope: Path, after: Option<Name> },
     /// What happened.
     Events(Box<Following>),
     /// What unikernels use.
     Stats(Box<Asking>),
+    /// What may be, and what there is.
+    Policies(PolicyListing),
+    /// What is revoked.
+    Revocations(RevocationListing),
     /// A state file.
     Export(Box<Export>),
 }
@@ -59,6 +64,13 @@ pub(crate) enum Step {
     /// `Some` goes before the end of the stream.
     End(Option<Response>, Response),
     Wait,
+}
+
+impl Step {
+    /// A page, the last one if no `more` follow.
+    pub fn page(page: Response, more: bool) -> Self {
+        if more { Self::Send(page) } else { Self::End(None, page) }
+    }
 }
 
 impl Engine {
@@ -113,12 +125,20 @@ impl Engine {
 
     fn step(&mut self, asker: Asker, source: &mut Source) -> Step {
         match source {
-            Source::List { after } => self.step_list(after),
+            Source::List { scope, after } => self.step_list(scope, after),
             Source::History { name, after } => self.step_history(name, after),
             Source::Console { name, cursor, until } => self.step_console(name, cursor, *until),
-            Source::Consoles { after } => self.step_consoles(after),
+            Source::Consoles { scope, after } => self.step_consoles(scope, after),
             Source::Events(following) => following.step(&self.state.events),
             Source::Stats(asking) => self.step_stats(asker, asking),
+            Source::Policies(listing) => {
+                let (page, more) = self.state.policies(listing);
+                Step::page(Response::Policies { page, more }, more)
+            }
+            Source::Revocations(listing) => {
+                let (page, more) = self.state.revocations(listing);
+                Step::page(Response::Revocations { page, more }, more)
+            }
             Source::Export(export) => match export.next() {
                 Some(data) => Step::Send(Response::StateData(data)),
                 None => Step::End(None, export.end()),
@@ -126,16 +146,15 @@ impl Engine {
         }
     }
 
-    fn step_list(&self, after: &mut Option<Name>) -> Step {
-        let mut rest = self.state.after(after.as_ref());
-        let names = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(name, _)| name);
+    fn step_list(&self, scope: &Path, after: &mut Option<Name>) -> Step {
+        let mut rest = self.state.below(scope, after.as_ref());
+        let names = rest.by_ref().take(PAGE_ENTRIES_MAX);
         let page: Vec<Unikernel> = names.filter_map(|name| self.brief(name)).collect();
         let more = rest.next().is_some();
         drop(rest);
         *after = page.last().map(|last| last.name.clone());
         let page = List::try_from(page).unwrap_or_default();
-        let response = Response::Listed { page, more };
-        if more { Step::Send(response) } else { Step::End(None, response) }
+        Step::page(Response::Listed { page, more }, more)
     }
 
     fn step_history(&self, name: &Name, after: &mut u32) -> Step {
@@ -168,6 +187,8 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
             ENVELOPE + page.iter().map(|entry: &Unikernel| BRIEF + entry.name.len()).sum::<usize>()
         }
         Response::Host(_) | Response::Info(_) | Response::Generation { .. } => LONG,
+        Response::Policies { page, .. } => ENVELOPE + page.len() * LONG,
+        Response::Revocations { page, .. } => ENVELOPE + page.len() * BRIEF,
         _ => ENVELOPE,
     }
 }
@@ -181,6 +202,8 @@ mod tests {
         operator::{ClientMessage, ConsoleAsked, Hello, Request},
         shim::InstanceId,
     };
+
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 
     use super::*;
     use crate::{
@@ -209,7 +232,11 @@ mod tests {
         };
         let generation = Generation { number: 1, faulty: false, spec: spec.into() };
         engine.state.apply(Record::Created { instance, generation });
-        let peer = Peer { name: "alice".into(), chain: Vec::new() };
+        let key = KeyPair::generate().unwrap();
+        let mut certificate = CertificateParams::default();
+        certificate.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        let certificate = certificate.self_signed(&key).unwrap();
+        let peer = Peer { name: "alice".into(), chain: alloc::vec![certificate.der().to_vec()] };
         engine.handle(Now::default(), Input::SessionOpened { session, peer });
         let send = |engine: &mut Engine, request| {
             let mut bytes = Vec::new();

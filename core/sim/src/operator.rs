@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use petrel_wire::{
-    Blob, Digest, List, Name,
+    Blob, Digest, List, Name, Path,
     operator::{Block, ConsoleAsked, Create, DeviceKind, EventsAsked, Net, Request, Supervision},
 };
 
@@ -228,7 +228,7 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
             (Request::Console(asked), Asked::Console(reading))
         }
         17 => match random.below(4) {
-            0 => (Request::Stats(None), Asked::Watching),
+            0 => (Request::Stats(Path::ROOT), Asked::Watching),
             1 => (Request::Consoles, Asked::Watching),
             _ => {
                 let follow = random.chance(200);

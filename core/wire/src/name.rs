@@ -1,7 +1,7 @@
 //! Names that cannot be ill-formed.
 
 use alloc::string::String;
-use core::{fmt, ops::Deref, str::FromStr};
+use core::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -57,7 +57,7 @@ fn check_label(text: &str, max: usize) -> Result<(), NameError> {
     Ok(())
 }
 
-fn check_path(text: &str) -> Result<(), NameError> {
+pub(crate) fn check_path(text: &str) -> Result<(), NameError> {
     if text.len() > NAME_BYTES_MAX {
         return Err(NameError::TooLong(NAME_BYTES_MAX));
     }
@@ -108,6 +108,12 @@ macro_rules! text_type {
         impl Deref for $name {
             type Target = str;
             fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }
@@ -171,13 +177,6 @@ impl CommonName {
     }
 }
 
-impl Name {
-    /// Whether this is `path` or a name below it.
-    pub fn is_within(&self, path: &Name) -> bool {
-        self.strip_prefix(&**path).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,15 +199,6 @@ mod tests {
         assert!("service0".parse::<DeviceName>().is_ok());
         assert_eq!("a-b".parse::<DeviceName>(), Err(NameError::Character('-')));
         assert_eq!("0123456789abcdef".parse::<BridgeName>(), Err(NameError::TooLong(15)));
-    }
-
-    #[test]
-    fn a_name_is_within_its_ancestors_and_itself_and_nothing_else() {
-        let name = |text: &str| text.parse::<Name>().unwrap();
-        let blog = name("acme:web:blog");
-        assert!(["acme", "acme:web", "acme:web:blog"].iter().all(|path| blog.is_within(&name(path))));
-        let others = ["acm", "acme:we", "web", "acme:web:blog:x", "acme:web:blo"];
-        assert!(!others.iter().any(|path| blog.is_within(&name(path))));
     }
 
     #[test]

@@ -27,14 +27,27 @@
 //! | `StateExport` | `StateData`…, then `StateExported` |
 //! | `StateImport` | `StateWanted`, then after the last `StateChunk` (same `id`) `StateImported` |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
+//! | `PolicySet`, `PolicyRemove` | `PolicySet`, `PolicyRemoved` |
+//! | `PolicyList` | one or more `Policies`, the last with `more: false` |
+//! | `CertRevoke` | `CertRevoked` |
+//! | `CertRevocations` | one or more `Revocations`, the last with `more: false` |
 //!
+//! All names are relative to the session's scope, which its certificates tell: see [`MapNames`].
 //! Any request may be answered by `Refused`, which ends it.
 
 mod console;
 mod events;
 mod journal;
+mod names;
+mod policy;
 mod stats;
 mod supervise;
+
+pub use names::MapNames;
+pub use policy::{
+    Bridges, CertificateFault, ChainIndex, Cpus, Held, Policy, PolicyEntry, PolicyPage, Resource, Revocable,
+    Revocation, RevocationPage, Right, Rights, Serial,
+};
 
 use alloc::boxed::Box;
 
@@ -53,7 +66,7 @@ use crate::limits::{
     EVENTS_PAGE_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
 };
 use crate::shim::{Limit, Monitor};
-use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, VolumeName};
+use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, Path, VolumeName};
 
 /// What the client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,8 +110,28 @@ pub enum Request {
     Consoles,
     /// What happened: what is kept of it, then, if asked so, what happens.
     Events(Box<EventsAsked>),
-    /// What unikernels that run use: the one of this name and all below it, or all.
-    Stats(Option<Name>),
+    /// What unikernels that run use: those of this path, its own included.
+    Stats(Path),
+    /// Sets what all that lies below a path may have.
+    PolicySet {
+        /// The path.
+        path: Path,
+        /// What it may have, beside what certificates say.
+        policy: Box<Policy>,
+    },
+    /// Removes what was set for a path.
+    PolicyRemove(Path),
+    /// What is there and what may be, for this path and all below it that have either, in the order of paths.
+    PolicyList(Path),
+    /// Revokes certificates, and ends the sessions that they opened.
+    CertRevoke {
+        /// Those that a CA of this path, or of one below, has issued.
+        path: Path,
+        /// Which of them.
+        what: Revocable,
+    },
+    /// What is revoked.
+    CertRevocations,
 
     // What is kept running.
     /// Starts a unikernel that is stopped or has ended, at once.
@@ -130,6 +163,7 @@ pub enum Request {
     },
     /// The generations of a unikernel, the oldest first.
     History(Name),
+
     // The journal.
     /// All that the control plane keeps, as a state file.
     StateExport,
@@ -287,6 +321,31 @@ pub enum Response {
         more: bool,
     },
 
+    // Policies and certificates.
+    /// The policy holds.
+    PolicySet,
+    /// The policy holds no longer.
+    PolicyRemoved,
+    /// A page of policies.
+    Policies {
+        /// The entries of this page.
+        page: PolicyPage,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// It is revoked.
+    CertRevoked {
+        /// How many sessions that ended.
+        sessions: u32,
+    },
+    /// A page of what is revoked.
+    Revocations {
+        /// The entries of this page.
+        page: RevocationPage,
+        /// Whether another page follows.
+        more: bool,
+    },
+
     // The journal.
     /// The next bytes of the state file.
     StateData(Blob<CHUNK_BYTES_MAX>),
@@ -430,8 +489,6 @@ pub enum Refusal {
     HelloExpected,
     /// The `id` belongs to a request that is still unanswered; the session ends.
     IdInUse,
-    /// The peer's certificate does not permit it.
-    NotPermitted,
     /// There is no unikernel of this name.
     NoSuchUnikernel,
     /// There is one of this name already.
@@ -512,6 +569,54 @@ pub enum Refusal {
         max: u32,
     },
 
+    // What certificates and policies say.
+    /// A certificate of the session's chain opens none, or no longer; the session ends.
+    Certificate {
+        /// Which.
+        index: ChainIndex,
+        /// Why.
+        fault: CertificateFault,
+    },
+    /// The certificates do not give this right.
+    RightMissing(Right),
+    /// It is about more than what lies below the session's scope: a policy for the scope itself, or the whole host.
+    OutsideScope,
+    /// With the session's scope in front the name is too long or too deep.
+    ScopedName,
+    /// Nothing was set for this path.
+    NoSuchPolicy,
+    /// A policy allows no more.
+    OverPolicy {
+        /// The ancestor whose policy it is, as it is called from the root.
+        path: Path,
+        /// Of what.
+        resource: Resource,
+        /// The most that there may be below that path.
+        limit: u64,
+        /// What others have of it.
+        used: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// A policy does not allow this CPU.
+    CpuPolicy {
+        /// The ancestor whose policy it is, as it is called from the root.
+        path: Path,
+        /// What was asked for; when nothing was, none of the host's CPUs is allowed.
+        asked: Option<u16>,
+        /// What this policy and those of the ancestors above it allow.
+        allowed: Cpus,
+    },
+    /// A policy does not allow this bridge.
+    BridgePolicy {
+        /// The ancestor whose policy it is, as it is called from the root.
+        path: Path,
+        /// What was asked for.
+        asked: BridgeName,
+        /// What this policy allows.
+        allowed: Bridges,
+    },
+
     // Bounds of the service.
     /// A table is full: try again when something has ended.
     Full(Table),
@@ -585,6 +690,10 @@ pub enum Table {
     ShimRequests,
     /// Sessions.
     Sessions,
+    /// Policies that were set.
+    Policies,
+    /// Certificates that were revoked.
+    Revocations,
     /// State files on their way, in either direction.
     StateFiles,
 }

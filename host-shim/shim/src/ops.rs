@@ -1,23 +1,23 @@
 //! Carries out what the check has let through, and tells what happens to monitors.
 
-use std::os::{fd::OwnedFd, unix::ffi::OsStrExt};
+use std::fs::{self, File};
+use std::os::{fd::OwnedFd, unix::ffi::OsStrExt, unix::fs::FileExt};
 use std::{
-    collections::BTreeMap, ffi::OsStr, fs, io, iter::Cycle, ops::RangeInclusive, path::PathBuf, sync::Arc,
+    collections::BTreeMap, ffi::OsStr, io, iter::Cycle, ops::RangeInclusive, path::PathBuf, sync::Arc,
 };
 
 use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
 use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
-use petrel_wire::{Digest, ExitStatus, Label, List, RELEASE, VolumeName};
+use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE, VolumeName};
 use rustix::event::{Timespec, epoll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::{buffer::spare_capacity, system::sysinfo};
 
-use crate::images::{Images, Receiving};
 use crate::limits::Limits;
 use crate::monitor::{Launch, Process, Program};
-use crate::{about, config::Config, interface::create_tap, link::Link, usage::usage};
+use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link, usage::usage};
 
 /// The monitors that are looked at in one turn of the loop.
 const MONITORS_PER_TURN: usize = 32;
@@ -29,13 +29,12 @@ pub struct Ops {
     host: Host,
     pub ledger: Ledger,
     /// What stands behind the ledger's uploads, its free taps, and its running monitors.
-    uploads: BTreeMap<Digest, Receiving>,
-    taps: BTreeMap<TapId, OwnedFd>,
+    pub uploads: BTreeMap<Digest, Receiving>,
+    pub taps: BTreeMap<TapId, OwnedFd>,
     pub processes: BTreeMap<InstanceId, Process>,
     programs: Vec<Program>,
     /// What monitors run as, each as another; as the shim itself where there are no others.
     users: Option<Cycle<RangeInclusive<u32>>>,
-    images: Images,
     limits: Limits,
     /// Readable when a monitor has something to tell.
     pub watched: OwnedFd,
@@ -59,12 +58,13 @@ impl Ops {
             monitors: List::fill(&mut programs.iter().map(|program| program.told.clone())),
             limits: limits.told(),
         };
-        let images = Images(config.state_dir.join("images"));
-        let ledger = Ledger { images: images.list().map_err(about("images"))?, ..Ledger::default() };
+        let names = fs::read_dir(config.state_dir.join("images")).map_err(about("images"))?;
+        let images = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        let ledger = Ledger { images, ..Ledger::default() };
         let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
         let config = Arc::new(config);
-        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, images, limits, watched })
+        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, limits, watched })
     }
 
     /// Takes over what an earlier shim started.
@@ -106,7 +106,7 @@ impl Ops {
                 return Ok(Reply::Stored);
             }
             Op::ImageBegin { digest, bytes } => {
-                self.uploads.insert(digest, self.images.begin()?);
+                self.uploads.insert(digest, Receiving::begin(&self.config.state_dir.join("images"))?);
                 self.ledger.uploads.insert(digest, bytes);
             }
             Op::ImageChunk { digest, data } => {
@@ -116,7 +116,7 @@ impl Ops {
             Op::ImageCommit(digest) => {
                 self.ledger.uploads.remove(&digest);
                 let received = self.uploads.remove(&digest).ok_or(Fault::NotFound)?;
-                self.images.commit(digest, received)?;
+                received.commit(digest, &self.image(digest))?;
                 self.ledger.images.insert(digest);
             }
             Op::ImageAbort(digest) => {
@@ -124,10 +124,12 @@ impl Ops {
                 self.uploads.remove(&digest);
             }
             Op::ImageRead { digest, offset, bytes } => {
-                return Ok(Reply::Bytes(self.images.read(&digest, offset, bytes as usize)?));
+                let mut data = vec![0; bytes as usize];
+                let count = File::open(self.image(digest))?.read_at(&mut data, offset)?;
+                return Ok(Reply::Bytes(Blob::try_from(&data[..count]).unwrap_or_default()));
             }
             Op::ImageRemove(digest) => {
-                fs::remove_file(self.images.path(&digest))?;
+                fs::remove_file(self.image(digest))?;
                 self.ledger.images.remove(&digest);
             }
             Op::TapCreate { tap, bridge } => {
@@ -157,7 +159,7 @@ impl Ops {
         for block in &spawn.blocks {
             launch.block(&block.device, self.open_volume(&block.volume)?)?;
         }
-        launch.guest(&self.images.path(&spawn.image), spawn.args.iter().map(|arg| OsStr::from_bytes(arg)));
+        launch.guest(&self.image(spawn.image), spawn.args.iter().map(|arg| OsStr::from_bytes(arg)));
         let taps = List::fill(&mut spawn.nets.iter().map(|net| net.tap));
         let volumes = List::fill(&mut spawn.blocks.into_vec().into_iter().map(|block| block.volume));
         let listed = Listed { instance: spawn.instance, taps, tag: spawn.tag, ..Listed::default() };
@@ -186,6 +188,10 @@ impl Ops {
         let pid = record.listed.pid;
         self.ledger.started(record);
         Ok(pid)
+    }
+
+    fn image(&self, digest: Digest) -> PathBuf {
+        self.config.state_dir.join(format!("images/{digest}"))
     }
 
     /// Where what is kept of a monitor is.
@@ -222,12 +228,5 @@ impl Ops {
         for instance in instances.filter(|instance| *instance != InstanceId::CONTROL_PLANE) {
             self.news(instance).into_iter().for_each(|event| link.send(&FromShim::Event(event)));
         }
-    }
-
-    /// Lets go what only served the peer on the link.
-    pub fn link_ended(&mut self) {
-        self.ledger.link_ended();
-        self.uploads.clear();
-        self.taps.clear();
     }
 }

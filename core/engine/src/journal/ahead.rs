@@ -113,11 +113,14 @@ impl Engine {
             let unsent = self.take_back(from, reason);
             from = self.outputs.len();
             self.journal.urgent = false;
+            // What is begun now would follow from a state that is about to be another one.
+            self.withholding = true;
             for id in unsent {
                 if let Err(Nonsense(why)) = self.unsent(id, NOT_SENT) {
                     self.reset_link(why);
                 }
             }
+            self.withholding = false;
             self.refuse_for(from, reason);
             if !self.journal.urgent {
                 break;
@@ -164,7 +167,7 @@ impl Engine {
     fn undo(&mut self) {
         for undo in core::mem::take(&mut self.journal.undo).into_iter().rev() {
             match undo {
-                Undo::Unikernel(before) => self.restore(before),
+                Undo::Change(before) => self.restore(before),
                 Undo::State(state) => {
                     let next = self.state.events.next();
                     self.state = *state;
@@ -180,9 +183,12 @@ impl Engine {
 
 impl Engine {
     fn restore(&mut self, before: Before) {
-        let name = before.name.clone();
+        let (name, unikernel) = match before {
+            Before::Unikernel { name, unikernel } => (name, unikernel),
+            Before::Setting(record) => return self.state.apply(record),
+        };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
-        self.state.restore(before);
+        self.state.restore(&name, unikernel);
         match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
             (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
             (Some(_), None) => drop(self.watch(&name)),
@@ -210,7 +216,10 @@ fn changes(request: &Request) -> bool {
         | Request::Restart { .. }
         | Request::Update { .. }
         | Request::Rollback { .. }
-        | Request::StateImport { .. } => true,
+        | Request::StateImport { .. }
+        | Request::PolicySet { .. }
+        | Request::PolicyRemove(_)
+        | Request::CertRevoke { .. } => true,
         Request::Hello(_)
         | Request::Host
         | Request::List
@@ -222,6 +231,8 @@ fn changes(request: &Request) -> bool {
         | Request::Cancel
         | Request::History(_)
         | Request::StateExport
+        | Request::PolicyList(_)
+        | Request::CertRevocations
         // They belong to a request that was taken in.
         | Request::ImageChunk(_)
         | Request::StateChunk(_) => false,
@@ -237,7 +248,10 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Stopped(_)
         | Response::Updated(_)
         | Response::Destroyed
-        | Response::StateImported { .. } => true,
+        | Response::StateImported { .. }
+        | Response::PolicySet
+        | Response::PolicyRemoved
+        | Response::CertRevoked { .. } => true,
         Response::Hello(_)
         | Response::Host(_)
         | Response::ImageWanted
@@ -257,7 +271,9 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Refused(_)
         | Response::StateData(_)
         | Response::StateExported { .. }
-        | Response::StateWanted => false,
+        | Response::StateWanted
+        | Response::Policies { .. }
+        | Response::Revocations { .. } => false,
     }
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct Journal {
 /// Takes something back.
 #[derive(Debug)]
 enum Undo {
-    Unikernel(Before),
+    Change(Before),
     State(Box<State>),
 }
 
@@ -143,7 +143,7 @@ impl Journal {
             Durability::Before { grows } => {
                 self.urgent = true;
                 self.grows |= grows;
-                self.undo.extend(state.before(record).map(Undo::Unikernel));
+                self.undo.extend(state.before(record).map(Undo::Change));
             }
         }
         // Nothing that can be serialised fails to be.

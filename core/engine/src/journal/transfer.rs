@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    Blob,
+    Blob, Path,
     limits::{CHUNK_BYTES_MAX, NETS_MAX, STATE_FILE_BYTES_MAX, UNIKERNELS_MAX},
     operator::{Refusal, Response, StateFault, Table, What, Who},
 };
@@ -88,6 +88,8 @@ fn is_possible(state: &State, record: &Record) -> bool {
             state.by_id(*instance).is_none_or(own) && taps.len() <= NETS_MAX
         }
         Record::Happened(event) => event.sequence >= state.events.next(),
+        Record::PolicySet { .. } => state.settings.has_room_for_policy(&Path::ROOT),
+        Record::Revoked(_) => state.settings.has_room_for_revocation(&Path::ROOT),
         // About one that is not there, these change nothing.
         Record::Switched { .. }
         | Record::Accepted(_)
@@ -98,6 +100,7 @@ fn is_possible(state: &State, record: &Record) -> bool {
         | Record::Absent(_)
         | Record::Past { .. }
         | Record::Removed(_)
+        | Record::PolicyRemoved(_)
         | Record::Complete => true,
     }
 }
@@ -208,9 +211,11 @@ impl Engine {
         self.journal.replace(before);
         self.number_from_state();
         self.watch_anew();
-        let who = self.sessions.get(&asker.session).map_or(Who::ControlPlane, |session| session.peer.who());
+        let who =
+            self.sessions.get(&asker.session).map_or(Who::ControlPlane, |session| session.authority.who());
         self.happened(who, What::StateImported(records), None);
         self.answer(asker, Response::StateImported { records });
+        self.end_revoked();
         // What the host has is asked for again, and made one with what is known now.
         self.outputs.push_back(Output::ResetLink);
         self.link_lost();

@@ -2,7 +2,7 @@
 
 use petrel_engine::{Input, SessionId};
 use petrel_wire::{
-    ExitStatus,
+    ExitStatus, Path,
     limits::{EVENTS_MAX, EVENTS_OF_SESSIONS_MAX, SESSION_QUEUE_BYTES},
     operator::{Change, Event, EventsAsked, Request, Response, RestartWhen, Since, What, Who},
     shim::{Fault, Op},
@@ -10,8 +10,9 @@ use petrel_wire::{
 
 use crate::{
     image::{self, Recipe},
+    policy::{below, memory, set, world},
     restart::{restart, restarted, start, stop},
-    world::{World, create, destroy, hello, name, plain},
+    world::{World, create, destroy, hello, plain},
 };
 
 fn events(asked: EventsAsked) -> Request {
@@ -33,13 +34,17 @@ fn read(world: &mut World, session: SessionId, id: u32) -> Vec<String> {
 }
 
 fn short(event: &Event) -> String {
-    let about = event.about.as_ref().map(|about| format!("{about} ")).unwrap_or_default();
+    let about = if event.about.is_root() { String::new() } else { format!("{} ", event.about) };
     format!("{about}{}", event.what.kind())
 }
 
 fn ask(world: &mut World, session: SessionId, id: u32, asked: EventsAsked) -> Vec<String> {
     world.send(session, id, events(asked));
     read(world, session, id)
+}
+
+fn path(text: &str) -> Path {
+    text.parse().unwrap()
 }
 
 fn kinds(kinds: &[&str]) -> EventsAsked {
@@ -76,7 +81,7 @@ fn the_life_of_a_unikernel_is_told_in_order_with_who_did_it() {
     let by_alice: Vec<_> = told.iter().map(|event| event.who != Who::ControlPlane).collect();
     assert_eq!(by_alice, [false, false, true, true, true, false, true, true]);
     assert_eq!(told[3].who.to_string(), "alice");
-    assert_eq!(told[3].about, Some(name("a")));
+    assert_eq!(told[3].about, path("a"));
 }
 
 #[test]
@@ -112,7 +117,7 @@ fn events_are_had_by_name_kind_time_and_number() {
         world.create(session, 1, plain(unikernel, digest));
         world.wait_ms(10_000);
     }
-    let acme = EventsAsked { name: Some(name("acme")), ..EventsAsked::default() };
+    let acme = EventsAsked { path: path("acme"), ..EventsAsked::default() };
     assert_eq!(ask(&mut world, session, 2, acme), ["acme:web created", "acme:web started", "."]);
     let created = ["acme:web created", "acme-x created", "other created", "."];
     assert_eq!(ask(&mut world, session, 3, kinds(&["created"])), created);
@@ -130,7 +135,7 @@ fn a_follower_is_told_what_happens_as_it_happens() {
     let mut world = World::new();
     let digest = world.host.store(image::build(&Recipe::default()));
     let (session, follower) = (world.client(), world.client());
-    let asked = EventsAsked { follow: true, limit: Some(0), name: Some(name("a")), ..EventsAsked::default() };
+    let asked = EventsAsked { follow: true, limit: Some(0), path: path("a"), ..EventsAsked::default() };
     world.send(follower, 1, events(asked));
     assert!(world.nothing_for(follower));
     world.create(session, 1, plain("b", digest));
@@ -175,7 +180,7 @@ fn a_history_that_falls_out_while_it_is_read_is_missed_too() {
     world.create(session, 1, plain("early", digest));
     world.stalled.insert(slow, 0);
     world.input(Input::SessionDrained { session: slow, queued: SESSION_QUEUE_BYTES });
-    world.send(slow, 1, events(EventsAsked { name: Some(name("early")), ..EventsAsked::default() }));
+    world.send(slow, 1, events(EventsAsked { path: path("early"), ..EventsAsked::default() }));
     for _ in 0..EVENTS_MAX / 5 + 10 {
         world.create(session, 1, plain("a", digest));
         world.ask(session, 2, destroy("a"));
@@ -251,8 +256,7 @@ fn a_small_disk_keeps_the_latest_events_and_has_room_for_what_counts() {
     world.restart();
     world.run();
     let session = world.client();
-    let told =
-        ask(&mut world, session, 3, EventsAsked { name: Some(name("last")), ..EventsAsked::default() });
+    let told = ask(&mut world, session, 3, EventsAsked { path: path("last"), ..EventsAsked::default() });
     assert_eq!(told, ["last created", "last started", "."]);
     let all = ask(&mut world, session, 4, kinds(&["destroyed"])).len();
     assert!(all > 20 && all < EVENTS_MAX, "{all}");
@@ -282,7 +286,7 @@ fn what_is_kept_running_tells_of_itself_and_of_whoever_changed_it() {
     world.ask(session, 3, start("a"));
     let change = Change { memory_mib: Some(48), ..Change::default() };
     world.ask(session, 4, restart("a", change));
-    world.send(session, 5, events(EventsAsked { name: Some(name("a")), ..EventsAsked::default() }));
+    world.send(session, 5, events(EventsAsked { path: path("a"), ..EventsAsked::default() }));
     let mut told = Vec::new();
     while let Response::Events(page) = world.next(session, 5) {
         told.extend(page.into_vec());
@@ -306,4 +310,68 @@ fn what_is_kept_running_tells_of_itself_and_of_whoever_changed_it() {
         "updated",
     ];
     assert_eq!(told, expected);
+}
+
+/// All events that a session may see.
+fn all(world: &mut World, session: SessionId, id: u32) -> Vec<Event> {
+    world.send(session, id, events(EventsAsked::default()));
+    let mut told = Vec::new();
+    while let Response::Events(page) = world.next(session, id) {
+        told.extend(page.into_vec());
+    }
+    told
+}
+
+#[test]
+fn a_session_sees_what_is_about_its_scope_and_calls_it_as_it_is_called_there() {
+    let (mut world, digest, root) = world();
+    let acme = world.client_as(&below(&["acme"]));
+    world.create(root, 1, plain("acme:web", digest));
+    world.create(root, 2, plain("acmes", digest));
+    world.create(acme, 1, plain("api", digest));
+    let seen: Vec<_> = all(&mut world, acme, 2).iter().map(short).collect();
+    let own = ["web created", "web started", "api created", "api started"];
+    assert_eq!(
+        seen,
+        [&["session-opened"][..], &own].concat(),
+        "of the host itself nothing but its own visits"
+    );
+    let of_web = ask(&mut world, acme, 3, EventsAsked { path: path("web"), ..EventsAsked::default() });
+    assert_eq!(of_web, ["web created", "web started", "."]);
+    let told = all(&mut world, root, 3);
+    let of_api = told.iter().find(|event| event.about == path("acme:api")).unwrap();
+    assert_eq!(of_api.who.to_string(), "alice of acme");
+    assert!(told.iter().any(|event| event.what.kind() == "shim-connected"));
+}
+
+#[test]
+fn policies_and_revocations_are_told_with_their_paths() {
+    let (mut world, _, root) = world();
+    let acme = world.client_as(&below(&["acme"]));
+    world.ask(root, 1, set("acme", memory(100)));
+    world.ask(root, 2, set("other", memory(100)));
+    let told = ask(&mut world, root, 3, kinds(&["policy-set"]));
+    assert_eq!(told, ["acme policy-set", "other policy-set", "."]);
+    assert_eq!(
+        ask(&mut world, acme, 1, kinds(&["policy-set"])),
+        ["policy-set", "."],
+        "its own path has no name there"
+    );
+}
+
+#[test]
+fn consoles_and_statistics_are_those_of_the_scope() {
+    let (mut world, digest, root) = world();
+    let acme = world.client_as(&below(&["acme"]));
+    for (id, unikernel) in [(1, "acme:web"), (2, "acmes")] {
+        world.create(root, id, plain(unikernel, digest));
+        world.host.write(world.instance(id as usize - 1), b"hi\n");
+    }
+    world.run();
+    let Response::Consoles { page, more: false } = world.ask(acme, 1, Request::Consoles) else { panic!() };
+    assert_eq!(page.iter().map(|entry| &*entry.name).collect::<Vec<_>>(), ["web"]);
+    let Response::Stats { page, more: false } = world.ask(acme, 2, Request::Stats(Path::ROOT)) else {
+        panic!()
+    };
+    assert_eq!(page.iter().map(|entry| &*entry.name).collect::<Vec<_>>(), ["web"]);
 }

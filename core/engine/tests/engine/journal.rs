@@ -4,12 +4,15 @@ use petrel_engine::{Input, Level};
 use petrel_wire::{
     Blob, Digest, ExitStatus,
     limits::CHUNK_BYTES_MAX,
-    operator::{Journal, ReadOnly, Refusal, Request, Response, State, StateFault, Table},
+    operator::{
+        Change, Journal, ReadOnly, Refusal, Request, Response, RestartWhen, State, StateFault, Table,
+    },
 };
 
 use crate::{
     image::{self, NET, Recipe},
-    world::{World, console, create, destroy, info, networked, plain, push},
+    restart::restarted,
+    world::{World, console, create, destroy, info, name, networked, plain, push},
 };
 
 const DISK_BYTES: usize = 1 << 20;
@@ -109,6 +112,7 @@ fn the_end_of_one_is_remembered_even_if_nobody_asks_for_anything() {
     let (mut world, digest) = given_a_disk();
     let session = world.client();
     world.create(session, 1, networked("a", digest, &["net0"]));
+    world.disconnect(session);
     world.wait_ms(1000);
     world.host.end(world.instance(0), ExitStatus::Code(7));
     world.run();
@@ -267,6 +271,30 @@ fn a_destroy_whose_end_cannot_be_kept_is_not_acknowledged() {
     let session = world.client();
     assert_eq!(world.refused(session, 1, destroy("kept")), Refusal::ReadOnly(ReadOnly::Unwritable));
     assert_eq!((names(&mut world), world.host.ledger.monitors.len()), (vec![], 0), "it is gone all the same");
+}
+
+/// The disk fails at each write of an update that goes back by itself: whatever it comes to, it runs, and runs once.
+#[test]
+fn an_update_that_cannot_be_kept_leaves_one_that_runs() {
+    for writes in 0..8 {
+        let (mut world, digest) = given_a_disk();
+        let session = world.client();
+        world.create(session, 1, restarted(RestartWhen::Always, &[], networked("a", digest, &["net0"])));
+        let recipe = Recipe { devices: &[("net0", NET)], padding: 1, ..Recipe::default() };
+        let image = world.host.store(image::build(&recipe));
+        world.disk.as_mut().unwrap().writes_left = Some(writes);
+        let change = Box::new(Change { image: Some(image), ..Change::default() });
+        world.send(session, 2, Request::Update { name: name("a"), change, window_s: 5 });
+        for _ in 0..20 {
+            world.run();
+            world.sleep_ms(1000);
+        }
+        world.run();
+        let running = world.host.running();
+        assert_eq!(running.len(), 1, "after {writes} writes");
+        let pid = world.host.ledger.monitors[&running[0]].listed.pid;
+        assert_eq!(world.info("a").pid, pid, "after {writes} writes");
+    }
 }
 
 #[test]
@@ -609,6 +637,7 @@ fn requests_to_the_shim_that_were_taken_back_are_no_reason_to_wait_for_it() {
     let (mut world, digest) = given_a_failing_disk(0);
     let session = world.client();
     world.refused(session, 1, create(networked("a", digest, &["net0"])));
+    world.disconnect(session);
     assert_eq!(world.engine.poll_at(), None);
     world.wait_ms(60_000);
     assert_eq!(world.resets, 0);

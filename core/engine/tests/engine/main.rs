@@ -2,6 +2,7 @@
 //! operators' clients on the other.
 #![expect(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
+mod chain;
 mod console;
 mod create;
 mod destroy;
@@ -15,6 +16,9 @@ mod images;
 mod journal;
 mod link;
 mod order;
+mod policy;
+mod policy_generations;
+mod policy_model;
 mod probes;
 mod restart;
 mod sessions;

@@ -2,7 +2,7 @@
 
 use petrel_engine::{Input, SessionId};
 use petrel_wire::{
-    ExitStatus,
+    ExitStatus, Path,
     limits::{SESSION_QUEUE_BYTES, STATS_PAGE_MAX},
     operator::{Flow, Refusal, Request, Response, Storage, Traffic, Usage},
     shim::{Op, TapId},
@@ -10,11 +10,11 @@ use petrel_wire::{
 
 use crate::{
     image::{self, NET, Recipe},
-    world::{World, name, networked, plain},
+    world::{World, networked, plain},
 };
 
 fn stats(path: Option<&str>) -> Request {
-    Request::Stats(path.map(name))
+    Request::Stats(path.map_or(Path::ROOT, |path| path.parse().unwrap()))
 }
 
 /// All pages that a client has got.

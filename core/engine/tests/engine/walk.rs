@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, btree_map::Entry};
 
 use petrel_engine::SessionId;
 use petrel_wire::{
-    Blob, Digest, ExitStatus, Probe,
+    Blob, Digest, ExitStatus, Path, Probe,
     limits::{REQUESTS_MAX, SESSION_QUEUE_BYTES},
     operator::{
         Change, Create, EventsAsked, Liveness, Refusal, Request, Response, RestartWhen, State, Supervision,
@@ -39,6 +39,11 @@ impl Random {
 
     pub fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
+    }
+
+    /// One of several.
+    pub fn of<T: Clone>(&mut self, several: &[T]) -> T {
+        several[self.below(several.len())].clone()
     }
 
     pub fn byte(&mut self) -> u8 {
@@ -234,7 +239,11 @@ impl Walk {
                 let follow = !asked.any(|(_, asked)| follows(asked));
                 Request::Events(EventsAsked { follow, ..Default::default() }.into())
             }
-            21 => Request::Stats((self.random.below(2) == 0).then(|| name(&unikernel))),
+            21 => Request::Stats(if self.random.below(2) == 0 {
+                Path::ROOT
+            } else {
+                unikernel.parse().unwrap()
+            }),
             _ => {
                 let image = self.uploads[self.random.below(self.uploads.len())].clone();
                 let lie = self.random.below(6) == 0;

@@ -5,10 +5,10 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ReadOnly, Refusal, Setback, Since};
+use super::{ReadOnly, Refusal, Revocable, Setback, Since};
 use crate::limits::EVENT_KINDS_ASKED_MAX;
 use crate::shim::Fault;
-use crate::{CommonName, Digest, ExitStatus, Label, List, Name, Probe};
+use crate::{CommonName, Digest, ExitStatus, Label, List, Path, Probe};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +21,8 @@ pub struct Event {
     pub who: Who,
     /// What happened.
     pub what: What,
-    /// The unikernel, volume or path that it happened to, if it did to one.
-    pub about: Option<Name>,
+    /// The unikernel, volume or path that it happened to; the root if it did to none.
+    pub about: Path,
 }
 
 /// Who does something.
@@ -34,8 +34,8 @@ pub enum Who {
     Operator {
         /// The certificate's common name.
         name: CommonName,
-        /// What the certificate is for; everything when absent.
-        scope: Option<Name>,
+        /// What the certificate is for. To somebody whose own does not hold it: the root.
+        scope: Path,
     },
 }
 
@@ -44,8 +44,8 @@ pub enum Who {
 pub struct EventsAsked {
     /// Whether to go on with what happens.
     pub follow: bool,
-    /// Only what is about this name, or one below it.
-    pub name: Option<Name>,
+    /// Only what is about this path, or below it.
+    pub path: Path,
     /// Only what happened since then.
     pub since: Option<Since>,
     /// Only of these [`KINDS`]; of all when empty.
@@ -130,6 +130,12 @@ kinds! {
     ImageRefused(Digest, Box<Refusal>) = "image-refused",
     /// The host has an image no more.
     ImageRemoved(Digest) = "image-removed",
+    /// What all that lies below a path may have was set.
+    PolicySet = "policy-set",
+    /// What was set for a path was taken back.
+    PolicyRemoved = "policy-removed",
+    /// Certificates that a CA of a path has signed, or one below, were revoked.
+    CertificateRevoked(Revocable) = "certificate-revoked",
     /// The journal can be written no longer: changes are refused from here on.
     JournalFailed(ReadOnly) = "journal-failed",
     /// What is known was replaced by a state file; how many records that holds.
@@ -140,8 +146,8 @@ impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ControlPlane => f.write_str("the control plane"),
-            Self::Operator { name, scope: None } => f.write_str(name),
-            Self::Operator { name, scope: Some(scope) } => write!(f, "{name} of {scope}"),
+            Self::Operator { name, scope } if scope.is_root() => f.write_str(name),
+            Self::Operator { name, scope } => write!(f, "{name} of {scope}"),
         }
     }
 }
@@ -180,6 +186,9 @@ impl fmt::Display for What {
             Self::ImageStored(digest) => write!(f, "image {digest:?} stored"),
             Self::ImageRefused(digest, refusal) => write!(f, "image {digest:?} not kept: {refusal:?}"),
             Self::ImageRemoved(digest) => write!(f, "image {digest:?} removed"),
+            Self::PolicySet => f.write_str("policy set"),
+            Self::PolicyRemoved => f.write_str("policy removed"),
+            Self::CertificateRevoked(what) => write!(f, "certificate revoked: {what:?}"),
             Self::JournalFailed(reason) => {
                 write!(f, "the journal cannot be written, changes are refused from here on: {reason:?}")
             }
@@ -191,8 +200,8 @@ impl fmt::Display for What {
 /// As a line of a log, which has the time already.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(about) = &self.about {
-            write!(f, "{about}: ")?;
+        if !self.about.is_root() {
+            write!(f, "{}: ", self.about)?;
         }
         write!(f, "{}", self.what)?;
         match self.who {
@@ -228,18 +237,18 @@ mod tests {
         let mut event = Event {
             sequence: 1,
             wall_ms: 0,
-            who: Who::Operator { name: CommonName::lossy("ada"), scope: "acme".parse().ok() },
+            who: Who::Operator { name: CommonName::lossy("ada"), scope: "acme".parse().unwrap() },
             what: What::Destroying,
-            about: "acme:web".parse().ok(),
+            about: "acme:web".parse().unwrap(),
         };
         assert_eq!(event.to_string(), "acme:web: to be destroyed, by ada of acme");
-        (event.who, event.about) = (Who::ControlPlane, None);
+        (event.who, event.about) = (Who::ControlPlane, Path::ROOT);
         assert_eq!(event.to_string(), "to be destroyed");
     }
 
     #[test]
     fn the_largest_page_of_events_fits_a_frame() {
-        let long = |length: usize| -> Name {
+        let long = |length: usize| -> Path {
             format!("{}:{}", "n".repeat(63), "n".repeat(length - 64)).parse().unwrap()
         };
         let known: Vec<_> = (0..BRIDGES_MAX).map(|i| format!("b{i:014}").parse().unwrap()).collect();
@@ -250,9 +259,9 @@ mod tests {
         let event = Event {
             sequence: u64::MAX,
             wall_ms: u64::MAX,
-            who: Who::Operator { name: CommonName::lossy(&"a".repeat(64)), scope: Some(long(127)) },
+            who: Who::Operator { name: CommonName::lossy(&"a".repeat(64)), scope: long(127) },
             what: What::ImageRefused(Digest([0xff; 32]), refusal.into()),
-            about: Some(long(127)),
+            about: long(127),
         };
         let page = vec![event; EVENTS_PAGE_MAX].try_into().unwrap();
         let message = ServerMessage { id: u32::MAX, response: Response::Events(page) };
