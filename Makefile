@@ -69,6 +69,8 @@ check: setup ## formatting, lints, licences and duplicate dependencies
 	tools/check-deny
 
 fuzz: guests ## feed the tender's loader with anything, for FUZZ_SECONDS=60 (needs nightly Rust and cargo-fuzz)
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "make fuzz needs nightly Rust and cargo-fuzz:" \
+		"rustup toolchain install nightly && cargo install --locked cargo-fuzz" >&2; exit 1; }
 	@mkdir -p fuzz/corpus/image
 	@cp $(OUT)/hello.hvt fuzz/corpus/image/
 	cargo +nightly fuzz run image -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536
