@@ -4,6 +4,12 @@ use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+mod cert;
+mod policy;
+
+pub use cert::{Authority, CertCommand, Delegate, Renew, Revoke, RevokedArg, Sign, rights};
+pub use policy::{Limits, PolicyCommand};
+
 use clap::{Args, Parser, Subcommand};
 use petrel_wire::operator::{Block, Net};
 use petrel_wire::{BridgeName, Digest, Label, Name};
@@ -160,6 +166,18 @@ pub enum Command {
     /// Download the image that a unikernel is made of
     #[command(after_help = crate::storage::GET_FIELDS)]
     Get(Get),
+    /// Set, show and remove what all that lies below a path may have
+    Policy {
+        /// What to do
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Ask for, sign, show and revoke certificates
+    Cert {
+        /// What to do
+        #[command(subcommand)]
+        command: CertCommand,
+    },
     /// Save what the control plane keeps, or have it keep what was saved
     State {
         /// Which of the two

@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{apply, create, init, json, show, state, storage, supervise, units};
+use crate::{apply, cert, create, init, json, policy, show, state, storage, supervise, units};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -97,6 +97,8 @@ fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Volume { command } => storage::volume(&command, || open(profile)),
         Command::Image { command } => storage::image(&command, || open(profile)),
         Command::Get(args) => storage::get(&args, || open(profile)),
+        Command::Policy { command } => policy::run(&command, || open(profile)),
+        Command::Cert { command } => cert::run(&command, || load(profile)),
         Command::State { verb } => print(&state::run(&verb, || open(profile))?),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -107,11 +109,16 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     }
 }
 
-/// Opens a session with the host of the profile that was asked for.
-fn open(asked: Option<OsString>) -> Result<Session, Failure> {
+/// Reads the profile that was asked for.
+fn load(asked: Option<OsString>) -> Result<Profile, Failure> {
     let environment = || std::env::var_os("PETREL_PROFILE").filter(|name| !name.is_empty());
     let path = profile::locate(asked.or_else(environment).as_deref())?;
-    Ok(Session::connect(&Profile::load(&path)?)?)
+    Ok(Profile::load(&path)?)
+}
+
+/// Opens a session with its host.
+fn open(asked: Option<OsString>) -> Result<Session, Failure> {
+    Ok(Session::connect(&load(asked)?)?)
 }
 
 fn ask(profile: Option<OsString>, request: Request) -> Result<Response, Failure> {
@@ -167,7 +174,7 @@ pub fn print_data(
     if as_json { print(&format!("{:#}\n", json())) } else { print(&people()) }
 }
 
-/// Prints for people, or what is JSON already.
+/// Prints text; the exit code of having done so.
 pub fn print(text: &str) -> Result<u8, Failure> {
     write_out(text.as_bytes()).map(|()| 0)
 }

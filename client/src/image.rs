@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use hvt_abi::elf::{Abi, Devices, ElfError, Header, Layout, Notes};
+use hvt_abi::note::Target;
+use hvt_abi::sites::sites;
 use petrel_wire::limits::{IMAGE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN};
 use petrel_wire::operator::{Block, DeviceKind, ImageFault, Net, Refusal};
 use petrel_wire::{DeviceName, Digest};
@@ -23,6 +26,10 @@ pub struct Image {
     pub devices: Devices,
     /// Where its segments go.
     pub layout: Layout,
+    /// What tells this build from others, where its linker was asked for it.
+    pub build_id: Option<Vec<u8>>,
+    /// The addresses of its code.
+    code: Vec<Range<u64>>,
 }
 
 impl Image {
@@ -33,8 +40,26 @@ impl Image {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let fail = |fault| Error::Image { path: path.into(), fault };
         let bytes = read_file(path).map_err(fail)?;
-        let (abi, devices, layout) = parse(&bytes).map_err(|error| fail(not_an_image(error)))?;
-        Ok(Self { path: path.into(), bytes, abi, devices, layout })
+        let header = Header::parse(&bytes, bytes.len() as u64).map_err(|error| fail(not_an_image(error)))?;
+        let (abi, devices, layout) = parse(&header, &bytes).map_err(|error| fail(not_an_image(error)))?;
+        let sections = header.section_table().and_then(|range| range.of(&bytes)).unwrap_or_default();
+        let code = hvt_abi::elf::code(sections, &layout).collect();
+        let build_id = header.build_id(&bytes).map(<[u8]>::to_vec);
+        Ok(Self { path: path.into(), bytes, abi, devices, layout, build_id, code })
+    }
+
+    /// Number of the places where it makes hypercalls that ring 3 can replace by jumps; nothing where it makes none.
+    pub fn hypercall_sites(&self) -> Option<usize> {
+        let code = self.code.iter().filter_map(|range| self.layout.file_range(range)?.of(&self.bytes));
+        (self.abi.target == Target::Hvt).then(|| code.map(|code| sites(code).count()).sum())
+    }
+
+    /// Whether petrel-tender can run it, on this machine or another; if not, why.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn runnable(&self) -> Result<(), ElfError> {
+        self.abi.require_hvt_or_spt()
     }
 
     /// The SHA-256 of the file, which is how a host names it.
@@ -134,10 +159,9 @@ fn read_file(path: &Path) -> Result<Vec<u8>, ImageProblem> {
 }
 
 /// Images for targets other than hvt are read as well: whether a host can run them is the host's to say.
-fn parse(file: &[u8]) -> Result<(Abi, Devices, Layout), ElfError> {
-    let header = Header::parse(file, file.len() as u64)?;
+fn parse(header: &Header, file: &[u8]) -> Result<(Abi, Devices, Layout), ElfError> {
     let range = header.notes_range();
-    let notes = Notes::parse(&header, range.of(file).ok_or(ElfError::Truncated)?)?;
+    let notes = Notes::parse(header, range.of(file).ok_or(ElfError::Truncated)?)?;
     Ok((notes.abi, notes.devices, header.layout()?))
 }
 

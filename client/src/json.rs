@@ -1,8 +1,8 @@
 //! JSON for programs. The names of the fields are a promise, told by each command's `--help`.
 
 use petrel_wire::operator::{
-    Block, GenerationInfo, HostInfo, Journal, Net, Refusal, RestartWhen, State, Supervision, Unikernel,
-    UnikernelInfo, Wish,
+    Block, GenerationInfo, HostInfo, Journal, Net, Policy, PolicyEntry, Refusal, RestartWhen, Revocable,
+    Revocation, State, Supervision, Unikernel, UnikernelInfo, Wish,
 };
 use petrel_wire::shim::Backend;
 use petrel_wire::{Blob, ExitStatus, Mac};
@@ -24,8 +24,10 @@ Fields of --json:
 /// What `inspect --json` prints.
 pub const INSPECT_FIELDS: &str = "\
 Fields of --json:
-  file, digest, bytes, target, target_number, abi_version, entry, devices [{name, kind: net|block}],
-  segments [{start, end, file_bytes, read, write, execute}]";
+  file, digest, bytes, build_id (null where it has none), target, target_number, abi_version,
+  runs: {reason (why petrel-tender cannot run it, or null), ring3, kvm, kvm_here (this machine has KVM)},
+  hypercall_sites (how many ring 3 makes fast; null for targets without hypercalls), memory_min_mib, entry,
+  devices [{name, kind: net|block}], segments [{start, end, file_bytes, read, write, execute}]";
 
 /// What `create --json` prints.
 pub const UNIKERNEL_FIELDS: &str = "\
@@ -56,6 +58,31 @@ pub const HISTORY_FIELDS: &str = "\
 Prints with --json an array of objects with the fields
   number, current, faulty (it was given up), made_ms, image, memory_mib, cpus, nets, blocks, args, restart, after, ready,
   alive (as in `petrel info`)";
+
+/// What `policy ls --json` prints.
+pub const POLICY_FIELDS: &str = "\
+Prints with --json an array of objects with the fields
+  path, used {unikernels, memory_mib, volume_mib}, set and certificate (each null, or {unikernels, memory_mib,
+  cpus [N], volume_mib, bridges [NAME]}, where null is no limit)";
+
+/// What `cert show --json` prints.
+pub const CERT_FIELDS: &str = "\
+Prints with --json an array of objects, one for each certificate of the file, with the fields
+  name (or null), role: ca|operator|other, path (that it gives; null if its name is no label), policy (null, or as
+  `petrel policy ls` has it), rights [read|operate|delegate] (or null), faults [TEXT] (why no host takes it),
+  not_before_ms and not_after_ms (milliseconds since 1970), serial (hexadecimal), key (SHA-256 of its
+  SubjectPublicKeyInfo)";
+
+/// What `cert revoke --json` prints.
+pub const REVOKE_FIELDS: &str = "\
+Fields of --json:
+  serial (hexadecimal) and key (SHA-256), one of them null, sessions (how many ended by it)";
+
+/// What `cert revoked --json` prints.
+pub const REVOKED_FIELDS: &str = "\
+Prints with --json an array of objects with the fields
+  serial (hexadecimal) and key (SHA-256), one of them null, path (of certificates that a CA of this path or below
+  has signed), at_ms (milliseconds since 1970 by the host's clock)";
 
 /// What a host is and has.
 pub fn host(host: &HostInfo) -> Value {
@@ -112,6 +139,8 @@ pub fn inspect(image: &Image) -> Value {
             "execute": segment.permissions.execute,
         })
     });
+    let reason = image.runnable().err().map(|reason| reason.to_string());
+    let sites = image.hypercall_sites();
     json!({
         "file": image.path.to_string_lossy(),
         "digest": image.digest(),
@@ -119,10 +148,29 @@ pub fn inspect(image: &Image) -> Value {
         "target": image.abi.target.name(),
         "target_number": image.abi.target.raw(),
         "abi_version": image.abi.version,
+        "build_id": image.build_id.as_deref().map(hex),
+        "runs": {
+            "ring3": reason.is_none(),
+            "kvm": reason.is_none() && sites.is_some(),
+            "kvm_here": kvm_is_here(),
+            "reason": reason,
+        },
+        "hypercall_sites": sites,
+        "memory_min_mib": image.layout.memory_min_mib(),
         "entry": image.layout.entry,
         "devices": devices.collect::<Vec<_>>(),
         "segments": segments.collect::<Vec<_>>(),
     })
+}
+
+/// Whether this machine has KVM. (Whether that is of use, `petrel-tender --probe` tells.)
+pub fn kvm_is_here() -> bool {
+    std::path::Path::new("/dev/kvm").exists()
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A unikernel, in brief.
@@ -164,6 +212,50 @@ pub fn info(info: &UnikernelInfo) -> Value {
     value["failure"] = json!(watching.failure.as_deref().map(failure));
     value["trial_from"] = json!(watching.trial_from);
     value
+}
+
+/// What may be and what is used, for one path.
+pub fn policy_entry(entry: &PolicyEntry) -> Value {
+    json!({
+        "path": entry.path.to_string(),
+        "used": {
+            "unikernels": entry.held.unikernels,
+            "memory_mib": entry.held.memory_mib,
+            "volume_mib": entry.held.volume_mib,
+        },
+        "set": entry.set.as_ref().map(policy),
+        "certificate": entry.certificate.as_ref().map(policy),
+    })
+}
+
+/// A policy.
+pub fn policy(policy: &Policy) -> Value {
+    json!({
+        "unikernels": policy.unikernels,
+        "memory_mib": policy.memory_mib,
+        "cpus": policy.cpus.as_deref(),
+        "volume_mib": policy.volume_mib,
+        "bridges": policy.bridges.as_ref().map(|bridges| bridges.iter().map(|one| &**one).collect::<Vec<_>>()),
+    })
+}
+
+/// A revocation that has just been made.
+pub fn revoked(what: &Revocable, sessions: u32) -> Value {
+    let (serial, key) = revocable(what);
+    json!({ "serial": serial, "key": key, "sessions": sessions })
+}
+
+/// A revocation.
+pub fn revocation(revocation: &Revocation) -> Value {
+    let (serial, key) = revocable(&revocation.what);
+    json!({ "serial": serial, "key": key, "path": revocation.path.to_string(), "at_ms": revocation.at_ms })
+}
+
+fn revocable(what: &Revocable) -> (Option<String>, Option<String>) {
+    match what {
+        Revocable::Serial(serial) => (Some(crate::show::hex(serial)), None),
+        Revocable::Key(key) => (None, Some(key.to_string())),
+    }
 }
 
 /// A generation.

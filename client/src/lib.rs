@@ -15,6 +15,7 @@
 
 mod apply;
 mod args;
+mod cert;
 pub mod cli;
 mod console;
 mod create;
@@ -23,8 +24,10 @@ mod failure;
 pub mod image;
 mod init;
 mod json;
+mod keys;
 mod limits;
 mod manifest;
+mod policy;
 pub mod profile;
 mod progress;
 pub mod sentence;

@@ -41,6 +41,8 @@ pub struct Profile {
     pub host: ServerName<'static>,
     /// Trust roots and identity.
     pub tls: Arc<ClientConfig>,
+    /// The file of the operator's certificates.
+    pub certificate: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -108,12 +110,9 @@ impl Profile {
         let profile: ProfileFile = toml::from_str(&text).map_err(|error| form(error.message().into()))?;
         let host = ServerName::try_from(profile.host.clone());
         let host = host.map_err(|_| form(format!("host = {:?} is no name of a host", profile.host)))?;
-        let tls = client_config(
-            &folder.join(profile.ca),
-            &folder.join(profile.certificate),
-            &folder.join(profile.key),
-        )?;
-        Ok(Self { address: profile.address, host, tls: Arc::new(tls) })
+        let certificate = folder.join(profile.certificate);
+        let tls = client_config(&folder.join(profile.ca), &certificate, &folder.join(profile.key))?;
+        Ok(Self { address: profile.address, host, tls: Arc::new(tls), certificate })
     }
 }
 

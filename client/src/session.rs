@@ -409,6 +409,8 @@ fn ends_request(answer: &Response) -> bool {
             | Response::ConsoleMissed(_)
             | Response::Ended(_)
             | Response::Listed { more: true, .. }
+            | Response::Policies { more: true, .. }
+            | Response::Revocations { more: true, .. }
             | Response::Generation { more: true, .. }
             | Response::StateWanted
             | Response::StateData(_)
@@ -426,5 +428,6 @@ fn ends_session(refusal: &Refusal) -> bool {
             | Refusal::Version(_)
             | Refusal::HelloExpected
             | Refusal::IdInUse
+            | Refusal::Certificate { .. }
     )
 }

@@ -1,9 +1,10 @@
 //! Tables and lists for people.
 
-use petrel_wire::Probe;
 use petrel_wire::operator::{
-    GenerationInfo, HostInfo, Journal, Liveness, Restart, State, Unikernel, UnikernelInfo, Watching,
+    GenerationInfo, HostInfo, Journal, Liveness, Policy, PolicyEntry, Restart, Revocable, Revocation, State,
+    Unikernel, UnikernelInfo, Watching,
 };
+use petrel_wire::{BridgeName, Probe};
 
 use crate::apply::{Action, Step};
 use crate::image::Image;
@@ -14,15 +15,16 @@ const DIGEST_DIGITS: usize = 12;
 
 /// Lines of `label  value`, the values aligned.
 #[derive(Default)]
-struct Lines(Vec<(&'static str, String)>);
+pub struct Lines(Vec<(&'static str, String)>);
 
 impl Lines {
-    fn add(&mut self, label: &'static str, value: impl Into<String>) {
+    /// One line.
+    pub fn add(&mut self, label: &'static str, value: impl Into<String>) {
         self.0.push((label, value.into()));
     }
 
     /// One line for each value, only the first with the label.
-    fn add_all(&mut self, label: &'static str, values: impl IntoIterator<Item = String>) {
+    pub fn add_all(&mut self, label: &'static str, values: impl IntoIterator<Item = String>) {
         let mut label = label;
         for value in values {
             self.add(label, value);
@@ -30,7 +32,8 @@ impl Lines {
         }
     }
 
-    fn render(self) -> String {
+    /// The text.
+    pub fn render(self) -> String {
         let width = self.0.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
         self.0.into_iter().map(|(label, value)| format!("{label:width$}  {value}\n")).collect()
     }
@@ -104,7 +107,12 @@ pub fn inspect(image: &Image) -> String {
     lines.add("file", image.path.to_string_lossy());
     lines.add("digest", format!("{:?}", image.digest()));
     lines.add("size", format!("{} ({} bytes)", units::size(image.bytes.len() as u64), image.bytes.len()));
+    if let Some(id) = &image.build_id {
+        lines.add("build id", json::hex(id));
+    }
     lines.add("target", format!("{}, ABI version {}", image.abi.target.name(), image.abi.version));
+    lines.add_all("runs", runs(image));
+    lines.add("memory", format!("{} MiB or more", image.layout.memory_min_mib()));
     lines.add("entry", format!("{:#x}", image.layout.entry));
     let devices = image.devices.iter();
     let devices = devices.map(|(_, device)| format!("{} {}", json::device_kind(device.kind), device.name()));
@@ -121,6 +129,21 @@ pub fn inspect(image: &Image) -> String {
         }),
     );
     lines.render()
+}
+
+/// On what petrel-tender runs an image, and how well.
+fn runs(image: &Image) -> Vec<String> {
+    match (image.runnable(), image.hypercall_sites()) {
+        (Err(reason), _) => vec![format!("not on petrel-tender: {reason}")],
+        (Ok(()), None) => vec!["confined in ring 3, making system calls itself".into()],
+        (Ok(()), Some(sites)) => {
+            let on_kvm = if json::kvm_is_here() { "" } else { " (this machine has none)" };
+            vec![
+                format!("on KVM{on_kvm}"),
+                format!("confined in ring 3, with {sites} hypercalls in its code made fast; others trap"),
+            ]
+        }
+    }
 }
 
 /// A unikernel that was just created.
@@ -181,6 +204,79 @@ pub fn info(info: &UnikernelInfo, now_ms: u64) -> String {
         lines.add("last exit", format!("{status}{}", ago.unwrap_or_default()));
     }
     lines.render()
+}
+
+/// The limits of a policy, one in each line.
+pub fn policy_lines(policy: &Policy) -> Vec<String> {
+    let number = |what: &str, limit: Option<u64>| limit.map(|limit| format!("{what} {limit}"));
+    let set = |what: &str, text: Option<String>| text.map(|text| format!("{what} {}", or_none(text)));
+    let lines = [
+        number("unikernels", policy.unikernels.map(u64::from)),
+        number("memory MiB", policy.memory_mib),
+        number("volume space MiB", policy.volume_mib),
+        set("cpus", policy.cpus.as_deref().map(cpus)),
+        set("bridges", policy.bridges.as_deref().map(bridges)),
+    ];
+    lines.into_iter().flatten().collect()
+}
+
+/// What may be and what is used: a row for each policy of a path, and one for a path without any.
+pub fn policies(entries: &[PolicyEntry]) -> String {
+    let rows = entries.iter().flat_map(|entry| {
+        let both = [("set", &entry.set), ("certificate", &entry.certificate)];
+        let from = both.into_iter().filter_map(|(from, policy)| Some((from, policy.as_ref()?)));
+        let mut rows: Vec<_> = from.map(|(from, policy)| policy_row(entry, from, policy)).collect();
+        if rows.is_empty() {
+            rows.push(policy_row(entry, "-", &Policy::default()));
+        }
+        rows
+    });
+    let heading = ["PATH", "FROM", "UNIKERNELS", "MEMORY MIB", "VOLUMES MIB", "CPUS", "BRIDGES"];
+    table(&heading, &rows.collect::<Vec<_>>())
+}
+
+fn policy_row(entry: &PolicyEntry, from: &str, policy: &Policy) -> Vec<String> {
+    let of = |used: u64, limit: Option<u64>| match limit {
+        Some(limit) => format!("{used} of {limit}"),
+        None => used.to_string(),
+    };
+    let held = &entry.held;
+    vec![
+        entry.path.to_string(),
+        from.into(),
+        of(held.unikernels.into(), policy.unikernels.map(u64::from)),
+        of(held.memory_mib, policy.memory_mib),
+        of(held.volume_mib, policy.volume_mib),
+        policy.cpus.as_deref().map_or("any".into(), |set| or_none(cpus(set))),
+        policy.bridges.as_deref().map_or("any".into(), |set| or_none(bridges(set))),
+    ]
+}
+
+fn bridges(bridges: &[BridgeName]) -> String {
+    bridges.iter().map(|bridge| &**bridge).collect::<Vec<_>>().join(", ")
+}
+
+fn or_none(list: String) -> String {
+    if list.is_empty() { "none".into() } else { list }
+}
+
+/// What is revoked.
+pub fn revocations(all: &[Revocation]) -> String {
+    let row = |one: &Revocation| vec![revocable(&one.what), one.path.to_string(), units::date(one.at_ms)];
+    table(&["REVOKED", "BELOW", "SINCE"], &all.iter().map(row).collect::<Vec<_>>())
+}
+
+/// What is revoked, in a few words.
+pub fn revocable(what: &Revocable) -> String {
+    match what {
+        Revocable::Serial(serial) => format!("serial {}", hex(serial)),
+        Revocable::Key(key) => format!("key {key}"),
+    }
+}
+
+/// Bytes in hexadecimal; a zero for none at all, which is the number 0.
+pub fn hex(bytes: &[u8]) -> String {
+    if bytes.is_empty() { "00".into() } else { bytes.iter().map(|byte| format!("{byte:02x}")).collect() }
 }
 
 /// How it is watched over, and what that leads to now.
@@ -326,6 +422,27 @@ a-long-name  running   running  2    0         32 MiB  abababababab  3m   -
 b            exit 255  running  2    0         32 MiB  abababababab  3m   1m
 ";
         assert_eq!(ps(&all, 180_000), expected);
+    }
+
+    #[test]
+    fn each_policy_of_a_path_has_a_row_with_what_is_used() {
+        let set =
+            Policy { memory_mib: Some(100), bridges: Some(petrel_wire::List::new()), ..Policy::default() };
+        let certificate =
+            Policy { unikernels: Some(3), cpus: Some(vec![0, 1].try_into().unwrap()), ..Policy::default() };
+        let held = petrel_wire::operator::Held { unikernels: 2, memory_mib: 64, volume_mib: 0 };
+        let path: petrel_wire::Path = "acme".parse().unwrap();
+        let entries = [
+            PolicyEntry { path: petrel_wire::Path::ROOT, set: None, certificate: None, held },
+            PolicyEntry { path, set: Some(set), certificate: Some(certificate), held },
+        ];
+        let expected = "\
+PATH  FROM         UNIKERNELS  MEMORY MIB  VOLUMES MIB  CPUS  BRIDGES
+:     -            2           64          0            any   any
+acme  set          2           64 of 100   0            any   none
+acme  certificate  2 of 3      64          0            0-1   any
+";
+        assert_eq!(policies(&entries), expected);
     }
 
     #[test]

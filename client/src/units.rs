@@ -51,6 +51,12 @@ pub fn age(then_ms: u64, now_ms: u64) -> String {
     span(now_ms.saturating_sub(then_ms))
 }
 
+/// A moment of UTC, to the second: `2026-11-24T18:49:12Z`.
+pub fn date(ms: u64) -> String {
+    let date = x509_cert::der::DateTime::from_unix_duration(std::time::Duration::from_secs(ms / 1000));
+    date.map_or_else(|_| "after the year 9999".into(), |date| date.to_string())
+}
+
 /// Milliseconds since 1970 by this machine's clock.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -74,6 +80,12 @@ mod tests {
         for bad in ["", "K", "1.5G", "-1", "+1", "1KB", "1 K", "0x10", "99999999999T", "1é"] {
             assert!(parse_size(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn moments_are_told_as_dates() {
+        assert_eq!(date(1_700_000_000_999), "2023-11-14T22:13:20Z");
+        assert_eq!(date(u64::MAX), "after the year 9999");
     }
 
     #[test]

@@ -8,6 +8,8 @@
     reason = "this is a test harness: what goes wrong is to be seen at once"
 )]
 
+pub mod openssl;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -8,7 +8,6 @@
 //!
 //! All is made in a folder beside its place and renamed into it, so that it is there whole or not at all.
 
-mod keys;
 mod shim_toml;
 mod staging;
 
@@ -22,8 +21,8 @@ use petrel_wire::seal::{Link, Seal, Service};
 use crate::args::Init;
 use crate::failure::Failure;
 use crate::image::Image;
+use crate::keys::{Authority, LinkKey};
 use crate::profile;
-use keys::{Authority, LinkKey};
 use staging::Staging;
 
 /// The shim's end of the link.

@@ -1,5 +1,6 @@
 //! The sentences for people: what was wrong, what was expected, what to do.
 
+mod policy;
 mod refusal;
 mod supervise;
 mod tls;

@@ -9,18 +9,21 @@ use petrel_wire::operator::{DeviceKind, ImageFault, ReadOnly, Refusal, StateFaul
 use petrel_wire::shim::Fault;
 
 use super::supervise::supervise;
-use super::{About, Sentence, say, volume};
+use super::{About, Sentence, policy, say, volume};
 
 /// The sentence for a refusal.
 pub(super) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
     let name = about.name.map_or("of this name".into(), |name| format!("\"{name}\""));
     let image = about.image.unwrap_or("the image");
     match reason {
-        Refusal::NotPermitted => say(
-            "this operator's certificate does not permit it",
-            "a certificate whose policy does",
-            "ask the host's owner for one",
-        ),
+        Refusal::Certificate { .. }
+        | Refusal::RightMissing(_)
+        | Refusal::OutsideScope
+        | Refusal::ScopedName
+        | Refusal::NoSuchPolicy
+        | Refusal::OverPolicy { .. }
+        | Refusal::CpuPolicy { .. }
+        | Refusal::BridgePolicy { .. } => policy::refusal(reason),
         Refusal::NoSuchUnikernel => say(
             format!("there is no unikernel {name}"),
             "the name of one that is listed",
@@ -213,6 +216,11 @@ fn full(table: Table) -> Sentence {
         }
         Table::Taps => ("the host has as many taps as it can have", "destroy a unikernel that is not needed"),
         Table::ShimRequests => ("the host is too busy", "try again in a moment"),
+        Table::Policies => ("as many policies are set as there can be", "remove one with `petrel policy rm`"),
+        Table::Revocations => (
+            "as many certificates are revoked as there can be",
+            "revoke the CA that signed them, or have the host's operators start anew with another CA",
+        ),
         Table::StateFiles => {
             ("another state file is on its way from or to this host", "try again when it is done")
         }

@@ -1,5 +1,6 @@
 //! Why the two sides do not trust each other, or do not understand each other.
 
+use petrel_wire::limits::CHAIN_CERTIFICATES_MAX;
 use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
 use super::{Sentence, say};
@@ -68,26 +69,44 @@ fn server_certificate(address: &str, error: &CertificateError) -> Sentence {
 
 fn alert_received(address: &str, alert: AlertDescription) -> Sentence {
     match alert {
+        AlertDescription::UnsupportedCertificate => say(
+            format!("the host at {address} says that this operator's certificate is not for clients"),
+            "one that is no CA's, with the extended key usage clientAuth",
+            "have a certificate signed by `petrel cert sign`",
+        ),
+        AlertDescription::AccessDenied => say(
+            format!("the host at {address} finds no way along this operator's certificates to its CA"),
+            format!(
+                "at most {CHAIN_CERTIFICATES_MAX} certificates, each signed by the CA whose certificate comes next, the last by \
+                 the host's CA, and no others"
+            ),
+            "see `petrel cert show` for the chain in the profile, and take from it what does not belong there",
+        ),
+        AlertDescription::BadCertificate => say(
+            format!("the host at {address} cannot read a certificate of this operator's"),
+            "X.509 with Ed25519 keys, and no critical extension that the host does not know",
+            "have it signed anew, for an Ed25519 key",
+        ),
         AlertDescription::UnknownCA
-        | AlertDescription::BadCertificate
         | AlertDescription::CertificateUnknown
-        | AlertDescription::UnsupportedCertificate
         | AlertDescription::DecryptError => say(
             format!("the host at {address} does not trust this operator's certificate"),
             "one signed by the CA of the host's operators",
             "use the profile that was made for this host, or have its owner sign a certificate for you",
         ),
         AlertDescription::CertificateExpired => say(
-            format!("the host at {address} says that this operator's certificate has expired"),
-            "one that is valid by the host's clock",
-            "have a new one signed; if it should be valid, correct the host's clock",
+            format!(
+                "the host at {address} says that this operator's certificate has expired, or is not valid yet"
+            ),
+            "a chain of certificates that are all valid by the host's clock",
+            "have it signed anew by `petrel cert renew`; if it should be valid, correct the host's clock",
         ),
         AlertDescription::CertificateRevoked => say(
             format!("the host at {address} says that this operator's certificate is revoked"),
             "one that is valid",
             "ask the host's owner for a new one",
         ),
-        AlertDescription::CertificateRequired | AlertDescription::AccessDenied => say(
+        AlertDescription::CertificateRequired => say(
             format!("the host at {address} denies access ({alert:?})"),
             "the certificate of one of its operators",
             "ask the host's owner for one",
@@ -132,6 +151,9 @@ mod tests {
             Tls::InvalidCertificate(CertificateError::NotValidForName),
             Tls::AlertReceived(AlertDescription::UnknownCA),
             Tls::AlertReceived(AlertDescription::CertificateExpired),
+            Tls::AlertReceived(AlertDescription::UnsupportedCertificate),
+            Tls::AlertReceived(AlertDescription::AccessDenied),
+            Tls::AlertReceived(AlertDescription::BadCertificate),
             Tls::AlertReceived(AlertDescription::NoApplicationProtocol),
             Tls::AlertReceived(AlertDescription::ProtocolVersion),
             Tls::InvalidMessage(rustls::InvalidMessage::InvalidContentType),

@@ -42,7 +42,56 @@ fn an_image_is_shown_with_its_devices_and_segments() {
 fn an_image_for_another_target_is_shown_as_such() {
     let (_file, mut command) = inspected(&solo5::image_for(2, &[], 0), &[]);
     let output = command.output().unwrap();
-    assert!(stdout(&output).contains("target    spt, ABI version 2"), "{}", stdout(&output));
+    for expected in ["target    spt, ABI version 2", "runs      confined in ring 3"] {
+        assert!(stdout(&output).contains(expected), "{}", stdout(&output));
+    }
+    let (_file, mut command) = inspected(&solo5::image_for(3, &[], 0), &[]);
+    let output = command.output().unwrap();
+    for expected in ["target    virtio, ABI version 2", "runs      not on petrel-tender", "virtio (3)"] {
+        assert!(stdout(&output).contains(expected), "{}", stdout(&output));
+    }
+}
+
+/// What `inspect --json` tells of an image.
+fn told(bytes: &[u8]) -> serde_json::Value {
+    let (_file, mut command) = inspected(bytes, &["--json"]);
+    serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn hypercalls_that_can_be_made_fast_are_counted() {
+    let mut image = solo5::image(&[], 0);
+    assert_eq!((&told(&image)["hypercall_sites"], &told(&image)["runs"]["kvm"]), (&json!(0), &json!(true)));
+    // Its only segment is its code: puts and poll, and a port that is no hypercall.
+    image[8192..8198].copy_from_slice(&[0xba, 0x02, 0x05, 0, 0, 0xef]);
+    image[8300..8306].copy_from_slice(&[0xba, 0x03, 0x05, 0, 0, 0xef]);
+    image[8400..8406].copy_from_slice(&[0xba, 0x77, 0x05, 0, 0, 0xef]);
+    assert_eq!(told(&image)["hypercall_sites"], json!(2));
+    let spt = told(&solo5::image_for(2, &[], 0));
+    assert_eq!((&spt["hypercall_sites"], &spt["runs"]["kvm"]), (&json!(null), &json!(false)));
+    let virtio = told(&solo5::image_for(3, &[], 0));
+    assert_eq!(virtio["runs"]["ring3"], json!(false));
+    assert!(virtio["runs"]["reason"].as_str().unwrap().contains("virtio"));
+}
+
+#[test]
+fn a_build_id_is_shown() {
+    let mut image = solo5::image(&[], 0);
+    assert_eq!(told(&image)["build_id"], json!(null));
+    // One section header, of notes; another note comes first.
+    let notes_at = image.len() as u64;
+    let note = |kind: u32, name: &[u8; 4], id: &[u8]| {
+        let id_len = u32::try_from(id.len()).unwrap();
+        [&[4, id_len, kind].map(u32::to_le_bytes).concat()[..], name, id].concat()
+    };
+    let notes = [note(1, b"Xen\0", &[1, 2, 3, 4]), note(3, b"GNU\0", &[0xab, 0xcd, 0xef, 1])].concat();
+    image.extend(&notes);
+    let table_at = image.len() as u64;
+    image.extend([0u32, 7].map(u32::to_le_bytes).concat());
+    image.extend([0, 0, notes_at, notes.len() as u64, 0, 4, 0].map(u64::to_le_bytes).concat());
+    image[40..48].copy_from_slice(&table_at.to_le_bytes());
+    image[58..62].copy_from_slice(&[64, 0, 1, 0]);
+    assert_eq!(told(&image)["build_id"], json!("abcdef01"));
 }
 
 #[test]

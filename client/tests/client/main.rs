@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![allow(missing_docs)]
 
+mod cert;
 mod deploy;
 mod init;
 mod inspect;

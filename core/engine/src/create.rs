@@ -5,7 +5,7 @@ use alloc::{boxed::Box, vec::Vec};
 use petrel_wire::{
     BridgeName, DeviceName, List, Mac, Name,
     limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, TAPS_MAX, UNIKERNELS_MAX, WINDOW_S_MAX},
-    operator::{Block, Change, Create, DeviceKind, Net, Refusal, Response, Supervision, Table},
+    operator::{Block, Change, Cpus, Create, DeviceKind, Held, Net, Refusal, Response, Supervision, Table},
     shim::Host,
 };
 use sha2::{Digest as _, Sha256};
@@ -15,12 +15,13 @@ use crate::{
     images::{Image, Learner},
     limits::CREATES_WAITING_MAX,
     planted::{self, Planted},
+    policy::{Asked, Grant},
     record::{Generation, Record, Spec},
     supervise::{
         launch::Creator,
         order::{Manner, Who},
     },
-    unikernel::Needs,
+    unikernel::{Needs, Unikernel},
 };
 
 /// A create or a change that has not been admitted yet.
@@ -106,9 +107,10 @@ impl Engine {
         }
     }
 
-    /// Checks what is wanted against the host and what there is; it needs at least `min_mib` of memory. This comes before
-    /// the image is asked for: a client uploads one only when nothing else is wrong, and so leaves none behind.
-    fn check_fits(&self, wanted: &Wanted, min_mib: u32) -> Result<(), Refusal> {
+    /// Checks what is wanted against the host, policies and what there is; it needs at least `min_mib` of memory. This
+    /// comes before the image is asked for: a client uploads one only when nothing else is wrong, and so leaves none
+    /// behind. Returns the CPUs that it gets.
+    fn check_fits(&self, wanted: &Wanted, min_mib: u32) -> Result<Cpus, Refusal> {
         let create = &wanted.create;
         let host = self.shim.host_if_ready().ok_or(Refusal::ShimAway)?;
         check_arguments(create)?;
@@ -121,7 +123,37 @@ impl Engine {
             return Err(Refusal::Memory { asked_mib, min_mib, max_mib });
         }
         check_places(&create.cpus, create.nets.iter().map(|net| &net.bridge), host)?;
-        self.check_room(&create.name, asked_mib, create.nets.len(), &create.blocks, host)
+        self.check_room(&create.name, asked_mib, create.nets.len(), &create.blocks, host)?;
+        let asked = Asked {
+            name: &create.name,
+            held: Held { unikernels: 1, memory_mib: asked_mib.into(), volume_mib: 0 },
+            instead_of: self.counted(&create.name),
+            cpus: Some(&create.cpus),
+            bridges: create.nets.iter().map(|net| &net.bridge).collect(),
+        };
+        self.state.admit(&wanted.who.grant, &asked, &host.cpus)
+    }
+
+    /// Checks that an earlier generation, which was admitted once, may be the current one again: policies may have
+    /// become narrower since.
+    pub(crate) fn check_return(&self, grant: &Grant, spec: &Spec) -> Result<(), Refusal> {
+        self.check_after(&spec.name, &spec.supervision)?;
+        self.check_start(spec)?;
+        let host = self.shim.host_if_ready().ok_or(Refusal::ShimAway)?;
+        let asked = Asked {
+            name: &spec.name,
+            held: spec.held(),
+            instead_of: self.counted(&spec.name),
+            // A generation stays as it is: one that runs on any needs all.
+            cpus: Some(if spec.cpus.is_empty() { &host.cpus } else { &spec.cpus }),
+            bridges: spec.nets.iter().map(|(net, _)| &net.bridge).collect(),
+        };
+        self.state.admit(grant, &asked, &host.cpus).map(drop)
+    }
+
+    /// What counts against policies under this name already.
+    fn counted(&self, name: &Name) -> Held {
+        self.state.get(name).map(Unikernel::held).unwrap_or_default()
     }
 
     /// Checks that what was admitted once can be started now.
@@ -136,10 +168,10 @@ impl Engine {
 
     /// Checks all there is.
     fn plan(&self, wanted: &Wanted, image: &Image) -> Result<Spec, Refusal> {
-        self.check_fits(wanted, image.memory_min_mib.max(MEMORY_MIB_MIN))?;
+        let cpus = self.check_fits(wanted, image.memory_min_mib.max(MEMORY_MIB_MIN))?;
         let monitor = self.shim.monitor_for(image)?;
         check_devices(&wanted.create, image)?;
-        let Create { name, image, memory_mib, cpus, nets, blocks, args, supervision, .. } =
+        let Create { name, image, memory_mib, nets, blocks, args, supervision, .. } =
             (*wanted.create).clone();
         let mac = |net: Net| (net.clone(), mac_address(&net.device, &name));
         let nets = nets.into_vec().into_iter().map(mac).collect::<Vec<_>>();

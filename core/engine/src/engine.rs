@@ -17,6 +17,7 @@ use crate::{
     images::Images,
     journal::{Journal, Transfer},
     limits::PUSH_WRITES_MAX,
+    policy,
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
@@ -37,6 +38,8 @@ pub struct Engine {
     pub(crate) started_ns: Option<u64>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
+    /// When the first certificate of an open session expires, or before: milliseconds since 1970.
+    pub(crate) first_expiry_ms: u64,
     /// The number of the last request.
     pub(crate) serial: u64,
     pub(crate) shim: ShimClient,
@@ -83,6 +86,7 @@ impl Engine {
             started_ns: None,
             outputs: VecDeque::new(),
             sessions: BTreeMap::new(),
+            first_expiry_ms: u64::MAX,
             serial: 0,
             shim: ShimClient::new(),
             state: State::default(),
@@ -115,6 +119,7 @@ impl Engine {
             return self.state_failed();
         }
         let mark = self.begin();
+        self.end_expired();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
             Input::SessionFrame { session, payload } => self.session_frame(session, payload),
@@ -137,8 +142,13 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        let rooms =
-            [self.shim.deadline(), self.watch_deadline(), self.journal.deadline(), self.survey_due_ns()];
+        let rooms = [
+            self.shim.deadline(),
+            self.watch_deadline(),
+            self.journal.deadline(),
+            self.survey_due_ns(),
+            policy::expiry_deadline(self.now, self.first_expiry_ms),
+        ];
         rooms.into_iter().flatten().min()
     }
 
@@ -146,6 +156,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
         let mark = self.begin();
+        self.end_expired();
         self.shim_deadline();
         self.survey_deadline();
         self.watches_due();

@@ -6,9 +6,9 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    Blob, Digest, ExitStatus, Label, List, Mac, Name,
+    Blob, Digest, ExitStatus, Label, List, Mac, Name, Path,
     limits::{ARGS_MAX, BLOCKS_MAX, CMDLINE_BYTES_MAX, CPUS_MAX, NETS_MAX, TAG_BYTES_MAX},
-    operator::{Block, Net, Supervision, Wish},
+    operator::{Block, Held, Net, Policy, Revocation, Supervision, Wish},
     shim::{InstanceId, TapId},
 };
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,14 @@ pub(crate) enum Record {
     Removed(Name),
     /// All that is ours on the host is in the state. What the shim has besides, with a tag of ours, is nobody's.
     Complete,
+
+    // Policies and certificates.
+    /// An operator has set what all that lies below a path may have.
+    PolicySet { path: Path, policy: Box<Policy> },
+    /// An operator has taken that back.
+    PolicyRemoved(Path),
+    /// An operator has revoked certificates.
+    Revoked(Revocation),
     /// Something about a volume.
     Volume(VolumeRecord),
 }
@@ -67,16 +75,20 @@ impl Record {
         match self {
             Self::Started { .. } => Durability::Never,
             Self::Ended { .. } | Self::Absent(_) | Self::Past { .. } | Self::Complete => Durability::Later,
-            Self::Created { .. } | Self::Updated { .. } | Self::Volume(VolumeRecord::Creating { .. }) => {
-                Durability::Before { grows: true }
-            }
+            Self::Created { .. }
+            | Self::Updated { .. }
+            | Self::PolicySet { .. }
+            | Self::Volume(VolumeRecord::Creating { .. }) => Durability::Before { grows: true },
             Self::Switched { .. }
             | Self::Accepted(_)
             | Self::RolledBack { .. }
             | Self::Wished { .. }
             | Self::Starting { .. }
             | Self::Removed(_)
-            | Self::Volume(_) => Durability::Before { grows: false },
+            | Self::Volume(_)
+            | Self::PolicyRemoved(_)
+            // It grows the state, but must be possible in the last of the room.
+            | Self::Revoked(_) => Durability::Before { grows: false },
         }
     }
 }
@@ -122,6 +134,13 @@ const TAG_VERSION: u16 = 1;
 
 /// What the shim keeps beside a monitor, for a control plane that has lost its memory.
 pub(crate) type Tag = Blob<TAG_BYTES_MAX>;
+
+impl Spec {
+    /// What of it counts against policies, whether it runs or not.
+    pub fn held(&self) -> Held {
+        Held { unikernels: 1, memory_mib: self.memory_mib.into(), volume_mib: 0 }
+    }
+}
 
 impl Generation {
     /// As a tag. `TAG_BYTES_MAX` is chosen so that every one fits; see the test.

@@ -6,6 +6,7 @@
 use alloc::{
     collections::{BTreeMap, VecDeque},
     format,
+    sync::Arc,
 };
 
 use petrel_wire::{
@@ -20,7 +21,7 @@ use petrel_wire::{
 use crate::{
     Engine, Level, Output, Peer, SessionId,
     planted::{self, Planted},
-    policy::{self, Grant},
+    policy::{self, Authority, Grant, Inward, Outward},
     stream::{Source, Stream, response_bytes},
     supervise::order::{Manner, Who},
     upload::Chunk,
@@ -30,7 +31,8 @@ use crate::{
 /// A session.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub peer: Peer,
+    /// What its certificates permit.
+    pub authority: Arc<Authority>,
     /// Its hello has been answered.
     greeted: bool,
     /// The unanswered requests, by the client's number.
@@ -104,9 +106,15 @@ impl Engine {
             self.outputs.push_back(Output::CloseSession { session: id });
             return;
         }
-        self.log(Level::Info, format!("session {}: opened by {:?}", id.0, peer.name));
+        let authority = match self.authorize(&peer) {
+            Ok(authority) => Arc::new(authority),
+            Err(refusal) => return self.turn_away(id, &peer, refusal),
+        };
+        let scope = authority.scope();
+        self.log(Level::Info, format!("session {}: opened by {:?}, for {scope}", id.0, peer.name));
+        self.first_expiry_ms = self.first_expiry_ms.min(authority.not_after_ms());
         let session = Session {
-            peer,
+            authority,
             greeted: false,
             requests: BTreeMap::new(),
             streams: VecDeque::new(),
@@ -116,9 +124,29 @@ impl Engine {
         self.sessions.insert(id, session);
     }
 
+    /// What the certificates of a peer permit, if they open a session.
+    fn authorize(&self, peer: &Peer) -> Result<Authority, Refusal> {
+        let authority = Authority::new(&peer.chain)?;
+        match self.state.revoked(&authority).or_else(|| authority.expired(self.now.wall_ms)) {
+            Some(refusal) => Err(refusal),
+            None => Ok(authority),
+        }
+    }
+
+    /// Ends a connection that TLS let in, and says why.
+    fn turn_away(&mut self, id: SessionId, peer: &Peer, refusal: Refusal) {
+        self.log(Level::Warning, format!("session {}: {:?} turned away: {refusal:?}", id.0, peer.name));
+        let message = ServerMessage { id: 0, response: Response::Refused(refusal) };
+        self.outputs.push_back(Output::ToSession { session: id, message });
+        self.outputs.push_back(Output::CloseSession { session: id });
+    }
+
     /// Forgets a session. Its uploads are given up, its streams end; what else it asked for is carried out.
     pub(crate) fn session_closed(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
+        if self.sessions.is_empty() {
+            self.first_expiry_ms = u64::MAX;
+        }
         for (number, Unanswered { serial, kind }) in session.requests {
             self.abandon(Asker { session: id, id: number, serial }, kind);
         }
@@ -195,10 +223,13 @@ impl Engine {
         if session.requests.len() >= REQUESTS_MAX {
             return self.send(id, number, Response::Refused(Refusal::Full(Table::Requests)));
         }
-        let permitted = policy::permit(&session.peer, &request);
+        let authority = &session.authority;
         let refused = self.journal.refuses(&request);
-        match permitted.and_then(|grant| refused.map_or(Ok(grant), Err)) {
-            Ok(grant) => {
+        let permitted = policy::permit(authority, &request)
+            .and_then(|grant| refused.map_or(Ok(grant), Err))
+            .and_then(|grant| Ok((grant, request.map_names(&Inward(authority.scope()))?)));
+        match permitted {
+            Ok((grant, request)) => {
                 self.serial += 1;
                 let asker = Asker { session: id, id: number, serial: self.serial };
                 session.requests.insert(number, Unanswered { serial: self.serial, kind: Kind::Plain });
@@ -213,7 +244,7 @@ impl Engine {
             Request::Host => self.host(asker),
             Request::ImagePush { digest, bytes } => self.image_push(asker, grant, digest, bytes),
             Request::Create(create) => self.create(Who { asker, grant }, create),
-            Request::List => self.list(asker),
+            Request::List => self.list(asker, &grant),
             Request::Info(name) => self.info(asker, &name),
             Request::Console { name, follow } => self.console(asker, &name, follow),
             Request::Destroy(name) => self.destroy(Who { asker, grant }, &name),
@@ -232,6 +263,11 @@ impl Engine {
             }
             Request::Rollback { name, generation } => self.rollback(Who { asker, grant }, &name, generation),
             Request::History(name) => self.history(asker, name),
+            Request::PolicySet { path, policy } => self.policy_set(asker, &grant, path, policy),
+            Request::PolicyRemove(path) => self.policy_remove(asker, &grant, path),
+            Request::PolicyList(path) => self.policy_list(asker, &grant, path),
+            Request::CertRevoke { path, what } => self.cert_revoke(asker, &grant, path, what),
+            Request::CertRevocations => self.cert_revocations(asker, &grant),
             Request::StateExport => self.state_export(asker),
             Request::StateImport { bytes, force } => self.state_import(asker, grant, bytes, force),
             Request::Image(request) => self.image_request(asker, grant, request),
@@ -261,9 +297,9 @@ impl Engine {
         self.answer(asker, Response::Host(info.into()));
     }
 
-    fn list(&mut self, asker: Asker) {
+    fn list(&mut self, asker: Asker, grant: &Grant) {
         if self.shim.ever_ready() {
-            self.open_stream(asker, Source::List { after: None });
+            self.open_stream(asker, Source::List { scope: grant.scope(), after: None });
         } else {
             // An empty list would be a lie: the shim has not told yet what runs.
             self.refuse(asker, Refusal::ShimAway);
@@ -330,8 +366,8 @@ impl Engine {
         }
     }
 
-    /// Refuses and ends a session whose client does not keep to the protocol.
-    fn expel(&mut self, id: SessionId, number: u32, refusal: Refusal) {
+    /// Refuses and ends a session: its client does not keep to the protocol, or a certificate of its is no longer good.
+    pub(crate) fn expel(&mut self, id: SessionId, number: u32, refusal: Refusal) {
         self.log(Level::Warning, format!("session {}: closed: {refusal:?}", id.0));
         self.send(id, number, Response::Refused(refusal));
         self.outputs.push_back(Output::CloseSession { session: id });
@@ -388,6 +424,9 @@ impl Engine {
 
     fn send(&mut self, session: SessionId, id: u32, response: Response) {
         if let Some(open) = self.sessions.get_mut(&session) {
+            // Nothing is told of what lies outside the session's scope, not even that it is.
+            let unseen = Response::Refused(Refusal::NoSuchUnikernel);
+            let response = response.map_names(&Outward(open.authority.scope())).unwrap_or(unseen);
             open.queued = open.queued.saturating_add(response_bytes(&response));
             let message = ServerMessage { id, response };
             self.outputs.push_back(Output::ToSession { session, message });

@@ -8,12 +8,14 @@ use alloc::{
 use core::ops::Bound;
 
 use petrel_wire::{
-    Digest, Name,
+    Digest, Name, Path,
+    operator::Held,
     shim::{InstanceId, TapId},
 };
 
 use crate::{
     planted::{self, Planted},
+    policy::{Settings, Usage},
     record::Record,
     unikernel::{Needs, Run, Unikernel},
     volumes::{Book, VolumeRecord},
@@ -31,21 +33,25 @@ pub(crate) struct State {
     holders: BTreeMap<Name, Name>,
     /// The volumes, whether a unikernel has them or not.
     pub volumes: Book,
+    /// What of each policies count, as far as it is in `usage`.
+    counted: BTreeMap<Name, Held>,
     taps: BTreeSet<TapId>,
     nets: usize,
     memory_given_mib: u64,
     complete: bool,
+    /// What policies count, below each path.
+    pub usage: Usage,
+    /// What operators have set and revoked.
+    pub settings: Settings,
 }
 
-/// What takes a record back.
+/// What a record changes, as it was before.
 #[derive(Debug)]
 pub(crate) enum Before {
-    /// What a unikernel was: nothing, if there was none.
-    Unikernel {
-        name: Name,
-        was: Option<Box<Unikernel>>,
-    },
-    Volume(VolumeRecord),
+    /// A unikernel: nothing, if there was none.
+    Unikernel { name: Name, unikernel: Option<Box<Unikernel>> },
+    /// What was set for a path, or a volume: the record that makes it so again.
+    Record(Record),
 }
 
 impl State {
@@ -90,7 +96,10 @@ impl State {
             }),
             Record::Removed(name) => self.remove(&name),
             Record::Complete => self.complete = true,
-            Record::Volume(record) => self.volumes.apply(record),
+            Record::PolicySet { path, policy } => self.settings.set_policy(path, policy),
+            Record::PolicyRemoved(path) => self.settings.remove_policy(&path),
+            Record::Revoked(revocation) => self.settings.revoke(revocation),
+            Record::Volume(record) => self.change_volume(record),
         }
     }
 
@@ -98,7 +107,8 @@ impl State {
     pub fn records(&self) -> impl Iterator<Item = Record> {
         let unikernels = self.unikernels.values().flat_map(Unikernel::records);
         let volumes = self.volumes.records().map(Record::Volume);
-        unikernels.chain(volumes).chain(self.complete.then_some(Record::Complete))
+        let complete = self.complete.then_some(Record::Complete);
+        unikernels.chain(volumes).chain(complete).chain(self.settings.records())
     }
 
     /// What takes `record` back, if nothing may be left of it when it could not be made durable. Ask before it is
@@ -112,7 +122,14 @@ impl State {
             | Record::RolledBack { name, .. }
             | Record::Wished { name, .. }
             | Record::Starting { name, .. } => name,
-            Record::Volume(record) => return self.volumes.undo(record).map(Before::Volume),
+            Record::Volume(record) => {
+                return self.volumes.undo(record).map(|undo| Before::Record(Record::Volume(undo)));
+            }
+            Record::PolicySet { path, .. } | Record::PolicyRemoved(path) => {
+                return Some(Before::Record(self.settings.record_for(path)));
+            }
+            // Who was found out is not let in again.
+            Record::Revoked(_) => return None,
             // What has happened on the host has happened.
             Record::Started { .. }
             | Record::Ended { .. }
@@ -121,22 +138,18 @@ impl State {
             | Record::Removed(_)
             | Record::Complete => return None,
         };
-        let was = self.unikernels.get(name).cloned().map(Box::new);
-        Some(Before::Unikernel { name: name.clone(), was })
+        let unikernel = self.unikernels.get(name).cloned().map(Box::new);
+        Some(Before::Unikernel { name: name.clone(), unikernel })
     }
 
-    /// Makes a unikernel or a volume what it was.
-    pub fn restore(&mut self, before: Before) {
-        let (name, was) = match before {
-            Before::Unikernel { name, was } => (name, was),
-            Before::Volume(record) => return self.volumes.apply(record),
-        };
-        self.remove(&name);
-        if let Some(unikernel) = was {
+    /// Makes a unikernel what it was.
+    pub fn restore(&mut self, name: &Name, unikernel: Option<Box<Unikernel>>) {
+        self.remove(name);
+        if let Some(unikernel) = unikernel {
             self.instances.insert(unikernel.instance, name.clone());
             self.taps.extend(&unikernel.taps);
             self.unikernels.insert(name.clone(), *unikernel);
-            self.count(&name);
+            self.count(name);
         }
     }
 
@@ -144,6 +157,17 @@ impl State {
         if let Some(unikernel) = self.unikernels.get_mut(name) {
             change(unikernel);
             self.count(name);
+        }
+    }
+
+    fn change_volume(&mut self, record: VolumeRecord) {
+        let name = record.name().clone();
+        if let Some(before) = self.volumes.held(&name) {
+            self.usage.remove(&name, before);
+        }
+        self.volumes.apply(record);
+        if let Some(after) = self.volumes.held(&name) {
+            self.usage.add(&name, after);
         }
     }
 
@@ -187,6 +211,25 @@ impl State {
 
     /// Counts anew what a unikernel holds.
     fn count(&mut self, name: &Name) {
+        self.count_for_policies(name);
+        self.count_needs(name);
+    }
+
+    fn count_for_policies(&mut self, name: &Name) {
+        let held = self.unikernels.get(name).map(Unikernel::held);
+        if self.counted.get(name) == held.as_ref() {
+            return;
+        }
+        if let Some(before) = self.counted.remove(name) {
+            self.usage.remove(name, before);
+        }
+        if let Some(held) = held {
+            self.usage.add(name, held);
+            self.counted.insert(name.clone(), held);
+        }
+    }
+
+    fn count_needs(&mut self, name: &Name) {
         let needs = self.unikernels.get(name).map(Unikernel::needs);
         if self.held.get(name) == needs.as_ref() {
             return;
@@ -249,10 +292,11 @@ impl State {
         self.unikernels.keys()
     }
 
-    /// Those with greater names, in the order of the names.
-    pub fn after(&self, name: Option<&Name>) -> impl Iterator<Item = (&Name, &Unikernel)> {
-        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
-        self.unikernels.range((from, Bound::Unbounded))
+    /// The names below `scope` that are greater than `after`, in their order.
+    pub fn below(&self, scope: &Path, after: Option<&Name>) -> impl Iterator<Item = &Name> {
+        let from = after.map_or_else(|| scope.before_all_below(), |after| (**after).into());
+        let behind = self.unikernels.range::<str, _>((Bound::Excluded(&*from), Bound::Unbounded));
+        behind.map(|(name, _)| name).take_while(|name| scope.holds(name))
     }
 
     /// The images that unikernels are, were or may be again of, each with the unikernel's name, in the order of the names.
@@ -326,7 +370,12 @@ impl State {
             self.held(name).is_some_and(|needs| needs.volumes.contains(volume))
         };
         ensure(self.holders.iter().all(held), "a volume is taken that nobody has")?;
-        ensure(self.volumes.audit(), "the space of volumes is not the sum of their sizes")
+        ensure(self.volumes.audit(), "the space of volumes is not the sum of their sizes")?;
+        let mut usage = Usage::default();
+        self.unikernels.iter().for_each(|(name, unikernel)| usage.add(name, unikernel.held()));
+        let volumes = self.volumes.after(None).filter_map(|(name, _)| Some((name, self.volumes.held(name)?)));
+        volumes.for_each(|(name, held)| usage.add(name, held));
+        ensure(usage == self.usage, "what policies count is out of step")
     }
 }
 

@@ -112,8 +112,10 @@ impl Engine {
             }
             ImageRequest::List => Err(Refusal::ShimAway),
             ImageRequest::Pull(digest) => match self.store.images.get(&digest) {
-                Some(&Stored { bytes, .. }) => self.image_pull(asker, grant, digest, bytes),
-                None => Err(self.unknown_image()),
+                Some(&Stored { bytes, .. }) if self.sees_image(&grant, digest) => {
+                    self.image_pull(asker, grant, digest, bytes)
+                }
+                _ => Err(self.unknown_image()),
             },
             ImageRequest::Remove(digest) => self.image_remove(asker, &grant, digest),
             ImageRequest::Collect => self.images_collect(asker, &grant),
@@ -121,6 +123,12 @@ impl Engine {
         if let Err(refusal) = begun {
             self.refuse(asker, refusal);
         }
+    }
+
+    /// Whether a session may read an image: one that is not of the whole host, those that its own unikernels are of.
+    fn sees_image(&self, grant: &Grant, digest: Digest) -> bool {
+        let scope = grant.scope();
+        scope.is_root() || self.state.image_users(digest).any(|name| scope.holds(name))
     }
 
     /// Why there is no image of some digest.

@@ -4,7 +4,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    Digest, ExitStatus, List, Name,
+    Digest, ExitStatus, List, Name, Path,
     limits::{PAGE_ENTRIES_MAX, SESSION_QUEUE_BYTES},
     operator::{Download, ImageResponse, Refusal, Response, StoredImage, Unikernel, VolumeResponse},
     shim::InstanceId,
@@ -15,6 +15,7 @@ use crate::{
     console::{Console, Piece},
     journal::Export,
     planted::{self, Planted},
+    policy::{PolicyListing, RevocationListing},
     session::{Asker, Kind},
     volumes::JobId,
 };
@@ -37,16 +38,20 @@ impl Stream {
 /// Where the pieces come from.
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// The listing, from behind this name on.
-    List { after: Option<Name> },
+    /// The listing of what lies below `scope`, from behind this name on.
+    List { scope: Path, after: Option<Name> },
     /// The generations of a unikernel with greater numbers than this.
     History { name: Name, after: u32 },
     /// A console, from this position on, up to that one; without one it goes on until the unikernel has ended.
     Console { instance: InstanceId, cursor: u64, until: Option<u64> },
+    /// What may be, and what there is.
+    Policies(PolicyListing),
+    /// What is revoked.
+    Revocations(RevocationListing),
     /// A state file.
     Export(Box<Export>),
-    /// The volumes, from behind this name on.
-    Volumes { after: Option<Name> },
+    /// The volumes below a path, from behind this name on.
+    Volumes { scope: Path, after: Option<Name> },
     /// The images, from behind this digest on.
     Images { after: Option<Digest> },
     /// A volume or an image.
@@ -59,6 +64,13 @@ pub(crate) enum Step {
     /// `Some` goes before the end of the stream.
     End(Option<Response>, Response),
     Wait,
+}
+
+impl Step {
+    /// A page, the last one if no `more` follow.
+    fn page(page: Response, more: bool) -> Self {
+        if more { Self::Send(page) } else { Self::End(None, page) }
+    }
 }
 
 impl Engine {
@@ -92,6 +104,8 @@ impl Engine {
             Source::Download(id) => self.download_closed(id),
             Source::List { .. }
             | Source::History { .. }
+            | Source::Policies(_)
+            | Source::Revocations(_)
             | Source::Volumes { .. }
             | Source::Images { .. }
             | Source::Export(_) => {}
@@ -134,43 +148,48 @@ impl Engine {
 
     fn step(&mut self, source: &mut Source) -> Step {
         match source {
-            Source::List { after } => self.step_list(after),
+            Source::List { scope, after } => self.step_list(scope, after),
             Source::History { name, after } => self.step_history(name, after),
             Source::Console { instance, cursor, until } => self.step_console(*instance, cursor, *until),
+            Source::Policies(listing) => {
+                let (page, more) = self.state.policies(listing);
+                Step::page(Response::Policies { page, more }, more)
+            }
+            Source::Revocations(listing) => {
+                let (page, more) = self.state.revocations(listing);
+                Step::page(Response::Revocations { page, more }, more)
+            }
             Source::Export(export) => match export.next() {
                 Some(data) => Step::Send(Response::StateData(data)),
                 None => Step::End(None, export.end()),
             },
-            Source::Volumes { after } => self.step_volumes(after),
+            Source::Volumes { scope, after } => self.step_volumes(scope, after),
             Source::Images { after } => self.step_images(after),
             Source::Download(id) => self.step_download(*id),
         }
     }
 
-    fn step_list(&self, after: &mut Option<Name>) -> Step {
-        let mut rest = self.state.after(after.as_ref());
-        let names = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(name, _)| name);
+    fn step_list(&self, scope: &Path, after: &mut Option<Name>) -> Step {
+        let mut rest = self.state.below(scope, after.as_ref());
+        let names = rest.by_ref().take(PAGE_ENTRIES_MAX);
         let page: Vec<Unikernel> = names.filter_map(|name| self.brief(name)).collect();
         let more = rest.next().is_some();
         drop(rest);
         *after = page.last().map(|last| last.name.clone());
         let page = List::try_from(page).unwrap_or_default();
-        let response = Response::Listed { page, more };
-        if more { Step::Send(response) } else { Step::End(None, response) }
+        Step::page(Response::Listed { page, more }, more)
     }
 
-    fn step_volumes(&self, after: &mut Option<Name>) -> Step {
-        let (page, more) = self.volume_page(after.as_ref());
+    fn step_volumes(&self, scope: &Path, after: &mut Option<Name>) -> Step {
+        let (page, more) = self.volume_page(scope, after.as_ref());
         *after = page.last().map(|last| last.name.clone());
-        let response = Response::Volume(VolumeResponse::Listed { page, more });
-        if more { Step::Send(response) } else { Step::End(None, response) }
+        Step::page(Response::Volume(VolumeResponse::Listed { page, more }), more)
     }
 
     fn step_images(&self, after: &mut Option<Digest>) -> Step {
         let (page, more) = self.image_page(*after);
         *after = page.last().map(|last| last.digest);
-        let response = Response::Image(ImageResponse::Listed { page, more });
-        if more { Step::Send(response) } else { Step::End(None, response) }
+        Step::page(Response::Image(ImageResponse::Listed { page, more }), more)
     }
 
     fn step_history(&self, name: &Name, after: &mut u32) -> Step {
@@ -289,6 +308,8 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
             ENVELOPE + page.iter().map(|image| BRIEF + names(image)).sum::<usize>()
         }
         Response::Host(_) | Response::Info(_) | Response::Generation { .. } => LONG,
+        Response::Policies { page, .. } => ENVELOPE + page.len() * LONG,
+        Response::Revocations { page, .. } => ENVELOPE + page.len() * BRIEF,
         _ => ENVELOPE,
     }
 }
@@ -301,6 +322,8 @@ mod tests {
         Digest, List, frame,
         operator::{ClientMessage, Hello, Request},
     };
+
+    use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
 
     use super::*;
     use crate::{
@@ -329,7 +352,11 @@ mod tests {
         };
         let generation = Generation { number: 1, faulty: false, spec: spec.into() };
         engine.state.apply(Record::Created { instance, generation });
-        let peer = Peer { name: "alice".into(), chain: Vec::new() };
+        let key = KeyPair::generate().unwrap();
+        let mut certificate = CertificateParams::default();
+        certificate.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        let certificate = certificate.self_signed(&key).unwrap();
+        let peer = Peer { name: "alice".into(), chain: alloc::vec![certificate.der().to_vec()] };
         engine.handle(Now::default(), Input::SessionOpened { session, peer });
         let send = |engine: &mut Engine, request| {
             let mut bytes = Vec::new();

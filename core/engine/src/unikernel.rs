@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use petrel_wire::{
     ExitStatus, Name,
     limits::GENERATIONS_MAX,
-    operator::{Restart, RestartWhen, Wish},
+    operator::{Held, Restart, RestartWhen, Wish},
     shim::{InstanceId, TapId},
 };
 
@@ -136,6 +136,18 @@ impl Unikernel {
             (true, false) => self.running.clone(),
             (false, true) => Needs::of(self.spec()),
             (false, false) => Needs::default(),
+        }
+    }
+
+    /// What of it counts against policies. The generation that may come back from a trial has its room until then.
+    pub fn held(&self) -> Held {
+        let returns = self.trial.and_then(|trial| self.generation(trial.from));
+        let (held, returns) = (self.spec().held(), returns.map(|generation| generation.spec.held()));
+        let more = returns.unwrap_or_default();
+        Held {
+            unikernels: held.unikernels,
+            memory_mib: held.memory_mib.max(more.memory_mib),
+            volume_mib: held.volume_mib.max(more.volume_mib),
         }
     }
 

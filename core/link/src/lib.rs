@@ -84,7 +84,8 @@ impl PinnedKey {
         if shown.as_ref() == self.public {
             Ok(())
         } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
+            // Apart from what the control plane says to operators' certificates.
+            Err(CertificateError::NotValidForName.into())
         }
     }
 

@@ -22,6 +22,7 @@ mod host;
 mod images;
 mod model;
 mod operator;
+mod operator_certificate;
 mod plan;
 mod random;
 mod runner;

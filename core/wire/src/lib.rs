@@ -19,6 +19,7 @@ pub mod limits;
 mod list;
 mod name;
 pub mod operator;
+mod path;
 mod probe;
 pub mod seal;
 pub mod shim;
@@ -26,6 +27,7 @@ pub mod shim;
 pub use digest::{Digest, ParseDigestError};
 pub use list::{Blob, List, TooLong};
 pub use name::{BridgeName, DeviceName, Label, Name, NameError, VolumeName};
+pub use path::{Path, ancestors};
 pub use probe::{ConsoleText, HttpPath, Probe, ProbeError};
 
 use serde::{Deserialize, Serialize};

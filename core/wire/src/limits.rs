@@ -90,6 +90,19 @@ pub const BRIDGES_MAX: usize = 64;
 /// Monitors (tenders) that a host may name.
 pub const MONITORS_MAX: usize = 8;
 
+/// Certificates that an operator presents: its own, and those of the CAs between it and the operators' CA.
+/// webpki follows six of those.
+pub const CHAIN_CERTIFICATES_MAX: usize = 7;
+/// A certificate's serial number: RFC 5280, section 4.1.2.2.
+pub const SERIAL_BYTES_MAX: usize = 20;
+/// Policies that operators have set on one host. Those with a scope get at most half of the places, so that they
+/// cannot keep those without from setting any; so with revocations.
+pub const POLICIES_MAX: usize = 1024;
+/// Certificates and keys that are revoked on one host.
+pub const REVOCATIONS_MAX: usize = 4096;
+/// The entries that one page of policies carries: each may name many CPUs and bridges.
+pub const POLICY_PAGE_ENTRIES_MAX: usize = 8;
+
 /// Sessions that the control plane holds at once, those in their handshake included.
 pub const SESSIONS_MAX: usize = 64;
 /// Requests of one session that may be unanswered.

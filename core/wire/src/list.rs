@@ -84,7 +84,7 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for List<T, N> {
 }
 
 /// At most `N` bytes, encoded as bytes rather than as a sequence of integers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Blob<const N: usize>(Vec<u8>);
 
 impl<const N: usize> Blob<N> {

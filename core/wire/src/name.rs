@@ -1,7 +1,7 @@
 //! Names that cannot be ill-formed.
 
 use alloc::string::String;
-use core::{fmt, ops::Deref, str::FromStr};
+use core::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -55,7 +55,7 @@ fn check_label(text: &str, max: usize) -> Result<(), NameError> {
     Ok(())
 }
 
-fn check_path(text: &str) -> Result<(), NameError> {
+pub(crate) fn check_path(text: &str) -> Result<(), NameError> {
     if text.len() > NAME_BYTES_MAX {
         return Err(NameError::TooLong(NAME_BYTES_MAX));
     }
@@ -108,6 +108,12 @@ macro_rules! text_type {
         impl Deref for $name {
             type Target = str;
             fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

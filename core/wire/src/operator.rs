@@ -26,13 +26,26 @@
 //! | `Image(…)` | `Image(…)`, pages of `Image(Listed)`, or a `Download` |
 //! | `Volume(…)` | `Volume(…)`, pages of `Volume(Listed)`, or a `Download`; a push as that of an image |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
+//! | `PolicySet`, `PolicyRemove` | `PolicySet`, `PolicyRemoved` |
+//! | `PolicyList` | one or more `Policies`, the last with `more: false` |
+//! | `CertRevoke` | `CertRevoked` |
+//! | `CertRevocations` | one or more `Revocations`, the last with `more: false` |
 //!
+//! All names are relative to the session's scope, which its certificates tell: see [`MapNames`].
 //! Any request may be answered by `Refused`, which ends it.
 
 mod images;
 mod journal;
+mod names;
+mod policy;
 mod supervise;
 mod volumes;
+
+pub use names::MapNames;
+pub use policy::{
+    Bridges, CertificateFault, ChainIndex, Cpus, Held, Policy, PolicyEntry, PolicyPage, Resource, Revocable,
+    Revocation, RevocationPage, Right, Rights, Serial,
+};
 
 use alloc::boxed::Box;
 
@@ -50,7 +63,7 @@ use crate::limits::{
     IMAGE_USERS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX,
 };
 use crate::shim::Monitor;
-use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name};
+use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, Path};
 
 /// What the client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +107,26 @@ pub enum Request {
     Destroy(Name),
     /// Ends the stream or the upload with this `id`.
     Cancel,
+    /// Sets what all that lies below a path may have.
+    PolicySet {
+        /// The path.
+        path: Path,
+        /// What it may have, beside what certificates say.
+        policy: Box<Policy>,
+    },
+    /// Removes what was set for a path.
+    PolicyRemove(Path),
+    /// What is there and what may be, for this path and all below it that have either, in the order of paths.
+    PolicyList(Path),
+    /// Revokes certificates, and ends the sessions that they opened.
+    CertRevoke {
+        /// Those that a CA of this path, or of one below, has issued.
+        path: Path,
+        /// Which of them.
+        what: Revocable,
+    },
+    /// What is revoked.
+    CertRevocations,
 
     // What is kept running.
     /// Starts a unikernel that is stopped or has ended, at once.
@@ -125,6 +158,7 @@ pub enum Request {
     },
     /// The generations of a unikernel, the oldest first.
     History(Name),
+
     // The journal.
     /// All that the control plane keeps, as a state file.
     StateExport,
@@ -249,6 +283,31 @@ pub enum Response {
         /// Which.
         generation: Box<GenerationInfo>,
         /// Whether another follows.
+        more: bool,
+    },
+
+    // Policies and certificates.
+    /// The policy holds.
+    PolicySet,
+    /// The policy holds no longer.
+    PolicyRemoved,
+    /// A page of policies.
+    Policies {
+        /// The entries of this page.
+        page: PolicyPage,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// It is revoked.
+    CertRevoked {
+        /// How many sessions that ended.
+        sessions: u32,
+    },
+    /// A page of what is revoked.
+    Revocations {
+        /// The entries of this page.
+        page: RevocationPage,
+        /// Whether another page follows.
         more: bool,
     },
 
@@ -405,8 +464,6 @@ pub enum Refusal {
     HelloExpected,
     /// The `id` belongs to a request that is still unanswered; the session ends.
     IdInUse,
-    /// The peer's certificate does not permit it.
-    NotPermitted,
     /// There is no unikernel of this name.
     NoSuchUnikernel,
     /// There is one of this name already.
@@ -488,6 +545,54 @@ pub enum Refusal {
         max: u32,
     },
 
+    // What certificates and policies say.
+    /// A certificate of the session's chain opens none, or no longer; the session ends.
+    Certificate {
+        /// Which.
+        index: ChainIndex,
+        /// Why.
+        fault: CertificateFault,
+    },
+    /// The certificates do not give this right.
+    RightMissing(Right),
+    /// It is about more than what lies below the session's scope: a policy for the scope itself, or the whole host.
+    OutsideScope,
+    /// With the session's scope in front the name is too long or too deep.
+    ScopedName,
+    /// Nothing was set for this path.
+    NoSuchPolicy,
+    /// A policy allows no more.
+    OverPolicy {
+        /// The ancestor whose policy it is, as it is called from the root.
+        path: Path,
+        /// Of what.
+        resource: Resource,
+        /// The most that there may be below that path.
+        limit: u64,
+        /// What others have of it.
+        used: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// A policy does not allow this CPU.
+    CpuPolicy {
+        /// The ancestor whose policy it is, as it is called from the root.
+        path: Path,
+        /// What was asked for; when nothing was, none of the host's CPUs is allowed.
+        asked: Option<u16>,
+        /// What this policy and those of the ancestors above it allow.
+        allowed: Cpus,
+    },
+    /// A policy does not allow this bridge.
+    BridgePolicy {
+        /// The ancestor whose policy it is, as it is called from the root.
+        path: Path,
+        /// What was asked for.
+        asked: BridgeName,
+        /// What this policy allows.
+        allowed: Bridges,
+    },
+
     // Bounds of the service.
     /// A table is full: try again when something has ended.
     Full(Table),
@@ -561,6 +666,10 @@ pub enum Table {
     Taps,
     /// Requests to the shim.
     ShimRequests,
+    /// Policies that were set.
+    Policies,
+    /// Certificates that were revoked.
+    Revocations,
     /// State files on their way, in either direction.
     StateFiles,
     /// Volumes.

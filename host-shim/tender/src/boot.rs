@@ -1,11 +1,13 @@
 //! What the guest finds in memory when it starts: boot information, manifest, command line.
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 
 use hvt_abi::GuestAddr;
 use hvt_abi::boot::{BOOT_INFO_BASE, BootInfo, CMDLINE_SIZE};
 use hvt_abi::manifest::{Entry, MFT_VERSION, ManifestHeader};
+use hvt_abi::spt;
 
 use crate::clock;
 use crate::devices::Attached;
@@ -38,27 +40,59 @@ pub struct Told<'a> {
 
 /// Writes all that an hvt guest is told, and returns where its [`BootInfo`] is.
 pub fn write_info(memory: &mut GuestMemory, told: &Told) -> Result<GuestAddr, String> {
-    let entries: Vec<Entry> = told.devices.manifest().collect();
-    let mft = BOOT_INFO_BASE + size_of::<BootInfo>() as u64;
-    let cmdline = mft + (size_of::<ManifestHeader>() + size_of::<Entry>() * entries.len()) as u64;
-    let info = BootInfo {
-        mem_size: memory.size(),
+    let tsc_khz = told.tsc_khz.map_or_else(clock::tsc_khz, Ok)?;
+    let mem_size = memory.size();
+    let info = |mft, cmdline| BootInfo {
+        mem_size,
         kernel_end: told.kernel_end,
-        cpu_cycle_freq: u64::from(told.tsc_khz.map_or_else(clock::tsc_khz, Ok)?) * 1000,
-        cmdline: GuestAddr::new(cmdline),
-        mft: GuestAddr::new(mft),
+        cpu_cycle_freq: u64::from(tsc_khz) * 1000,
+        cmdline,
+        mft,
         ..BootInfo::default()
     };
+    write(memory, BOOT_INFO_BASE, told, told.devices.manifest(), info)
+}
+
+/// Writes all that an spt guest is told, and returns where its [`spt::BootInfo`] is.
+pub fn write_spt_info(
+    memory: &mut GuestMemory,
+    told: &Told,
+    epollfd: RawFd,
+    timerfd: RawFd,
+) -> Result<GuestAddr, String> {
+    let mem_size = memory.size();
+    let info = |mft, cmdline| spt::BootInfo {
+        mem_size,
+        kernel_end: told.kernel_end,
+        cmdline,
+        mft,
+        epollfd,
+        timerfd,
+    };
+    write(memory, spt::BOOT_INFO_BASE, told, told.devices.manifest_with_descriptors(), info)
+}
+
+/// From `base` on: boot information, made of the addresses of what follows it; manifest; command line.
+fn write<T: Plain>(
+    memory: &mut GuestMemory,
+    base: u64,
+    told: &Told,
+    manifest: impl Iterator<Item = Entry>,
+    info: impl FnOnce(GuestAddr, GuestAddr) -> T,
+) -> Result<GuestAddr, String> {
+    let entries: Vec<Entry> = manifest.collect();
+    let mft = base + size_of::<T>() as u64;
+    let cmdline = mft + (size_of::<ManifestHeader>() + size_of::<Entry>() * entries.len()) as u64;
     let count = u32::try_from(entries.len()).map_err(|_| "too many devices")?;
-    let mut writer = Writer { memory, at: BOOT_INFO_BASE };
-    writer.put(info)?;
+    let mut writer = Writer { memory, at: base };
+    writer.put(info(GuestAddr::new(mft), GuestAddr::new(cmdline)))?;
     writer.put(ManifestHeader { version: MFT_VERSION, entries: count })?;
     for entry in entries {
         writer.put(entry)?;
     }
     // The NUL behind it is there already: guest memory starts out zeroed.
     writer.bytes(told.command_line.len())?.copy_from_slice(told.command_line);
-    Ok(GuestAddr::new(BOOT_INFO_BASE))
+    Ok(GuestAddr::new(base))
 }
 
 /// Writes one thing after the other into the tender's own area.

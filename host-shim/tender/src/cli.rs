@@ -7,12 +7,16 @@ use std::ffi::OsString;
 
 use hvt_abi::boot::{GUEST_MEM_MAX, GUEST_PAGE_SIZE, HVT_ABI_VERSION};
 use hvt_abi::manifest::is_device_name;
+use hvt_abi::note::Target;
 
 use crate::devices::Attached;
 use crate::report::{Failure, warn};
 
 /// Guest memory in bytes where the user says nothing.
 const DEFAULT_MEMORY: u64 = 512 << 20;
+
+/// Most memory of a guest that has no limit of its own, in bytes: far from where the kernel puts this program.
+const MEMORY_MAX: u64 = 1 << 40;
 
 /// What the user wants.
 #[derive(Debug)]
@@ -49,14 +53,16 @@ pub enum Choice {
 }
 
 /// What the options say about the machine; devices are attached as they are met.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
-    /// Guest memory in bytes: a multiple of 2 MiB up to 4 GiB.
+    /// Guest memory in bytes: for hvt, a multiple of 2 MiB up to 4 GiB.
     pub memory_bytes: u64,
     /// Which backend to use.
     pub backend: Choice,
     /// Frequency of the time-stamp counter in kHz, where the user knows it.
     pub tsc_khz: Option<u32>,
+    /// The folder for a core file, if one is wanted.
+    pub dump_core: Option<String>,
 }
 
 /// Finds the image, or an option that makes an image needless.
@@ -80,15 +86,18 @@ pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Command, Failu
 
 impl Invocation {
     /// Reads the options, and attaches the devices that they name.
-    pub fn settings(&self, devices: &mut Attached) -> Result<Settings, Failure> {
-        let mut settings = Settings { memory_bytes: DEFAULT_MEMORY, backend: Choice::Auto, tsc_khz: None };
+    pub fn settings(&self, target: Target, devices: &mut Attached) -> Result<Settings, Failure> {
+        let mut settings =
+            Settings { memory_bytes: DEFAULT_MEMORY, backend: Choice::Auto, tsc_khz: None, dump_core: None };
         for option in &self.options {
             let known = option.to_str().ok_or_else(|| invalid(option))?;
             if !settings.read(known)? && !attach(known, devices)? {
                 return Err(invalid(option));
             }
         }
-        settings.memory_bytes = whole_pages(settings.memory_bytes)?;
+        if target == Target::Hvt {
+            settings.memory_bytes = hvt_memory(settings.memory_bytes)?;
+        }
         Ok(settings)
     }
 }
@@ -101,6 +110,7 @@ impl Settings {
         };
         match name {
             "--mem" => self.memory_bytes = memory(value)?,
+            "--dumpcore" => self.dump_core = Some(value.to_owned()),
             "--tsc-khz" => {
                 let khz = value.parse().ok().filter(|khz| *khz > 0);
                 self.tsc_khz = Some(khz.ok_or("Malformed argument to --tsc-khz")?);
@@ -147,25 +157,23 @@ fn invalid(option: &OsString) -> Failure {
     Failure::with_usage(format!("Invalid option: `{}'", option.to_string_lossy()))
 }
 
-/// Guest memory from MiB; checked against the limit here, as the product may not even fit.
+/// Guest memory from MiB.
 fn memory(value: &str) -> Result<u64, Failure> {
     let mib: u64 = value.parse().ok().filter(|mib| *mib > 0).ok_or("Malformed argument to --mem")?;
-    match mib.checked_mul(1 << 20) {
-        Some(bytes) if bytes <= GUEST_MEM_MAX => Ok(bytes),
-        _ => {
-            Err(format!("guest memory size {mib} MiB exceeds the max size {} MiB", GUEST_MEM_MAX >> 20)
-                .into())
-        }
-    }
+    mib.checked_mul(1 << 20).filter(|bytes| *bytes <= MEMORY_MAX).ok_or_else(|| too_much(mib, MEMORY_MAX))
 }
 
-/// Memory comes in units of 2 MiB.
-fn whole_pages(bytes: u64) -> Result<u64, Failure> {
+/// An hvt guest's memory comes in units of 2 MiB, and has an end.
+fn hvt_memory(bytes: u64) -> Result<u64, Failure> {
     let whole = (bytes / GUEST_PAGE_SIZE).max(1) * GUEST_PAGE_SIZE;
     if whole != bytes {
         warn(format_args!("adjusting memory to {whole} bytes"));
     }
-    Ok(whole)
+    if whole > GUEST_MEM_MAX { Err(too_much(whole >> 20, GUEST_MEM_MAX)) } else { Ok(whole) }
+}
+
+fn too_much(mib: u64, max: u64) -> Failure {
+    format!("guest memory size (--mem) {mib} MiB exceeds the max size {} MiB", max >> 20).into()
 }
 
 fn block_size(value: &str) -> Result<u16, String> {
@@ -195,8 +203,9 @@ Core options:
     --probe (tell which backend and frequency would be used, alone)
     --help (display this help)
     --version (display version information)
-Compiled-in modules: core net block
+Compiled-in modules: core dumpcore net block
 Compiled-in module options:
+    --dumpcore=DIR (enable guest core dump on abort/trap)
     --net:NAME=IFACE | @NN (attach tap at IFACE or at fd @NN as network NAME)
   [ --net-mac:NAME=HWADDR ] (set HWADDR for network NAME)
     --block:NAME=PATH | @NN (attach block device/file at PATH or at fd @NN as block storage NAME)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kvm_ioctls::Kvm;
 
-use crate::sys::ticks;
+use crate::sys::{ticks, vm_tsc_khz};
 
 /// Long enough for an error of at most a few parts in 100,000.
 const CALIBRATION: Duration = Duration::from_millis(10);
@@ -21,7 +21,8 @@ pub fn tsc_khz() -> Result<u32, String> {
 
 fn kvm_knows() -> Option<u32> {
     let vm = Kvm::new().ok()?.create_vm().ok()?;
-    vm.create_vcpu(0).ok()?.get_tsc_khz().ok().filter(|khz| *khz > 0)
+    let khz = vm_tsc_khz(&vm).ok().or_else(|| vm.create_vcpu(0).ok()?.get_tsc_khz().ok());
+    khz.filter(|khz| *khz > 0)
 }
 
 /// CPUID leaf 0x15: the TSC's ratio to the core crystal clock, and that clock's frequency in Hz.

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::confine::{Rule, arg};
 use crate::console;
+use crate::core_dump::{ABORTED, CoreDump, Registers};
 use crate::devices::{Attached, Waited};
 use crate::memory::{BadAccess, GuestMemory};
 
@@ -24,8 +25,13 @@ use crate::memory::{BadAccess, GuestMemory};
 pub enum Outcome {
     /// The guest goes on.
     Continue,
-    /// The guest ended with this status.
-    Halt(i32),
+    /// The guest ended.
+    Halt {
+        /// With this status.
+        status: i32,
+        /// Null, or where it left a trap's registers.
+        cookie: GuestAddr,
+    },
 }
 
 /// Why a guest cannot go on. The guest is at fault, or the host failed under it.
@@ -182,6 +188,8 @@ pub struct Vm {
     pub devices: Attached,
     /// Where its text goes.
     pub console: BorrowedFd<'static>,
+    /// Where it goes itself when it aborts.
+    pub core: Option<CoreDump>,
 }
 
 impl Vm {
@@ -198,6 +206,13 @@ impl Vm {
             Hypercall::Halt => return self.halt(argument),
         }
         Ok(Outcome::Continue)
+    }
+
+    /// Writes a core file where one is wanted, for a guest that ended with this status and these registers.
+    pub fn dump_core(&self, status: i32, cookie: GuestAddr, registers: impl FnOnce() -> Registers) {
+        if let Some(core) = self.core.as_ref().filter(|_| status == ABORTED) {
+            core.write(&self.memory, registers(), cookie);
+        }
     }
 
     /// Copies an output field to its place in the argument block.
@@ -281,6 +296,6 @@ impl Vm {
         if !halt.cookie.is_null() {
             self.memory.bytes(halt.cookie, HALT_COOKIE_MAX)?;
         }
-        Ok(Outcome::Halt(halt.exit_status))
+        Ok(Outcome::Halt { status: halt.exit_status, cookie: halt.cookie })
     }
 }

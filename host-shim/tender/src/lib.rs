@@ -15,6 +15,7 @@ mod cli;
 mod clock;
 mod confine;
 mod console;
+mod core_dump;
 mod devices;
 mod hypercalls;
 mod loader;
@@ -27,19 +28,21 @@ mod sys;
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
-use std::process::ExitCode;
 use std::time::Duration;
 
+use hvt_abi::note::Target;
 use rustix::stdio::stdout;
 
-use backend::{Backend, Start, kvm, ring3};
+use backend::{Backend, Start, kvm, ring3, spt};
 use boot::Told;
 use cli::{Choice, Command, Invocation, Settings};
+use core_dump::CoreDump;
 use devices::Attached;
 use hypercalls::Vm;
 use loader::Image;
 use memory::GuestMemory;
 use report::warn;
+use sys::Action;
 
 pub use confine::{Condition, Rule};
 pub use report::Failure;
@@ -48,17 +51,19 @@ pub use report::Failure;
 const PROBE_LIMIT: Duration = Duration::from_millis(100);
 
 /// Exit status of a tender that could not run its guest, or not to the guest's own end.
-const FAILED: u8 = 1;
+const FAILED: i32 = 1;
 
 /// The whole program. `arguments` begin with its own name.
 ///
 /// `last_look` gets the system-call filter's rules, the last thing before they are put in force. The program leaves them
 /// as they are; a test may take one away, to see that a guest cannot do without it.
-pub fn main(
-    arguments: impl IntoIterator<Item = OsString>,
-    last_look: impl FnOnce(&mut Vec<Rule>),
-) -> ExitCode {
-    let outcome = cli::parse(arguments.into_iter().skip(1)).and_then(|command| match command {
+///
+/// Returns the status to end with, where there was no guest to end with its own.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, last_look: impl FnOnce(&mut Vec<Rule>)) -> i32 {
+    let ready = sys::standard_descriptors().and_then(|()| sys::on_signal(libc::SIGPIPE, Action::Ignore));
+    let ready = ready.map_err(|error| Failure::from(format!("Could not start: {error}")));
+    let command = ready.and_then(|()| cli::parse(arguments.into_iter().skip(1)));
+    let outcome = command.and_then(|command| match command {
         Command::Help => Err(Failure::with_usage("")),
         Command::Version => {
             report::print(cli::version());
@@ -68,10 +73,10 @@ pub fn main(
         Command::Run(invocation) => run(&invocation, last_look).map(|never| match never {}),
     });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => {
             failure.print();
-            ExitCode::from(FAILED)
+            FAILED
         }
     }
 }
@@ -99,14 +104,25 @@ fn probe() -> Result<(), Failure> {
 fn run(invocation: &Invocation, last_look: impl FnOnce(&mut Vec<Rule>)) -> Result<Infallible, Failure> {
     let image = Image::open(&invocation.image)?;
     let mut devices = Attached::new(image.devices);
-    let settings = invocation.settings(&mut devices)?;
+    let settings = invocation.settings(image.target, &mut devices)?;
     devices.complete().map_err(|mut faults| {
         faults.push("All declared devices must be attached. See --help for syntax.".into());
         faults
     })?;
     let guest = Guest { image, devices, settings, command_line: boot::command_line(&invocation.arguments)? };
+    if guest.image.target == Target::Spt {
+        return match guest.settings {
+            Settings { backend: Choice::Kvm, .. } => {
+                Err("An spt guest is no guest of KVM: leave --backend=kvm out".into())
+            }
+            Settings { dump_core: Some(_), .. } => {
+                Err("dumpcore: not implemented for spt guests: leave --dumpcore out".into())
+            }
+            _ => guest.run_on::<spt::Spt>(last_look),
+        };
+    }
     signals::exit_on_termination()?;
-    if kvm_is_wanted(settings.backend) {
+    if kvm_is_wanted(guest.settings.backend) {
         guest.run_on::<kvm::Kvm>(last_look)
     } else {
         guest.run_on::<ring3::Ring3>(last_look)
@@ -138,7 +154,9 @@ impl Guest {
         let Self { image, devices, settings, command_line } = self;
         let (mut backend, mut memory) = B::create(settings.memory_bytes)?;
         image.load(&mut memory)?;
-        if B::GUEST_RUNS_HERE {
+        let core = settings.dump_core.map(|folder| CoreDump::prepare(&folder, memory.size())).transpose()?;
+        // For a core file the guest's registers must be known at its last hypercall, which they are when it traps.
+        if B::GUEST_RUNS_HERE && core.is_none() {
             backend.speed_up(&mut memory, &image.code())?;
         }
         image.protect(&mut memory, B::GUEST_RUNS_HERE)?;
@@ -152,12 +170,16 @@ impl Guest {
         let stack = memory.size() - 8;
         let start = Start { entry: image.layout.entry, boot_info, stack };
         backend.prepare(&mut memory, &image.layout, &start)?;
-        let descriptors = [backend.descriptors(), devices.descriptors()].concat();
+        let mut descriptors = [backend.descriptors(), devices.descriptors()].concat();
         let mut rules = backend.rules(&devices);
+        if let Some(core) = &core {
+            descriptors.extend(core.descriptors());
+            rules.extend(core.rules());
+        }
         // The image's file and all else that is of no use any more.
         drop(image);
         last_look(&mut rules);
-        confine::confine(descriptors, &rules)?;
-        backend.run(Vm { memory, devices, console: stdout() }, &start)
+        confine::confine(descriptors, &rules, core.as_ref().map(CoreDump::folder))?;
+        backend.run(Vm { memory, devices, console: stdout(), core }, &start)
     }
 }

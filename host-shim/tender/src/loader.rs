@@ -9,6 +9,7 @@ use hvt_abi::GuestAddr;
 use hvt_abi::elf::{
     Devices, ElfError, FileRange, HEADER_BYTES, Header, Layout, NOTES_BYTES_MAX, Notes, Permissions,
 };
+use hvt_abi::note::Target;
 use rustix::mm::MprotectFlags;
 
 use crate::memory::{GuestMemory, usize_from};
@@ -19,6 +20,8 @@ pub struct Image {
     path: String,
     file: File,
     header: Header,
+    /// What it is made for: hvt or spt.
+    pub target: Target,
     /// The devices it declares.
     pub devices: Devices,
     /// Where its segments go.
@@ -41,9 +44,9 @@ impl Image {
         let notes = notes.get_mut(..usize_from(range.len)).unwrap_or_default();
         file.read_exact_at(notes, range.offset).map_err(failed)?;
         let Notes { abi, devices } = Notes::parse(&header, notes).map_err(invalid)?;
-        abi.require_hvt().map_err(invalid)?;
+        abi.require_hvt_or_spt().map_err(invalid)?;
         let layout = header.layout().map_err(invalid)?;
-        Ok(Self { path: name, file, header, devices, layout })
+        Ok(Self { path: name, file, header, target: abi.target, devices, layout })
     }
 
     /// Copies the segments to their places. Memory is still all zero and all writable.
@@ -67,15 +70,12 @@ impl Image {
         Ok(())
     }
 
-    /// The addresses of machine code proper, as the image's section headers tell; empty where it has none.
-    /// (Segments are too coarse: constants share one with the code.)
+    /// The addresses of machine code.
     pub fn code(&self) -> Vec<Range<u64>> {
-        let Some(range) = self.header.section_table() else {
-            return Vec::new();
-        };
+        let range = self.header.section_table().unwrap_or_default();
         let mut table = vec![0; usize_from(range.len)];
         match self.file.read_exact_at(&mut table, range.offset) {
-            Ok(()) => hvt_abi::elf::executable_sections(&table).collect(),
+            Ok(()) => hvt_abi::elf::code(&table, &self.layout).collect(),
             Err(_) => Vec::new(),
         }
     }
@@ -116,7 +116,10 @@ fn describe(path: &str, error: ElfError) -> String {
         ElfError::NoManifest => format!("{path}: No Solo5 manifest found in executable"),
         ElfError::BadManifest(fault) => format!("{path}: Solo5 manifest is invalid: {fault}"),
         ElfError::WrongTarget(target) => {
-            format!("{path}: Executable is not for the solo5-hvt target (it is for {})", target.name())
+            format!(
+                "{path}: Executable is not for the solo5-hvt target, nor for solo5-spt (it is for {})",
+                target.name()
+            )
         }
         ElfError::WrongAbiVersion(version) => {
             format!("{path}: Executable requests unsupported ABI version {version}")

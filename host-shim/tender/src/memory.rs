@@ -9,6 +9,7 @@ use hvt_abi::boot::{BOOT_INFO_BASE, BootInfo, GUEST_MIN_BASE};
 use hvt_abi::elf::Permissions;
 use hvt_abi::hypercall::{BlockRead, BlockWrite, Halt, NetRead, NetWrite, Poll, Puts, Walltime};
 use hvt_abi::manifest::{Entry, ManifestHeader};
+use hvt_abi::spt;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
 /// Plain data that may be copied into and out of guest memory.
@@ -32,6 +33,7 @@ plain!(
     u64,
     i32,
     BootInfo,
+    spt::BootInfo,
     ManifestHeader,
     Entry,
     Walltime,
@@ -43,6 +45,7 @@ plain!(
     NetRead,
     Halt,
     [u8; 16],
+    [u64; 7],
 );
 
 /// A guest address that the guest may not use so.
@@ -117,7 +120,9 @@ impl GuestMemory {
         host: MprotectFlags,
     ) -> Result<(), String> {
         self.protect_host(pages.clone(), host)?;
-        self.free_from = self.free_from.max(pages.end);
+        if !(guest.read && guest.write) {
+            self.free_from = self.free_from.max(pages.end);
+        }
         self.segments.push((pages, guest));
         Ok(())
     }
@@ -199,7 +204,7 @@ impl GuestMemory {
         }
     }
 
-    /// The slow path: something below the end of the image.
+    /// The slow path: something below the end of the image's code and constants.
     #[cold]
     fn may(&self, range: Range<u64>, access: Access) -> bool {
         let lowest = match access {

@@ -1,8 +1,9 @@
 //! What Linux offers and no library offers safely: one small function each, safe for the reason given in it.
 
 use std::ffi::{c_char, c_int};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 /// Ends the process at once: no destructors, no buffers, one system call.
@@ -15,6 +16,16 @@ pub fn exit(status: i32) -> ! {
 pub fn ticks() -> u64 {
     // SAFETY: every x86_64 CPU has the instruction, and Linux leaves it to user mode.
     unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// Frequency of a virtual machine's time-stamp counter in kHz; an error where KVM tells it of virtual CPUs only.
+pub fn vm_tsc_khz(vm: &impl AsRawFd) -> Result<u32, Errno> {
+    /// `_IO(KVMIO, 0xa3)` of linux/kvm.h.
+    const KVM_GET_TSC_KHZ: libc::Ioctl = 0xaea3;
+    // SAFETY: takes no argument.
+    let khz = i64::from(unsafe { libc::ioctl(vm.as_raw_fd(), KVM_GET_TSC_KHZ) });
+    check(khz)?;
+    u32::try_from(khz).map_err(|_| Errno::RANGE)
 }
 
 /// Closes the descriptors `first` to `last`, both included. For a process that has only its guest left to live for:
@@ -36,11 +47,26 @@ pub fn inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Sees to it that descriptors 0 to 2 are open: in place of one that is not, a disk could become the console.
+pub fn standard_descriptors() -> Result<(), Errno> {
+    for fd in 0..=2 {
+        // SAFETY: used for one call only, which the kernel answers with BADF if the descriptor is not open.
+        if rustix::io::fcntl_getfd(unsafe { BorrowedFd::borrow_raw(fd) }) == Err(Errno::BADF) {
+            // The lowest number that is free is this one. It stays open for good.
+            let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+            let _ = null.into_raw_fd();
+        }
+    }
+    Ok(())
+}
+
 /// What a signal does.
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
     /// What the kernel does by itself.
     Default,
+    /// Nothing.
+    Ignore,
     /// Calls this, on the alternate stack where there is one. It may use nothing but system calls.
     Call(extern "C" fn(c_int)),
 }
@@ -51,6 +77,7 @@ pub fn on_signal(signal: c_int, action: Action) -> Result<(), Errno> {
     let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
     match action {
         Action::Default => new.sa_sigaction = libc::SIG_DFL,
+        Action::Ignore => new.sa_sigaction = libc::SIG_IGN,
         Action::Call(handler) => {
             new.sa_sigaction = handler as usize;
             new.sa_flags = libc::SA_ONSTACK;
@@ -78,9 +105,9 @@ pub fn forget_environment() {
     }
 }
 
-/// Denies this process all files, all TCP ports, and all other processes, as far as this kernel's Landlock can.
-/// Descriptors that are open stay of use.
-pub fn landlock() -> Result<(), Errno> {
+/// Denies this process all files, all TCP ports, and all other processes, as far as this kernel's Landlock can; but to make
+/// files in that folder, if there is one. Descriptors that are open stay of use.
+pub fn landlock(new_files_in: Option<BorrowedFd>) -> Result<(), Errno> {
     const VERSION: u32 = 1;
     /// `struct landlock_ruleset_attr`: what is denied where no rule allows it.
     #[repr(C)]
@@ -89,6 +116,14 @@ pub fn landlock() -> Result<(), Errno> {
         ports: u64,
         scopes: u64,
     }
+    /// `struct landlock_path_beneath_attr`: what is allowed below a folder.
+    #[repr(C, packed)]
+    struct Beneath {
+        files: u64,
+        folder: RawFd,
+    }
+    const PATH_BENEATH: u32 = 1;
+    const MAKE_REG: u64 = 1 << 8;
     // SAFETY: asks for the version, which takes no pointer.
     let version =
         unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<Handled>(), 0, VERSION) };
@@ -102,12 +137,18 @@ pub fn landlock() -> Result<(), Errno> {
         libc::syscall(libc::SYS_landlock_create_ruleset, &raw const handled, size_of::<Handled>(), 0)
     };
     check(rules)?;
-    // SAFETY: takes no pointers.
-    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules, 0) };
     let fd = RawFd::try_from(rules).map_err(|_| Errno::BADF)?;
-    // SAFETY: opened above, so it is ours alone.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    check(result)
+    // SAFETY: just opened, so it is ours alone.
+    let _rules = unsafe { OwnedFd::from_raw_fd(fd) };
+    if let Some(folder) = new_files_in {
+        let beneath = Beneath { files: MAKE_REG, folder: folder.as_raw_fd() };
+        // SAFETY: the kernel reads what this type of rule has, which is `beneath`.
+        let added =
+            unsafe { libc::syscall(libc::SYS_landlock_add_rule, fd, PATH_BENEATH, &raw const beneath, 0) };
+        check(added)?;
+    }
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, fd, 0) })
 }
 
 /// Puts a system-call filter in force for this process and all its threads, for good.

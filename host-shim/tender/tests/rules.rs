@@ -14,6 +14,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == AS_TENDER) {
         return tender_without(arguments);
     }
-    netns::inside("rules", || {
+    let _ = netns::inside("rules", || {
         netns::tap("tap100", "10.0.0.1/24");
         each_rule_is_needed();
         println!("1 passed");
@@ -81,35 +82,49 @@ fn main() -> ExitCode {
 /// The tender; the first argument says which rule to leave out.
 fn tender_without(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let which = arguments.next().unwrap_or_default().into_string().expect("a number, or a word");
-    petrel_tender::main(std::iter::once("petrel-tender".into()).chain(arguments), |rules| {
+    let arguments = std::iter::once("petrel-tender".into()).chain(arguments);
+    let status = petrel_tender::main(arguments, |rules| {
         if which == LIST {
             for rule in rules.iter() {
-                println!("system call {}: {}", rule.call, rule.why);
+                println!("system call {:3}: {}", rule.call, rule.why);
             }
             std::process::exit(0);
         } else if which != ALL {
             rules.remove(which.parse().expect("a rule's number"));
         }
-    })
+    });
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
 }
 
 /// Something that a guest does, and that only works when the tender can make the system calls it takes.
 struct Scenario {
     arguments: Vec<String>,
     /// What to do while it runs; afterwards, whether it went as it should.
-    watch: fn(Running) -> (bool, Outcome),
+    watch: Watch,
 }
 
+type Watch = fn(Running) -> (bool, Outcome);
+
 impl Scenario {
-    fn new(options: &[&str], image: &Path, watch: fn(Running) -> (bool, Outcome)) -> Scenario {
+    fn new(backend: &str, options: &[&str], image: &Path, watch: Watch) -> Scenario {
         let image = image.to_str().expect("the target directory's path is UTF-8");
-        let options = options.iter().copied().chain(["--mem=2", "--", image, "limit"]);
-        Scenario { arguments: options.map(str::to_owned).collect(), watch }
+        let backend = format!("--backend={backend}");
+        let words =
+            [&backend, "--mem=2"].into_iter().chain(options.iter().copied()).chain(["--", image, "limit"]);
+        Scenario { arguments: words.map(str::to_owned).collect(), watch }
+    }
+
+    fn hvt(options: &[&str], image: &Path, watch: Watch) -> Scenario {
+        Scenario::new(&backend(), options, image, watch)
+    }
+
+    fn spt(options: &[&str], image: &Path, watch: Watch) -> Scenario {
+        Scenario::new("auto", options, image, watch)
     }
 
     fn command(&self, without: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("/proc is mounted"));
-        command.args([AS_TENDER, without, &format!("--backend={}", backend())]).args(&self.arguments);
+        command.args([AS_TENDER, without]).args(&self.arguments);
         command
     }
 
@@ -149,20 +164,40 @@ fn each_rule_is_needed() {
 fn scenarios(scratch: &Scratch) -> Vec<Scenario> {
     let disk = scratch.file("disk.img", &[0; 4096 * 4]);
     let disk = format!("--block:storage={}", disk.display());
-    let guest = |name: &str, code: &[u8]| scratch.file(name, &Image::new(Target::Hvt, code).bytes());
+    let dump = format!("--dumpcore={}", scratch.path().display());
+    let net = "--net:service0=tap100";
+    let guest = |name: &str, target, code: &[u8]| scratch.file(name, &Image::new(target, code).bytes());
+    let hvt_guest = |name, code| guest(name, Target::Hvt, code);
     vec![
         // Its boot takes traps, the clock and the console; then one block after the other.
-        Scenario::new(&[&disk], &solo5::guest("blk", "hvt"), to_its_end),
-        Scenario::new(&["--net:service0=tap100"], &solo5::guest("net", "hvt"), flooded),
-        Scenario::new(&[], &guest("faults.hvt", code::guest!(writes_to_its_code)), fails_with_a_word),
-        Scenario::new(&[], &guest("unhandled.hvt", code::guest!(faults)), fails_with_a_word),
-        Scenario::new(&[], &guest("naps.hvt", code::guest!(naps)), stopped_and_continued),
+        Scenario::hvt(&[&disk], &solo5::guest("blk", "hvt"), to_its_end),
+        Scenario::hvt(&[net], &solo5::guest("net", "hvt"), flooded),
+        Scenario::hvt(&[], &hvt_guest("faults.hvt", code::guest!(writes_to_its_code)), fails_with_a_word),
+        Scenario::hvt(&[], &hvt_guest("unhandled.hvt", code::guest!(faults)), fails_with_a_word),
+        Scenario::hvt(&[], &hvt_guest("naps.hvt", code::guest!(naps)), stopped_and_continued),
+        Scenario::hvt(&[&dump], &hvt_guest("aborts.hvt", code::guest!(aborts)), leaves_a_core),
+        Scenario::spt(&[&disk], &solo5::guest("blk", "spt"), to_its_end),
+        Scenario::spt(&[net], &solo5::guest("net", "spt"), flooded),
+        Scenario::spt(&[], &solo5::guest("tls", "spt"), to_its_end),
+        Scenario::spt(&[], &guest("clocks.spt", Target::Spt, code::guest!(tells_both_times)), with_status_0),
     ]
 }
 
 fn to_its_end(running: Running) -> (bool, Outcome) {
     let outcome = running.outcome();
     (outcome.code() == Some(0) && outcome.output.contains("SUCCESS"), outcome)
+}
+
+fn leaves_a_core(running: Running) -> (bool, Outcome) {
+    let outcome = running.outcome();
+    let core = outcome.output.lines().find_map(|line| line.split_once("dumping guest core to: "));
+    let core = core.is_some_and(|(_, path)| std::fs::metadata(path).is_ok_and(|file| file.blocks() > 0));
+    (outcome.code() == Some(255) && core, outcome)
+}
+
+fn with_status_0(running: Running) -> (bool, Outcome) {
+    let outcome = running.outcome();
+    (outcome.code() == Some(0), outcome)
 }
 
 /// The guest would take 100,000 pings to its end; it need not get there.
@@ -188,6 +223,5 @@ fn stopped_and_continued(running: Running) -> (bool, Outcome) {
     let running = running.until_confined();
     running.until('S').signal(Signal::STOP);
     running.until('T').signal(Signal::CONT);
-    let outcome = running.outcome();
-    (outcome.code() == Some(0), outcome)
+    with_status_0(running)
 }

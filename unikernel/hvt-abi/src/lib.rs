@@ -7,6 +7,8 @@
 //! | [`boot`] | what a guest finds at its entry point, and the memory map around it |
 //! | [`manifest`] | the devices a guest declares, and what the tender fills in |
 //! | [`note`] | the ELF notes that carry ABI and manifest, ready to be placed in a section |
+//! | [`spt`] | what a guest of the sibling target spt finds at its entry point |
+//! | `sites` | hypercalls in machine code (feature `sites`, for tenders) |
 //! | [`elf`] | a reader of Solo5 ELF images that never panics, whatever the bytes |
 //!
 //! Layouts follow Solo5's `hvt_abi.h`, `mft_abi.h` and `elf_abi.h` (ABI version 2, of v0.8 to v0.12, and with it
@@ -21,6 +23,9 @@ pub mod elf;
 pub mod hypercall;
 pub mod manifest;
 pub mod note;
+#[cfg(feature = "sites")]
+pub mod sites;
+pub mod spt;
 
 pub use addr::GuestAddr;
 

@@ -18,6 +18,10 @@ pub enum Failure {
     Expired,
     /// The peer's certificate, or one of its chain, is not valid yet.
     NotYetValid,
+    /// The peer's certificate is not for clients.
+    Purpose,
+    /// What the peer showed are not the certificates of one path, each signed by the next and no others; or too many.
+    NotAPath,
     /// The peer's certificate cannot be accepted for another reason.
     Certificate(String),
     /// The peer's public key is not the one that is pinned.
@@ -44,6 +48,10 @@ impl fmt::Display for Failure {
             }
             Self::Expired => f.write_str("the peer's certificate has expired"),
             Self::NotYetValid => f.write_str("the peer's certificate is not valid yet"),
+            Self::Purpose => f.write_str("the peer's certificate is not for clients"),
+            Self::NotAPath => {
+                f.write_str("the peer's certificates are not one path to the CA that is trusted here")
+            }
             Self::Certificate(reason) => write!(f, "the peer's certificate cannot be accepted: {reason}"),
             Self::WrongKey => f.write_str("the peer's public key is not the one in the seal"),
             Self::Protocol => f.write_str("the peer does not offer the protocol petrel/1 (ALPN)"),
@@ -83,7 +91,9 @@ impl Failure {
             CertificateError::UnknownIssuer => Self::UnknownIssuer,
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
-            CertificateError::ApplicationVerificationFailure => Self::WrongKey,
+            CertificateError::InvalidPurpose => Self::Purpose,
+            CertificateError::ApplicationVerificationFailure => Self::NotAPath,
+            CertificateError::NotValidForName => Self::WrongKey,
             error => Self::Certificate(alloc::format!("{error}")),
         }
     }

@@ -24,9 +24,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{
     CertificateDer, IpAddr, Ipv4Addr, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
 };
-use rustls::server::{
-    ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection, WebPkiClientVerifier,
-};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, Error, RootCertStore, ServerConfig};
@@ -81,11 +79,6 @@ impl OperatorsServer {
         let provider = Arc::new(provider::provider());
         let mut roots = RootCertStore::empty();
         roots.add(certificate_der(operators)).map_err(SetupError::at("operators' CA certificate"))?;
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .build()
-            .map_err(|error| {
-                SetupError::at("operators' CA certificate")(Error::General(alloc::format!("{error}")))
-            })?;
         let key = CertifiedKey::from_der(
             alloc::vec![certificate_der(certificate)],
             private_key_der(key),
@@ -95,7 +88,7 @@ impl OperatorsServer {
         let mut config = ServerConfig::builder_with_details(provider, Arc::new(Clock(clock)))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(SetupError::at("server certificate or key"))?
-            .with_client_cert_verifier(Arc::new(operators::OfOneCa(verifier)))
+            .with_client_cert_verifier(Arc::new(operators::OperatorsCa::new(roots)))
             .with_cert_resolver(Arc::new(OnlyWithAlpn(Arc::new(key))));
         config.alpn_protocols = alloc::vec![ALPN.to_vec()];
         // No resumption: each session proves its certificate anew, and nothing is kept for those that ended.
@@ -171,6 +164,7 @@ fn private_key_der(bytes: &[u8]) -> PrivateKeyDer<'static> {
 pub struct PeerIdentity {
     /// The common name of the certificate's subject; empty if it has none, or for a raw public key.
     pub name: String,
-    /// The certificate and those it came with, DER; or the raw public key.
+    /// The certificates of the path that was verified, from the peer's own upwards and without the CA that is trusted
+    /// here, DER; or the raw public key.
     pub chain: Vec<Vec<u8>>,
 }

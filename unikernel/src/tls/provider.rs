@@ -31,7 +31,7 @@ pub(super) fn provider() -> CryptoProvider {
     }
 }
 
-const SIGNATURES: WebPkiSupportedAlgorithms =
+pub(super) const SIGNATURES: WebPkiSupportedAlgorithms =
     WebPkiSupportedAlgorithms { all: &[VERIFIER], mapping: &[(SignatureScheme::ED25519, &[VERIFIER])] };
 
 static AES_128_GCM_SHA256: Tls13CipherSuite = Tls13CipherSuite {

@@ -21,10 +21,15 @@ pub(crate) const fn june() -> Duration {
 
 pub(crate) struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    /// Its certificate and those above it, but for the root's.
+    above: Vec<Vec<u8>>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) certificate: Vec<u8>,
+    /// What it presents beside.
+    pub(crate) intermediates: Vec<Vec<u8>>,
     pub(crate) key: Vec<u8>,
 }
 
@@ -41,7 +46,18 @@ impl Ca {
         let mut params = params(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
-        Self { issuer: CertifiedIssuer::self_signed(params, key).unwrap() }
+        Self { issuer: CertifiedIssuer::self_signed(params, key).unwrap(), above: Vec::new() }
+    }
+
+    /// A CA that this one has certified.
+    fn delegate(&self, label: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = params(label);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
+        let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let issuer = CertifiedIssuer::signed_by(params, key, &self.issuer).unwrap();
+        let above = std::iter::once(issuer.der().to_vec()).chain(self.above.clone()).collect();
+        Self { issuer, above }
     }
 
     pub(crate) fn der(&self) -> Vec<u8> {
@@ -52,7 +68,8 @@ impl Ca {
         params.extended_key_usages = vec![purpose];
         let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity { certificate: certificate.der().to_vec(), key: key.serialize_der() }
+        let certificate = certificate.der().to_vec();
+        Identity { certificate, intermediates: self.above.clone(), key: key.serialize_der() }
     }
 
     pub(crate) fn client(&self, name: &str) -> Identity {
@@ -106,8 +123,10 @@ pub(crate) fn client_connection(host_ca: &[u8], identity: Option<Identity>, alpn
         .with_root_certificates(roots);
     let mut config = match identity {
         None => config.with_no_client_auth(),
-        Some(Identity { certificate, key }) => {
-            config.with_client_auth_cert(vec![certificate_der(&certificate)], private_key_der(&key)).unwrap()
+        Some(Identity { certificate, intermediates, key }) => {
+            let chain = std::iter::once(&certificate).chain(&intermediates);
+            let chain = chain.map(|certificate| certificate_der(certificate)).collect();
+            config.with_client_auth_cert(chain, private_key_der(&key)).unwrap()
         }
     };
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
@@ -255,8 +274,66 @@ fn given_a_client_that_must_not_come_in_then_both_sides_learn_why() {
     );
     let server = fixture.operators.issue(params("web"), ExtendedKeyUsagePurpose::ServerAuth);
     let (failure, alert) = refused(fixture.meet(Some(server), &[ALPN]));
-    assert!(matches!(failure, Failure::Certificate(_)), "{failure:?}");
-    assert_eq!(alert, Alert::UnsupportedCertificate);
+    assert_eq!((failure, alert), (Failure::Purpose, Alert::UnsupportedCertificate));
+}
+
+#[test]
+fn given_an_operator_below_other_cas_then_the_whole_path_is_known() {
+    let fixture = Fixture::new();
+    let mut ca = fixture.operators.delegate("l1", |_| {});
+    for label in ["l2", "l3", "l4", "l5", "l6"] {
+        ca = ca.delegate(label, |_| {});
+    }
+    let olga = ca.client("olga");
+    let path: Vec<_> = std::iter::once(olga.certificate.clone()).chain(olga.intermediates.clone()).collect();
+    assert_eq!(path.len(), petrel_wire::limits::CHAIN_CERTIFICATES_MAX);
+    let (channel, outcome) = fixture.meet(Some(olga), &[ALPN]);
+    assert_eq!((channel.state(), outcome), (&State::Open, Ok(())));
+    assert_eq!(channel.peer().map(|peer| peer.chain), Some(path));
+    let too_long = ca.delegate("l7", |_| {}).client("olga");
+    assert_eq!(
+        refused(fixture.meet(Some(too_long), &[ALPN])),
+        (Failure::NotAPath, rustls::AlertDescription::AccessDenied)
+    );
+}
+
+#[test]
+fn given_certificates_that_are_not_exactly_the_path_then_they_are_refused() {
+    use rustls::AlertDescription as Alert;
+    let fixture = Fixture::new();
+    let acme = fixture.operators.delegate("acme", |_| {});
+    let web = acme.delegate("web", |_| {});
+    let zeta = fixture.operators.delegate("zeta", |_| {});
+    let olga = web.client("olga");
+    let with = |intermediates: &[&Vec<u8>]| {
+        let intermediates = intermediates.iter().map(|der| (*der).clone()).collect();
+        refused(fixture.meet(Some(Identity { intermediates, ..olga.clone() }), &[ALPN]))
+    };
+    let [web_der, acme_der] = &web.above[..] else { unreachable!() };
+    let not_a_path = (Failure::NotAPath, Alert::AccessDenied);
+    assert_eq!(with(&[web_der, acme_der, &zeta.above[0]]), not_a_path, "one more behind");
+    assert_eq!(with(&[&zeta.above[0], web_der, acme_der]), not_a_path, "one more in front");
+    assert_eq!(with(&[acme_der, web_der]), not_a_path, "in another order");
+    assert_eq!(with(&[web_der, web_der, acme_der]), not_a_path, "one twice");
+    assert_eq!(with(&[web_der, acme_der, &fixture.operators.der()]), not_a_path, "the root, which is known");
+    assert_eq!(with(&[web_der]), (Failure::UnknownIssuer, Alert::UnknownCA), "one too few");
+    assert_eq!(with(&[]), (Failure::UnknownIssuer, Alert::UnknownCA));
+}
+
+#[test]
+fn given_a_ca_that_must_not_certify_so_then_its_operators_are_refused() {
+    use rustls::AlertDescription as Alert;
+    let fixture = Fixture::new();
+    let meet = |ca: &Ca| refused(fixture.meet(Some(ca.client("olga")), &[ALPN]));
+    // An operator who certifies others, and a CA that may certify only operators.
+    let no_ca = fixture.operators.delegate("acme", |params| params.is_ca = IsCa::ExplicitNoCa);
+    assert_eq!(meet(&no_ca), (Failure::NotAPath, Alert::AccessDenied));
+    let last = |params: &mut CertificateParams| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let below_last = fixture.operators.delegate("acme", last).delegate("web", |_| {});
+    assert_eq!(meet(&below_last), (Failure::NotAPath, Alert::AccessDenied));
+    let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2026, 2, 1);
+    let expired = fixture.operators.delegate("acme", expired);
+    assert_eq!(meet(&expired), (Failure::Expired, Alert::CertificateExpired));
 }
 
 #[test]

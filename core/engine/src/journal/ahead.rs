@@ -181,12 +181,12 @@ impl Engine {
 
 impl Engine {
     fn restore(&mut self, before: Before) {
-        let name = match &before {
-            Before::Unikernel { name, .. } => name.clone(),
-            Before::Volume(_) => return self.state.restore(before),
+        let (name, unikernel) = match before {
+            Before::Unikernel { name, unikernel } => (name, unikernel),
+            Before::Record(record) => return self.state.apply(record),
         };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
-        self.state.restore(before);
+        self.state.restore(&name, unikernel);
         match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
             (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
             (Some(_), None) => drop(self.watch(&name)),
@@ -209,7 +209,16 @@ fn changes(request: &Request) -> bool {
         Request::ImagePush { .. }
         | Request::Create(_)
         | Request::Destroy(_)
-        | Request::Image(ImageRequest::Remove(_) | ImageRequest::Collect) => true,
+        | Request::Image(ImageRequest::Remove(_) | ImageRequest::Collect)
+        | Request::Start(_)
+        | Request::Stop(_)
+        | Request::Restart { .. }
+        | Request::Update { .. }
+        | Request::Rollback { .. }
+        | Request::StateImport { .. }
+        | Request::PolicySet { .. }
+        | Request::PolicyRemove(_)
+        | Request::CertRevoke { .. } => true,
         Request::Volume(request) => match request {
             VolumeRequest::Create { .. }
             | VolumeRequest::Push { .. }
@@ -222,12 +231,6 @@ fn changes(request: &Request) -> bool {
             | VolumeRequest::Chunk { .. }
             | VolumeRequest::PushEnd => false,
         },
-        | Request::Start(_)
-        | Request::Stop(_)
-        | Request::Restart { .. }
-        | Request::Update { .. }
-        | Request::Rollback { .. }
-        | Request::StateImport { .. } => true,
         Request::Hello(_)
         | Request::Host
         | Request::List
@@ -237,6 +240,8 @@ fn changes(request: &Request) -> bool {
         | Request::History(_)
         | Request::StateExport
         | Request::Image(ImageRequest::List | ImageRequest::Pull(_))
+        | Request::PolicyList(_)
+        | Request::CertRevocations
         // They belong to a request that was taken in.
         | Request::ImageChunk(_)
         | Request::StateChunk(_) => false,
@@ -254,9 +259,10 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Destroyed
         | Response::StateImported { .. }
         | Response::Image(ImageResponse::Removed | ImageResponse::Collected { .. })
-        | Response::Volume(VolumeResponse::Is(_) | VolumeResponse::Copied { .. } | VolumeResponse::Removed) => {
-            true
-        }
+        | Response::Volume(VolumeResponse::Is(_) | VolumeResponse::Copied { .. } | VolumeResponse::Removed)
+        | Response::PolicySet
+        | Response::PolicyRemoved
+        | Response::CertRevoked { .. } => true,
         Response::Hello(_)
         | Response::Host(_)
         | Response::ImageWanted
@@ -273,7 +279,9 @@ fn acknowledges(response: &Response) -> bool {
         | Response::StateWanted
         | Response::Image(ImageResponse::Listed { .. })
         | Response::Volume(VolumeResponse::Listed { .. } | VolumeResponse::Wanted)
-        | Response::Download(_) => false,
+        | Response::Download(_)
+        | Response::Policies { .. }
+        | Response::Revocations { .. } => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, format, vec::Vec};
 
 use petrel_wire::{
-    Blob,
+    Blob, Path,
     limits::{CHUNK_BYTES_MAX, NETS_MAX, STATE_FILE_BYTES_MAX, UNIKERNELS_MAX, VOLUMES_MAX},
     operator::{Refusal, Response, StateFault, Table},
 };
@@ -88,6 +88,8 @@ fn is_possible(state: &State, record: &Record) -> bool {
             let own = |unikernel: &Unikernel| unikernel.name() == name;
             state.by_id(*instance).is_none_or(own) && taps.len() <= NETS_MAX
         }
+        Record::PolicySet { .. } => state.settings.has_room_for_policy(&Path::ROOT),
+        Record::Revoked(_) => state.settings.has_room_for_revocation(&Path::ROOT),
         Record::Volume(VolumeRecord::Creating { name, .. }) => {
             state.volumes.get(name).is_none() && state.volumes.len() < VOLUMES_MAX
         }
@@ -102,6 +104,7 @@ fn is_possible(state: &State, record: &Record) -> bool {
         | Record::Past { .. }
         | Record::Removed(_)
         | Record::Volume(_)
+        | Record::PolicyRemoved(_)
         | Record::Complete => true,
     }
 }
@@ -213,6 +216,7 @@ impl Engine {
         self.watch_anew();
         self.log(Level::Warning, format!("state: replaced by a state file with {records} records"));
         self.answer(asker, Response::StateImported { records });
+        self.end_revoked();
         // What the host has is asked for again, and made one with what is known now.
         self.outputs.push_back(Output::ResetLink);
         self.link_lost();

@@ -164,8 +164,7 @@ impl Engine {
             return self.refuse(who.asker, Refusal::NoSuchGeneration);
         };
         let (number, spec) = (generation.number, generation.spec.clone());
-        if let Err(refusal) = self.check_after(name, &spec.supervision).and_then(|()| self.check_start(&spec))
-        {
+        if let Err(refusal) = self.check_return(&who.grant, &spec) {
             return self.refuse(who.asker, refusal);
         }
         self.log(Level::Info, format!("{name}: generation {number} is to be again"));

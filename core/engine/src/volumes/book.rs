@@ -3,7 +3,7 @@
 use alloc::collections::BTreeMap;
 use core::ops::Bound;
 
-use petrel_wire::{Name, shim::InstanceId};
+use petrel_wire::{Name, operator::Held, shim::InstanceId};
 use serde::{Deserialize, Serialize};
 
 /// A change to the volumes.
@@ -19,6 +19,16 @@ pub(crate) enum VolumeRecord {
     Removing(Name),
     /// Nothing of it is left.
     Removed(Name),
+}
+
+impl VolumeRecord {
+    /// Which volume it is about.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Creating { name, .. } | Self::Resized { name, .. } => name,
+            Self::Kept(name) | Self::Removing(name) | Self::Removed(name) => name,
+        }
+    }
 }
 
 /// A volume.
@@ -155,19 +165,21 @@ impl Book {
         self.bytes
     }
 
-    /// The sum of the sizes of the volume `path` and of all below it, in bytes: what a policy for that path counts.
-    #[allow(dead_code, reason = "the seam for policies")]
-    pub fn bytes_under(&self, path: &Name) -> u64 {
-        let from = self.volumes.range((Bound::Included(path), Bound::Unbounded));
-        let all = from.take_while(|(name, _)| name.starts_with(&**path));
-        let own = all.filter(|(name, _)| matches!(name.as_bytes().get(path.len()), None | Some(b':')));
-        own.fold(0, |sum, (_, volume)| sum.saturating_add(volume.bytes))
+    /// What policies count of a volume.
+    pub fn held(&self, name: &Name) -> Option<Held> {
+        self.get(name).map(|volume| space(volume.bytes))
     }
 
     /// Those with names greater than `after`, in the order of their names.
     pub fn after(&self, after: Option<&Name>) -> impl Iterator<Item = (&Name, &Volume)> {
-        self.volumes.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(&**after));
+        self.volumes.range::<str, _>((from, Bound::Unbounded))
     }
+}
+
+/// What policies count of so many bytes.
+pub(crate) fn space(bytes: u64) -> Held {
+    Held { volume_mib: bytes.div_ceil(1 << 20), ..Held::default() }
 }
 
 #[cfg(test)]
@@ -189,11 +201,9 @@ mod tests {
     }
 
     #[test]
-    fn space_is_counted_by_whole_labels() {
-        let book = book();
-        assert_eq!(book.bytes(), 31);
-        let under = ["acme", "acme:b", "acme:b:c", "a", "b"].map(|path| book.bytes_under(&name(path)));
-        assert_eq!(under, [13, 8, 8, 0, 16]);
+    fn policies_count_whole_mebibytes() {
+        assert_eq!(book().bytes(), 31);
+        assert_eq!([0, 1, 1 << 20, (1 << 20) + 1].map(|bytes| space(bytes).volume_mib), [0, 1, 1, 2]);
     }
 
     #[test]

@@ -1,13 +1,18 @@
 //! What may be done with which volume.
 
+use alloc::vec::Vec;
+
 use petrel_wire::{
     Name,
     limits::{TRANSFERS_MAX, VOLUME_BLOCK_BYTES, VOLUME_BYTES_MAX, VOLUMES_MAX},
     operator::{Block, Refusal, Table, VolumeRefusal},
 };
 
-use super::{File, Phase};
-use crate::Engine;
+use super::{File, Phase, space};
+use crate::{
+    Engine,
+    policy::{Asked, Grant},
+};
 
 impl Engine {
     pub(super) fn check_shim(&self, requests: usize) -> Result<(), Refusal> {
@@ -45,6 +50,13 @@ impl Engine {
             return Ok(());
         }
         Err(VolumeRefusal::Space { asked: more, taken, max }.into())
+    }
+
+    /// Whether all policies above a volume allow it to have this size.
+    pub(super) fn check_volume_policy(&self, grant: &Grant, name: &Name, bytes: u64) -> Result<(), Refusal> {
+        let instead_of = self.state.volumes.held(name).unwrap_or_default();
+        let asked = Asked { name, held: space(bytes), instead_of, cpus: None, bridges: Vec::new() };
+        self.state.admit(grant, &asked, &[]).map(drop)
     }
 
     /// Whether there is a volume of this name and no job at it; its size in bytes.

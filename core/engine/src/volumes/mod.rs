@@ -29,7 +29,7 @@ use petrel_wire::{
     shim::{Fault, InstanceId, Op, Reply, VolumeFile, VolumeOp},
 };
 
-pub(crate) use book::{Book, File, Phase, VolumeRecord};
+pub(crate) use book::{Book, File, Phase, VolumeRecord, space};
 pub(crate) use push::Piece;
 use push::Push;
 use snapshot::Snapshot;
@@ -151,7 +151,7 @@ impl Volumes {
 impl Engine {
     pub(crate) fn volume_request(&mut self, asker: Asker, grant: Grant, request: VolumeRequest) {
         let begun = match request {
-            VolumeRequest::List => return self.volume_list(asker),
+            VolumeRequest::List => return self.volume_list(asker, &grant),
             VolumeRequest::Create { name, bytes } => self.volume_create(asker, grant, name, bytes),
             VolumeRequest::Push { name, bytes } => self.volume_push(asker, grant, name, bytes),
             VolumeRequest::Pull(name) => self.volume_pull(asker, grant, name),
@@ -166,22 +166,11 @@ impl Engine {
         }
     }
 
-    /// How much more space a request takes, in bytes, and for which volume: what a policy has to allow.
-    #[allow(dead_code, reason = "the seam for policies")]
-    pub(crate) fn volume_growth<'a>(&self, request: &'a VolumeRequest) -> Option<(&'a Name, u64)> {
-        let bytes_of = |name| self.state.volumes.get(name).map_or(0, |volume| volume.bytes);
-        match request {
-            VolumeRequest::Create { name, bytes } => Some((name, *bytes)),
-            VolumeRequest::Resize { name, bytes } => Some((name, bytes.saturating_sub(bytes_of(name)))),
-            VolumeRequest::Snapshot { name, new } => Some((new, bytes_of(name))),
-            _ => None,
-        }
-    }
-
     fn volume_create(&mut self, asker: Asker, grant: Grant, name: Name, bytes: u64) -> Result<(), Refusal> {
         self.check_shim(1)?;
         check::size(bytes)?;
         self.check_new_volume(&name, bytes)?;
+        self.check_volume_policy(&grant, &name, bytes)?;
         self.record(VolumeRecord::Creating { name: name.clone(), bytes });
         let op = VolumeOp::Create { volume: VolumeName::from(&name), bytes };
         self.begin_job(Some(asker), grant, name, Task::Create, op);
@@ -196,6 +185,7 @@ impl Engine {
             self.check_volume_free(&name)?;
         } else {
             self.check_space(bytes - before)?;
+            self.check_volume_policy(&grant, &name, bytes)?;
             self.record(VolumeRecord::Resized { name: name.clone(), bytes });
         }
         let op = VolumeOp::Resize { volume: VolumeName::from(&name), bytes };
@@ -399,7 +389,7 @@ impl Engine {
     /// The link is gone. What was being made or deleted is, when it is back.
     pub(crate) fn volumes_lost(&mut self) {
         self.volumes.untold = None;
-        for asker in self.volumes.survey.give_up() {
+        for (asker, _) in self.volumes.survey.give_up() {
             self.refuse(asker, Refusal::ShimAway);
         }
         for job in core::mem::take(&mut self.volumes.jobs).into_values() {

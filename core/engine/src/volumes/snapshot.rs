@@ -60,6 +60,7 @@ impl Engine {
         self.check_transfers()?;
         let bytes = self.check_volume(&name)?;
         self.check_new_volume(&new, bytes)?;
+        self.check_volume_policy(&grant, &new, bytes)?;
         let Some(from) = self.watch_volume(&name) else { return Err(VolumeRefusal::Unknown(name).into()) };
         self.record(VolumeRecord::Creating { name: new.clone(), bytes });
         let draft = self.volumes.new_draft();

@@ -7,7 +7,7 @@ use alloc::{
 };
 
 use petrel_wire::{
-    List, Name, VolumeName,
+    List, Name, Path, VolumeName,
     limits::{PAGE_ENTRIES_MAX, VOLUMES_MAX},
     operator::{Refusal, Volume as Shown, VolumeState},
     shim::{Fault, Op, Reply, VolumeFile, VolumeOp},
@@ -17,7 +17,7 @@ use super::{File, Phase, VolumeRecord};
 use crate::{
     Engine, Level,
     limits::SURVEY_RETRY_NS,
-    policy,
+    policy::{self, Grant},
     record::Record,
     session::Asker,
     shim_client::{Handled, Nonsense, Waiting},
@@ -33,13 +33,13 @@ pub(crate) struct Survey {
     last: Option<VolumeName>,
     seen: usize,
     orphans: BTreeMap<Name, VolumeFile>,
-    /// Who waits for the listing.
-    askers: Vec<Asker>,
+    /// Who waits for the listing of what lies below which path.
+    askers: Vec<(Asker, Path)>,
 }
 
 impl Survey {
     /// Ends it; returns who waited.
-    pub fn give_up(&mut self) -> Vec<Asker> {
+    pub fn give_up(&mut self) -> Vec<(Asker, Path)> {
         core::mem::take(self).askers
     }
 
@@ -51,14 +51,15 @@ impl Survey {
 
 impl Engine {
     /// The listing: with what the files take now, or while the shim is away with what it told last.
-    pub(super) fn volume_list(&mut self, asker: Asker) {
+    pub(super) fn volume_list(&mut self, asker: Asker, grant: &Grant) {
+        let scope = grant.scope();
         if !self.shim.ever_ready() {
             return self.refuse(asker, Refusal::ShimAway);
         }
         if !self.shim.is_ready() {
-            return self.open_stream(asker, Source::Volumes { after: None });
+            return self.open_stream(asker, Source::Volumes { scope, after: None });
         }
-        self.volumes.survey.askers.push(asker);
+        self.volumes.survey.askers.push((asker, scope));
         if !self.volumes.survey.under_way {
             self.survey_volumes();
         }
@@ -185,9 +186,9 @@ impl Engine {
     fn survey_over(&mut self, fault: Option<Fault>) {
         let due_ns = self.now.monotonic_ns.saturating_add(SURVEY_RETRY_NS);
         self.volumes.untold = fault.map(|fault| (fault, due_ns));
-        for asker in self.volumes.survey.give_up() {
+        for (asker, scope) in self.volumes.survey.give_up() {
             if self.waits(asker) {
-                self.open_stream(asker, Source::Volumes { after: None });
+                self.open_stream(asker, Source::Volumes { scope, after: None });
             }
         }
         if self.shim.is_learning() {
@@ -218,10 +219,16 @@ impl Engine {
         }
     }
 
-    /// A page of the listing: those with greater names, and whether more follow.
-    pub(crate) fn volume_page(&self, after: Option<&Name>) -> (List<Shown, PAGE_ENTRIES_MAX>, bool) {
-        let own = self.state.volumes.after(after).map(|(name, _)| name).take(PAGE_ENTRIES_MAX + 1);
+    /// A page of the listing: those below `scope` with greater names, and whether more follow.
+    pub(crate) fn volume_page(
+        &self,
+        scope: &Path,
+        after: Option<&Name>,
+    ) -> (List<Shown, PAGE_ENTRIES_MAX>, bool) {
+        let own = self.state.volumes.after(after).map(|(name, _)| name).filter(|name| scope.holds(name));
+        let own = own.take(PAGE_ENTRIES_MAX + 1);
         let others = self.volumes.orphans.keys().filter(|name| after.is_none_or(|after| *name > after));
+        let others = others.filter(|name| scope.holds(name));
         let mut names: Vec<&Name> = own.chain(others.take(PAGE_ENTRIES_MAX + 1)).collect();
         names.sort_unstable();
         names.dedup();

@@ -16,7 +16,7 @@ use crate::{
     world::{World, create, destroy, name, networked, plain},
 };
 
-const WINDOW_S: u32 = 30;
+pub const WINDOW_S: u32 = 30;
 
 struct Site {
     world: World,
@@ -98,11 +98,11 @@ impl Site {
     }
 }
 
-fn update(unikernel: &str, change: Change) -> Request {
+pub fn update(unikernel: &str, change: Change) -> Request {
     Request::Update { name: name(unikernel), change: change.into(), window_s: WINDOW_S }
 }
 
-fn rollback(unikernel: &str, generation: Option<u32>) -> Request {
+pub fn rollback(unikernel: &str, generation: Option<u32>) -> Request {
     Request::Rollback { name: name(unikernel), generation }
 }
 
@@ -336,6 +336,7 @@ fn a_unikernel_on_trial_can_be_destroyed() {
     assert_eq!(site.world.next(site.session, id), Response::Refused(Refusal::Superseded));
     assert_eq!(site.world.next(site.session, destroyed), Response::Destroyed);
     assert!(site.world.host.ledger.monitors.is_empty());
+    site.world.disconnect(site.session);
     assert_eq!(site.world.engine.poll_at(), None);
 }
 

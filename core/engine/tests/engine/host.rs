@@ -93,7 +93,7 @@ impl Host {
 
     /// What is in a file of the volume folder.
     pub fn volume(&mut self, volume: &str) -> &mut Vec<u8> {
-        self.volumes.get_mut(&volume.parse().unwrap()).expect("it is there")
+        self.volumes.get_mut(volume).expect("it is there")
     }
 
     pub fn volume_files(&self) -> Vec<&str> {

@@ -109,6 +109,7 @@ fn the_end_of_one_is_remembered_even_if_nobody_asks_for_anything() {
     let (mut world, digest) = given_a_disk();
     let session = world.client();
     world.create(session, 1, networked("a", digest, &["net0"]));
+    world.disconnect(session);
     world.wait_ms(1000);
     world.host.end(world.instance(0), ExitStatus::Code(7));
     world.run();
@@ -610,6 +611,7 @@ fn requests_to_the_shim_that_were_taken_back_are_no_reason_to_wait_for_it() {
     let (mut world, digest) = given_a_failing_disk(0);
     let session = world.client();
     world.refused(session, 1, create(networked("a", digest, &["net0"])));
+    world.disconnect(session);
     assert_eq!(world.engine.poll_at(), None);
     world.wait_ms(60_000);
     assert_eq!(world.resets, 0);

@@ -456,6 +456,7 @@ fn a_shim_that_falls_silent_has_its_link_reset() {
     world.wait_ms(1);
     assert_eq!(world.resets, 1);
     assert_eq!(world.next(session, 1), Response::Refused(Refusal::ShimAway));
+    world.disconnect(session);
     assert_eq!(world.engine.poll_at(), None);
 }
 

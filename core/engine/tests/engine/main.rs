@@ -2,6 +2,7 @@
 //! operators' clients on the other.
 #![expect(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
+mod chain;
 mod console;
 mod create;
 mod destroy;
@@ -14,6 +15,10 @@ mod images;
 mod journal;
 mod link;
 mod order;
+mod policy;
+mod policy_generations;
+mod policy_model;
+mod policy_volumes;
 mod probes;
 mod restart;
 mod sessions;

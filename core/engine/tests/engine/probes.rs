@@ -165,6 +165,7 @@ fn a_probe_of_what_is_gone_is_nobodys() {
     assert_eq!(world.ask(session, 2, crate::world::destroy("a")), Response::Destroyed);
     world.probed(true);
     assert!(world.list().is_empty());
+    world.disconnect(session);
     assert_eq!(world.engine.poll_at(), None);
 }
 

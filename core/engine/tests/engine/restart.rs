@@ -127,8 +127,8 @@ fn one_that_has_lived_long_enough_begins_again_with_the_shortest_wait() {
 #[test]
 fn one_that_waits_to_be_started_again_is_shown_so_and_can_be_stopped_started_and_destroyed() {
     let (mut world, digest) = world_with_image();
-    let session = world.client();
     for (id, request) in [(2, stop("a")), (4, start("a")), (6, destroy("a"))] {
+        let session = world.client();
         world.create(session, id - 1, always(networked("a", digest, &["net0"])));
         let instance = world.running("a");
         world.host.end(instance, ExitStatus::Code(255));
@@ -144,6 +144,7 @@ fn one_that_waits_to_be_started_again_is_shown_so_and_can_be_stopped_started_and
             assert_eq!(world.ask(session, 10 + id, destroy("a")), Response::Destroyed);
         }
         assert!(world.host.ledger.monitors.is_empty() && world.list().is_empty());
+        world.disconnect(session);
         assert_eq!(world.engine.poll_at(), None, "nothing is left to be done");
     }
 }

@@ -144,7 +144,7 @@ fn a_session_number_that_is_used_again_gets_nothing_meant_for_the_one_before() {
     let session = world.client();
     world.send(session, 1, create(plain("a", digest)));
     world.disconnect(session);
-    let peer = Peer { name: "bob".into(), chain: Vec::new() };
+    let peer = Peer { name: "bob".into(), chain: crate::chain::plain().to_vec() };
     world.inboxes.insert(session, Default::default());
     world.input(Input::SessionOpened { session, peer });
     world.send(session, 0, hello());

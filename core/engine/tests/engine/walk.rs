@@ -43,6 +43,11 @@ impl Random {
         (self.next() % bound as u64) as usize
     }
 
+    /// One of several.
+    pub fn of<T: Clone>(&mut self, several: &[T]) -> T {
+        several[self.below(several.len())].clone()
+    }
+
     pub fn byte(&mut self) -> u8 {
         self.next() as u8
     }
@@ -462,7 +467,7 @@ impl Walk {
                 self.world.host.volume(&volume.name).len() as u64,
                 "{context}: {volume:?}"
             );
-            let attached = self.world.host.ledger.volumes.contains(&(&volume.name).into());
+            let attached = self.world.host.ledger.volumes.contains(&*volume.name);
             let waits = |user: &petrel_wire::Name| self.world.info(user).unikernel.state == State::Waiting;
             let held = attached || volume.user.as_ref().is_some_and(waits);
             assert_eq!(volume.user.is_some(), held, "{context}: {volume:?}");

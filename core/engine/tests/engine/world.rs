@@ -166,7 +166,12 @@ impl World {
 
     /// A client whose hello has been answered.
     pub fn client(&mut self) -> SessionId {
-        let session = self.connect();
+        self.client_as(crate::chain::plain())
+    }
+
+    /// … whose certificates are these.
+    pub fn client_as(&mut self, chain: &[Vec<u8>]) -> SessionId {
+        let session = self.connect_as(chain);
         self.send(session, 0, hello());
         self.expect(session, 0, |response| matches!(response, Response::Hello(_)));
         session
@@ -174,9 +179,14 @@ impl World {
 
     /// A client that has said nothing yet.
     pub fn connect(&mut self) -> SessionId {
+        self.connect_as(crate::chain::plain())
+    }
+
+    /// … whose certificates are these.
+    pub fn connect_as(&mut self, chain: &[Vec<u8>]) -> SessionId {
         self.next_session += 1;
         let session = SessionId(self.next_session);
-        let peer = Peer { name: "alice".into(), chain: vec![vec![1, 2, 3]] };
+        let peer = Peer { name: "alice".into(), chain: chain.to_vec() };
         self.inboxes.insert(session, VecDeque::new());
         self.input(Input::SessionOpened { session, peer });
         session
@@ -426,7 +436,10 @@ impl World {
             let stray = matches!(
                 message.response,
                 Response::Refused(
-                    Refusal::UnexpectedChunk | Refusal::Malformed | Refusal::FrameTooLong { .. }
+                    Refusal::UnexpectedChunk
+                        | Refusal::Malformed
+                        | Refusal::FrameTooLong { .. }
+                        | Refusal::Certificate { .. }
                 )
             );
             assert!(asked.is_some() || stray || self.lenient, "a last answer to nothing: {message:?}");
@@ -458,6 +471,8 @@ fn is_last(response: &Response) -> bool {
         Response::StateWanted | Response::StateData(_) => false,
         Response::Listed { more, .. }
         | Response::Generation { more, .. }
+        | Response::Policies { more, .. }
+        | Response::Revocations { more, .. }
         | Response::Volume(VolumeResponse::Listed { more, .. })
         | Response::Image(ImageResponse::Listed { more, .. }) => !more,
         Response::Volume(VolumeResponse::Wanted)

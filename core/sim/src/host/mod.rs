@@ -114,7 +114,7 @@ impl Host {
 
     /// Whether there is such a volume.
     pub fn has_volume(&self, volume: &Name) -> bool {
-        self.volumes.contains_key(&volume.into())
+        self.volumes.contains_key(&**volume)
     }
 
     /// Whether a monitor is another's.

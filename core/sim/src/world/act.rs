@@ -11,6 +11,7 @@ use super::{World, encoded, plane::session_of};
 use crate::{
     model::Checked,
     operator::{Asked, question},
+    operator_certificate,
 };
 
 /// The greeting of a client that speaks what we speak.
@@ -31,7 +32,7 @@ impl World {
     fn open_session(&mut self, index: usize) -> Checked {
         self.operators[index].connect();
         self.trace.note(|| format!("operator {index} connects"));
-        let peer = Peer { name: format!("operator-{index}"), chain: Vec::new() };
+        let peer = Peer { name: format!("operator-{index}"), chain: operator_certificate::chain() };
         self.input(Input::SessionOpened { session: session_of(index), peer })
     }
 

@@ -15,6 +15,7 @@ use crate::{
     host::name_of,
     model::{Checked, Violation, ensure, shows_truth},
     operator::Asked,
+    operator_certificate,
 };
 
 /// The longest that it may take, in nanoseconds.
@@ -211,7 +212,7 @@ impl World {
         {
             self.end_session(index)?;
         }
-        let peer = Peer { name: "auditor".into(), chain: Vec::new() };
+        let peer = Peer { name: "auditor".into(), chain: operator_certificate::chain() };
         self.input(Input::SessionOpened { session: AUDITOR, peer })?;
         self.audit_ask(Request::Hello(Hello { oldest: OPERATOR_VERSION, newest: OPERATOR_VERSION }))?;
         let mut all = Vec::new();

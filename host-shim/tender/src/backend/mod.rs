@@ -2,6 +2,7 @@
 
 pub mod kvm;
 pub mod ring3;
+pub mod spt;
 
 use std::ops::Range;
 use std::os::fd::RawFd;

@@ -5,7 +5,7 @@
 
 mod seccomp;
 
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, Uid, geteuid, getpid};
@@ -23,17 +23,19 @@ const STDIO: [RawFd; 2] = [1, 2];
 /// else has, as Linux's pids end below 2^22 and neither people nor containers are given numbers so high.
 const UID_BASE: u32 = 0x7f00_0000;
 
-/// Gives up all but the descriptors in `keep` and the system calls in `rules`.
-pub fn confine(mut keep: Vec<RawFd>, rules: &[Rule]) -> Result<(), String> {
+/// Gives up all but the descriptors in `keep` and the system calls in `rules`, and the right to make a file in that folder,
+/// if there is one.
+pub fn confine(mut keep: Vec<RawFd>, rules: &[Rule], new_file_in: Option<BorrowedFd>) -> Result<(), String> {
     let mut program = seccomp::compile(rules);
     keep.extend(STDIO);
     close_all_but(keep).map_err(failed("close descriptors"))?;
     sys::forget_environment();
     no_core_dumps().map_err(failed("turn core dumps off"))?;
-    drop_capabilities().map_err(failed("drop capabilities"))?;
+    // A file is made by whom its folder belongs to.
+    drop_capabilities(new_file_in.is_none()).map_err(failed("drop capabilities"))?;
     // From here on no program that is executed can bring privileges back; both filters below insist on it.
     set_no_new_privs(true).map_err(failed("set no_new_privs"))?;
-    match sys::landlock() {
+    match sys::landlock(new_file_in) {
         // A kernel without Landlock: the filter denies the same.
         Ok(()) | Err(Errno::NOSYS | Errno::OPNOTSUPP) => {}
         Err(error) => return Err(failed("set Landlock up")(error)),
@@ -63,13 +65,13 @@ fn no_core_dumps() -> Result<(), Errno> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
 }
 
-/// All of them, for good; and where that leaves root behind, who owns most files of a host, another user.
-fn drop_capabilities() -> Result<(), Errno> {
+/// All of them, for good; and where that leaves root behind, who owns most files of a host, `another_user`.
+fn drop_capabilities(another_user: bool) -> Result<(), Errno> {
     // Ends at the first that the kernel does not know. Who has no right to do this has none to lose either.
     let known = (0..64).map(|number| CapabilitySet::from_bits_retain(1 << number));
     let _ = known.into_iter().try_for_each(rustix::thread::remove_capability_from_bounding_set);
     let _ = rustix::thread::clear_ambient_capability_set();
-    if geteuid().is_root() {
+    if another_user && geteuid().is_root() {
         become_nobody()?;
     }
     let none = CapabilitySet::empty();

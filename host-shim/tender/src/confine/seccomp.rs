@@ -111,18 +111,16 @@ fn block(rule: &Rule) -> Vec<libc::sock_filter> {
         code.extend(check(*condition));
     }
     code.push(op(RETURN, libc::SECCOMP_RET_ALLOW));
-    // A rule without conditions never loads anything else, so the number need not be loaded again.
-    if !rule.when.is_empty() {
-        code.push(op(LOAD, NR));
-    }
-    let len = code.len();
-    let next = if rule.when.is_empty() { len } else { len - 1 };
+    // Where a condition has not held, the number must be loaded again; where it is another number, it is loaded still.
+    let end = code.len();
+    code.push(op(LOAD, NR));
     for (at, instruction) in code.iter_mut().enumerate() {
+        let target = if at == 0 { end + 1 } else { end };
         // The distance is small: a call has six arguments, a condition takes five instructions.
-        let distance = u8::try_from(next - at.min(next - 1) - 1).unwrap_or(NEXT_RULE);
-        for target in [&mut instruction.jt, &mut instruction.jf] {
-            if *target == NEXT_RULE {
-                *target = distance;
+        let distance = u8::try_from(target.saturating_sub(at + 1)).unwrap_or(NEXT_RULE);
+        for jump in [&mut instruction.jt, &mut instruction.jf] {
+            if *jump == NEXT_RULE {
+                *jump = distance;
             }
         }
     }
@@ -147,6 +145,14 @@ fn check(condition: Condition) -> Vec<libc::sock_filter> {
         }
         Test::AtMost(value) => {
             let (high, low) = halves(value);
+            if high == 0 {
+                return vec![
+                    op(LOAD, low_at + 4),
+                    jump(JUMP_EQUAL, 0, 0, NEXT_RULE),
+                    op(LOAD, low_at),
+                    jump(JUMP_ABOVE, low, NEXT_RULE, 0),
+                ];
+            }
             vec![
                 op(LOAD, low_at + 4),
                 jump(JUMP_ABOVE, high, NEXT_RULE, 0),

@@ -5,7 +5,7 @@ mod inherited;
 mod net;
 mod tap;
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use hvt_abi::elf::Devices;
 use hvt_abi::manifest::{DeviceKind, Entry, MAX_ENTRIES, NAME_SIZE};
@@ -30,9 +30,18 @@ pub struct Attached {
     declared: Devices,
     /// By handle, so the first is the manifest's reserved entry.
     attached: [Option<Device>; MAX_ENTRIES],
+    /// What the user wants of them, in whatever order the options come.
+    wishes: [Wish; MAX_ENTRIES],
     /// What [`Attached::wait`] waits for, and the handle of each; made once, by [`Attached::complete`].
     readable: Vec<PollFd<'static>>,
     handles: Vec<u8>,
+}
+
+/// What a user may want of a device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wish {
+    mac: Option<[u8; 6]>,
+    block_size: Option<u16>,
 }
 
 /// What [`Attached::wait`] found.
@@ -47,7 +56,13 @@ pub struct Waited {
 impl Attached {
     /// Nothing attached yet.
     pub fn new(declared: Devices) -> Self {
-        Self { declared, attached: [const { None }; MAX_ENTRIES], readable: Vec::new(), handles: Vec::new() }
+        Self {
+            declared,
+            attached: [const { None }; MAX_ENTRIES],
+            wishes: [Wish::default(); MAX_ENTRIES],
+            readable: Vec::new(),
+            handles: Vec::new(),
+        }
     }
 
     /// Attaches the tap `interface`, or the inherited descriptor that it names as `@FD`.
@@ -71,21 +86,17 @@ impl Attached {
         *slot = Some(Device::Net(Net::over(socket)));
     }
 
-    /// Gives an attached net its hardware address, in place of a random one.
+    /// Gives a net its hardware address, in place of a random one.
     pub fn set_mac(&mut self, name: &str, mac: [u8; 6]) -> Result<(), String> {
-        match self.slot(name, DeviceKind::Net)? {
-            Some(Device::Net(net)) => net.mac = Some(mac),
-            _ => return Err(not_yet_attached(name, "--net-mac", "--net")),
-        }
+        let handle = self.handle(name, DeviceKind::Net)?;
+        self.wishes[handle].mac = Some(mac);
         Ok(())
     }
 
-    /// Gives an attached block device its block size in bytes.
+    /// Gives a block device its block size in bytes.
     pub fn set_block_size(&mut self, name: &str, bytes: u16) -> Result<(), String> {
-        match self.slot(name, DeviceKind::Block)? {
-            Some(Device::Block(block)) => block.block_size = bytes,
-            _ => return Err(not_yet_attached(name, "--block-sector-size", "--block")),
-        }
+        let handle = self.handle(name, DeviceKind::Block)?;
+        self.wishes[handle].block_size = Some(bytes);
         Ok(())
     }
 
@@ -94,13 +105,16 @@ impl Attached {
     pub fn complete(&mut self) -> Result<(), Vec<String>> {
         let mut faults = Vec::new();
         for (handle, device) in self.declared.iter() {
-            match self.attached.get_mut(usize::from(handle)).and_then(Option::as_mut) {
+            let Wish { mac, block_size } = self.wishes[usize::from(handle)];
+            match &mut self.attached[usize::from(handle)] {
                 Some(Device::Net(net)) => {
                     self.readable.push(PollFd::new(net.fd, PollFlags::IN));
                     self.handles.push(handle);
-                    faults.extend(net.complete().err());
+                    faults.extend(net.complete(mac).err());
                 }
-                Some(Device::Block(block)) => faults.extend(block.complete(device.name()).err()),
+                Some(Device::Block(block)) => {
+                    faults.extend(block.complete(device.name(), block_size).err());
+                }
                 None => faults.push(format!(
                     "Device '{}' of type {} declared but not attached.",
                     device.name(),
@@ -126,6 +140,20 @@ impl Attached {
             Entry { name, kind: device.kind as u32, properties, attached: 1, ..Entry::RESERVED_FIRST }
         });
         std::iter::once(Entry::RESERVED_FIRST).chain(devices)
+    }
+
+    /// The same for a guest that uses the descriptors itself.
+    pub fn manifest_with_descriptors(&self) -> impl Iterator<Item = Entry> {
+        let descriptors = std::iter::once(0).chain(self.descriptors());
+        self.manifest()
+            .zip(descriptors)
+            .map(|(entry, fd)| Entry { backing: u64::from(fd.cast_unsigned()), ..entry })
+    }
+
+    /// The net devices with their handles.
+    pub fn nets(&self) -> impl Iterator<Item = (u64, BorrowedFd<'_>)> {
+        let handles = self.handles.iter().map(|handle| u64::from(*handle));
+        handles.filter_map(|handle| Some((handle, self.net(handle)?.fd.as_fd())))
     }
 
     /// The net device with this handle.
@@ -195,21 +223,18 @@ impl Attached {
         }
     }
 
-    fn slot(&mut self, name: &str, kind: DeviceKind) -> Result<&mut Option<Device>, String> {
+    /// A declared device's handle: its index in all arrays here, as an image has at most [`MAX_ENTRIES`].
+    fn handle(&self, name: &str, kind: DeviceKind) -> Result<usize, String> {
         let found = self.declared.find(name).filter(|(_, device)| device.kind == kind);
-        found
-            .and_then(|(handle, _)| self.attached.get_mut(usize::from(handle)))
-            .ok_or_else(|| format!("Resource not declared in manifest: '{name}'"))
+        let handle = found.map(|(handle, _)| usize::from(handle)).filter(|handle| *handle < MAX_ENTRIES);
+        handle.ok_or_else(|| format!("Resource not declared in manifest: '{name}'"))
     }
 
     fn free_slot(&mut self, name: &str, kind: DeviceKind) -> Result<&mut Option<Device>, String> {
-        match self.slot(name, kind)? {
+        let handle = self.handle(name, kind)?;
+        match &mut self.attached[handle] {
             Some(_) => Err(format!("Resource attached twice: '{name}'")),
             slot => Ok(slot),
         }
     }
-}
-
-fn not_yet_attached(name: &str, option: &str, first: &str) -> String {
-    format!("{option}: '{name}' is not attached, {first}:{name}=... must come first")
 }

@@ -22,8 +22,8 @@ const DEFAULT_MTU: u16 = 1500;
 pub struct Net {
     /// Never closed: the device lives as long as the process.
     pub(super) fd: &'static OwnedFd,
-    /// `None` until the user or [`Net::complete`] has set it.
-    pub(super) mac: Option<[u8; 6]>,
+    /// All zero until [`Net::complete`] has set it.
+    mac: [u8; 6],
     mtu: u16,
 }
 
@@ -41,25 +41,23 @@ impl Net {
             None => tap::open(interface).map_err(|error| failed(&error))?,
         };
         fcntl_setfl(&fd, OFlags::NONBLOCK).map_err(|error| failed(&error))?;
-        Ok(Self { fd: Box::leak(Box::new(fd)), mac: None, mtu })
+        Ok(Self { fd: Box::leak(Box::new(fd)), mac: [0; 6], mtu })
     }
 
     /// A device over anything that sends and receives frames, and does not block.
     #[cfg(test)]
     pub(super) fn over(fd: OwnedFd) -> Self {
-        Self { fd: Box::leak(Box::new(fd)), mac: None, mtu: DEFAULT_MTU }
+        Self { fd: Box::leak(Box::new(fd)), mac: [0; 6], mtu: DEFAULT_MTU }
     }
 
-    pub(super) fn complete(&mut self) -> Result<(), String> {
-        if self.mac.is_none() {
-            self.mac =
-                Some(random_mac().map_err(|error| format!("Could not make a hardware address: {error}"))?);
-        }
+    pub(super) fn complete(&mut self, mac: Option<[u8; 6]>) -> Result<(), String> {
+        let random = || random_mac().map_err(|error| format!("Could not make a hardware address: {error}"));
+        self.mac = mac.map_or_else(random, Ok)?;
         Ok(())
     }
 
     pub(super) fn properties(&self) -> Properties {
-        Properties::net(self.mac.unwrap_or_default(), self.mtu)
+        Properties::net(self.mac, self.mtu)
     }
 
     pub(super) fn rules(&self) -> Vec<Rule> {

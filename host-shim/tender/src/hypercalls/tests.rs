@@ -102,7 +102,7 @@ impl Bench {
         memory.protect(GUEST_MIN_BASE..TEXT_END, text, MprotectFlags::READ).unwrap();
         let nowhere: &'static File = Box::leak(Box::new(File::create("/dev/null").unwrap()));
         let console = std::os::fd::AsFd::as_fd(nowhere);
-        Self { vm: Vm { memory, devices, console }, disk, read_only, peer }
+        Self { vm: Vm { memory, devices, console, core: None }, disk, read_only, peer }
     }
 
     /// There is always a frame to read, so that no poll has to wait, and room to write one.

@@ -1,4 +1,5 @@
-//! The cases of upstream's tests/tests.bats for hvt, one test each: same options, same expectations.
+//! The cases of upstream's tests/tests.bats for hvt, one test each: same options, same expectations. Those for spt are in
+//! [`crate::spt_guests`].
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -20,7 +21,7 @@ fn command(options: &[&str], guest: &str, arguments: &[&str]) -> std::process::C
 }
 
 /// tests.bats' `setup_block`, with the size it wants: zeros of `blocks` times 4 KiB.
-fn zeros(scratch: &Scratch, name: &str, blocks: u64) -> String {
+pub fn zeros(scratch: &Scratch, name: &str, blocks: u64) -> String {
     let path = scratch.path().join(name);
     File::create(&path)
         .and_then(|file| file.set_len(blocks * 4096))
@@ -176,7 +177,7 @@ fn net_2if() {
 
 /// The guest counts requests, the flood answers: a few may be lost on the way back or sent twice.
 #[track_caller]
-fn assert_answered(flood: Flood, expected: u64) {
+pub fn assert_answered(flood: Flood, expected: u64) {
     let answers = flood.stop();
     assert!(answers >= expected * 9 / 10, "{answers} answers of {expected} came back");
 }

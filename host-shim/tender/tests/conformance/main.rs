@@ -3,6 +3,8 @@
 
 mod guests;
 mod hostile;
+mod options;
 mod reference;
 mod refusals;
+mod spt_guests;
 mod support;

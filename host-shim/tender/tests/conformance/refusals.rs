@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use hvt_abi::note::Target;
+
+use crate::support::image::Image;
 use crate::support::run::{Outcome, run, tender};
 use crate::support::{Scratch, netns, solo5};
 
@@ -102,8 +105,12 @@ fn given_a_guest_cut_in_the_middle_when_run_then_it_is_refused() {
 }
 
 #[test]
-fn given_a_guest_for_spt_when_run_then_the_target_is_named() {
-    refused(&[], &solo5::guest("hello", "spt")).expect_says("spt").expect_says("hvt");
+fn given_a_guest_for_another_target_when_run_then_the_target_is_named() {
+    let image = Image::new(Target::Virtio, &[0xf4]).bytes();
+    image_refused("virtio.hvt", &image)
+        .expect_says("(it is for virtio)")
+        .expect_says("hvt")
+        .expect_says("spt");
 }
 
 #[test]
@@ -197,7 +204,7 @@ fn given_no_memory_when_run_then_it_is_refused() {
 
 #[test]
 fn given_more_memory_than_a_guest_can_have_when_run_then_the_limit_is_named() {
-    for bad in ["4097", "1000000", "17592186044416", "18446744073709551615"] {
+    for bad in ["4098", "1000000", "17592186044416", "18446744073709551615"] {
         let option = format!("--mem={bad}");
         refused(&[&option], &solo5::guest("hello", "hvt")).expect_says("mem");
     }
@@ -229,7 +236,7 @@ fn given_a_disk_without_a_single_block_when_run_then_it_is_refused() {
     let scratch = Scratch::new("small-disk");
     let disk = scratch.file("disk.img", &[0; 511]);
     let option = format!("--block:storage={}", disk.display());
-    refused(&[&option], &solo5::guest("blk", "hvt")).expect_says("disk.img");
+    refused(&[&option], &solo5::guest("blk", "hvt")).expect_says("storage: Backing storage");
 }
 
 #[test]

@@ -18,7 +18,8 @@ pub enum ElfError {
     BadHeader,
     /// More program headers than a reader of the first 4 KiB can see.
     TooManyProgramHeaders,
-    /// The program header with this index names a note segment that is too short or too far from the others.
+    /// The program header with this index names a note segment that is too short or too far from the others, or whose
+    /// note is too short or too long for its type.
     BadNoteSegment(u16),
     /// No Solo5 ABI note: not a Solo5 executable at all.
     NoAbiNote,
@@ -30,7 +31,7 @@ pub enum ElfError {
     BadManifest(ManifestFault),
     /// Made for another Solo5 target.
     WrongTarget(Target),
-    /// Made for another version of the hvt ABI.
+    /// Made for another version of its target's ABI.
     WrongAbiVersion(u32),
     /// The segment of the program header with this index cannot be loaded.
     BadSegment(u16, LayoutFault),
@@ -95,7 +96,7 @@ impl fmt::Display for ElfError {
                 super::MAX_PROGRAM_HEADERS
             ),
             Self::BadNoteSegment(index) => {
-                write!(f, "program header {index}: the note segment is out of range")
+                write!(f, "program header {index}: the note does not fall within valid size")
             }
             Self::NoAbiNote => f.write_str("no Solo5 ABI information found in executable"),
             Self::BadAbiNote => f.write_str("the Solo5 ABI note is invalid"),
@@ -109,7 +110,7 @@ impl fmt::Display for ElfError {
             ),
             Self::WrongAbiVersion(version) => write!(
                 f,
-                "the executable requests hvt ABI version {version}, only {HVT_ABI_VERSION_MIN} to {HVT_ABI_VERSION} are supported"
+                "the executable requests ABI version {version}, only {HVT_ABI_VERSION_MIN} to {HVT_ABI_VERSION} are supported"
             ),
             Self::BadSegment(index, fault) => write!(f, "program header {index}: {fault}"),
             Self::BadEntry => f.write_str("the entry point is not in an executable segment"),

@@ -1,5 +1,7 @@
 //! Where an image's segments go in guest memory.
 
+use core::ops::Range;
+
 use super::header::{PT_LOAD, ProgramHeader};
 use super::{ElfError, FileRange, Header, LayoutFault};
 use crate::boot::{GUEST_MEM_MAX, GUEST_MIN_BASE};
@@ -87,6 +89,18 @@ impl Layout {
     /// The segments.
     pub fn segments(&self) -> &[Segment] {
         self.segments.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Where the file has the bytes of these addresses, if all of them are loaded from it by one segment.
+    pub fn file_range(&self, addresses: &Range<u64>) -> Option<FileRange> {
+        self.segments().iter().find_map(|segment| {
+            let within = FileRange {
+                offset: addresses.start.checked_sub(segment.load_at)?,
+                len: addresses.end.checked_sub(addresses.start)?,
+            };
+            let fits = within.end()? <= segment.file.len;
+            fits.then_some(FileRange { offset: segment.file.offset + within.offset, ..within })
+        })
     }
 
     /// First address after the last segment: the guest's memory must reach beyond it.

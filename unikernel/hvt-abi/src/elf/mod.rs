@@ -17,7 +17,7 @@ pub use error::{ElfError, LayoutFault, ManifestFault};
 pub use header::{FileRange, HEADER_BYTES, Header, MAX_PROGRAM_HEADERS, NOTES_BYTES_MAX};
 pub use layout::{Layout, MAX_SEGMENTS, Permissions, Segment};
 pub use notes::{Abi, Device, Devices, Notes};
-pub use sections::{MAX_SECTIONS, executable_sections};
+pub use sections::{MAX_SECTIONS, code};
 
 /// All that a tender has to know of an hvt image.
 #[derive(Clone, Copy, Debug)]

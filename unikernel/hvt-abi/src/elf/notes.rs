@@ -1,5 +1,7 @@
 //! The ABI note and the manifest note.
 
+use core::ops::RangeInclusive;
+
 use super::{ElfError, Header, ManifestFault, u32_at};
 use crate::boot::{HVT_ABI_VERSION, HVT_ABI_VERSION_MIN};
 use crate::manifest::{
@@ -7,6 +9,7 @@ use crate::manifest::{
     NAME_SIZE, is_device_name,
 };
 use crate::note::{ABI1_TYPE, MFT1_TYPE, Mft1Note, NoteHeader, SOLO5_NAME, SOLO5_NAME_LEN, Target};
+use crate::spt::{SPT_ABI_VERSION, SPT_ABI_VERSION_MIN};
 
 /// Who an image is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,10 +24,21 @@ impl Abi {
     /// Refuses what is not made for a version of the hvt ABI that this crate describes.
     pub fn require_hvt(self) -> Result<(), ElfError> {
         match self.target {
-            Target::Hvt if (HVT_ABI_VERSION_MIN..=HVT_ABI_VERSION).contains(&self.version) => Ok(()),
-            Target::Hvt => Err(ElfError::WrongAbiVersion(self.version)),
+            Target::Hvt => self.require_version(HVT_ABI_VERSION_MIN..=HVT_ABI_VERSION),
             target => Err(ElfError::WrongTarget(target)),
         }
+    }
+
+    /// Refuses what is made for neither hvt nor spt, in the versions that this crate describes.
+    pub fn require_hvt_or_spt(self) -> Result<(), ElfError> {
+        match self.target {
+            Target::Spt => self.require_version(SPT_ABI_VERSION_MIN..=SPT_ABI_VERSION),
+            _ => self.require_hvt(),
+        }
+    }
+
+    fn require_version(self, known: RangeInclusive<u32>) -> Result<(), ElfError> {
+        if known.contains(&self.version) { Ok(()) } else { Err(ElfError::WrongAbiVersion(self.version)) }
     }
 }
 
@@ -157,23 +171,32 @@ impl Notes {
         if (bytes.len() as u64) < header.notes_range().len {
             return Err(ElfError::Truncated);
         }
-        let note = |kind| find_note(header, bytes, kind);
-        let abi = note(ABI1_TYPE)?.ok_or(ElfError::NoAbiNote)?;
+        // A descriptor starts with padding that aligns the C structure.
+        let padding = core::mem::offset_of!(Mft1Note<1>, manifest) - size_of::<NoteHeader>();
+        let abi = find_note(header, bytes, ABI1_TYPE, 1..=ABI_BYTES_MAX)?.ok_or(ElfError::NoAbiNote)?;
         let abi = Abi {
             target: Target::from_raw(u32_at(abi, 0).ok_or(ElfError::BadAbiNote)?),
             version: u32_at(abi, 4).ok_or(ElfError::BadAbiNote)?,
         };
-        let manifest = note(MFT1_TYPE)?.ok_or(ElfError::NoManifest)?;
-        // The descriptor starts with padding that aligns the C structure.
-        let padding = core::mem::offset_of!(Mft1Note<1>, manifest) - size_of::<NoteHeader>();
+        let manifest = find_note(header, bytes, MFT1_TYPE, padding + 1..=MANIFEST_BYTES_MAX)?;
+        let manifest = manifest.ok_or(ElfError::NoManifest)?;
         let manifest = manifest.get(padding..);
         let devices = manifest.ok_or(ManifestFault::Size).and_then(Devices::parse);
         Ok(Self { abi, devices: devices.map_err(ElfError::BadManifest)? })
     }
 }
 
-/// The descriptor of the first Solo5 note of this type, if there is one.
-fn find_note<'a>(header: &Header, bytes: &'a [u8], kind: u32) -> Result<Option<&'a [u8]>, ElfError> {
+/// Longest descriptors of the two notes in bytes, as upstream's tenders take them.
+const ABI_BYTES_MAX: usize = 32;
+const MANIFEST_BYTES_MAX: usize = size_of::<Mft1Note<MAX_ENTRIES>>() - size_of::<NoteHeader>();
+
+/// The descriptor of the first Solo5 note of this type, if there is one. It must be of one of these lengths.
+fn find_note<'a>(
+    header: &Header,
+    bytes: &'a [u8],
+    kind: u32,
+    lens: RangeInclusive<usize>,
+) -> Result<Option<&'a [u8]>, ElfError> {
     let base = header.notes_range().offset;
     for (index, range) in header.note_segments() {
         let bad = ElfError::BadNoteSegment(index);
@@ -188,7 +211,8 @@ fn find_note<'a>(header: &Header, bytes: &'a [u8], kind: u32) -> Result<Option<&
         {
             continue;
         }
-        let len = u32_at(head, 4).and_then(|len| usize::try_from(len).ok()).ok_or(bad)?;
+        let len = u32_at(head, 4).and_then(|len| usize::try_from(len).ok());
+        let len = len.filter(|len| lens.contains(len)).ok_or(bad)?;
         return rest.get(..len).map(Some).ok_or(bad);
     }
     Ok(None)

@@ -36,8 +36,8 @@ const NO_EXECUTE: u64 = 1 << 63;
 /// Code: execute-only, accessed, 64-bit. Data: read-write, accessed. Both flat, as upstream has them.
 const CODE: u64 = 0x00af_9900_0000_ffff;
 const DATA: u64 = 0x00cf_9300_0000_ffff;
-const CODE_SELECTOR: u16 = 0x08;
-const DATA_SELECTOR: u16 = 0x10;
+pub const CODE_SELECTOR: u16 = 0x08;
+pub const DATA_SELECTOR: u16 = 0x10;
 /// Null, code, data.
 const GDT_LIMIT: u16 = 3 * 8 - 1;
 /// The type of a 64-bit TSS in use, which a CPU must have in its task register to enter 64-bit mode.

@@ -15,6 +15,7 @@ pub use probe::probe;
 
 use super::{Backend, Start};
 use crate::confine::{Rule, arg};
+use crate::core_dump;
 use crate::devices::Attached;
 use crate::hypercalls::{self, Fault, Outcome, Vm};
 use crate::memory::GuestMemory;
@@ -107,7 +108,8 @@ impl Kvm {
     fn run_to_end(&mut self, vm: &mut Vm) -> Result<i32, Fault> {
         loop {
             let (port, argument) = self.next_hypercall()?;
-            if let Outcome::Halt(status) = vm.hypercall(port, argument)? {
+            if let Outcome::Halt { status, cookie } = vm.hypercall(port, argument)? {
+                vm.dump_core(status, cookie, || self.core_registers());
                 return Ok(status);
             }
         }
@@ -156,6 +158,25 @@ impl Kvm {
             }
             reason => Fault::Exit { reason, rip },
         }
+    }
+
+    /// A debugger's order of registers.
+    fn core_registers(&self) -> core_dump::Registers {
+        let r = self.vcpu.get_regs().unwrap_or_default();
+        let general = [
+            r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx, r.r11, r.r10, r.r9, r.r8, r.rax, r.rcx, r.rdx, r.rsi,
+            r.rdi,
+        ];
+        let mut registers = [0; 27];
+        for (to, register) in registers.iter_mut().zip(general) {
+            *to = register;
+        }
+        registers[core_dump::RIP] = r.rip;
+        registers[core_dump::CS] = cpu::CODE_SELECTOR.into();
+        registers[core_dump::EFLAGS] = r.rflags;
+        registers[core_dump::RSP] = r.rsp;
+        registers[core_dump::SS] = cpu::DATA_SELECTOR.into();
+        registers
     }
 
     /// Where the guest stands; 0 when KVM does not even tell that.

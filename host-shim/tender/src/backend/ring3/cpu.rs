@@ -10,8 +10,8 @@ use crate::memory::{BadAccess, GuestMemory};
 pub const USER_LIMIT: u64 = 1 << 47;
 
 /// Selectors of the guest's flat segments, as it finds them in the frame of an exception.
-const CODE_SELECTOR: u64 = 0x08;
-const DATA_SELECTOR: u64 = 0x10;
+pub const CODE_SELECTOR: u64 = 0x08;
+pub const DATA_SELECTOR: u64 = 0x10;
 
 /// RFLAGS: the trap flag, which is clear in handlers.
 const TRAP_FLAG: u64 = 1 << 8;

@@ -9,23 +9,12 @@ pub const STUBS: u64 = 0x8_0000;
 pub const STUBS_END: u64 = CONTEXT;
 /// The page with the [`Context`].
 pub const CONTEXT: u64 = 0xf_f000;
-/// One past that page.
-pub const CONTEXT_END: u64 = 0x10_0000;
-
-/// Where vector state is saved, in the context's page; aligned to 64 bytes.
-pub const VECTORS: u64 = CONTEXT + 0x400;
-/// Room there in bytes. XSAVE of the components in [`VECTORS_MASK`] needs 2,688 at most.
-pub const VECTORS_SIZE: u64 = CONTEXT_END - VECTORS;
-/// x87, SSE, AVX and AVX-512. All else (keys, tiles) is left alone by the tender's code.
-pub const VECTORS_MASK: u32 = 0xe7;
-
 /// What machine code on the way between guest and tender needs to find. The guest can overwrite it, as it can the
 /// rest of the tender's memory: the boundary around both is the system-call filter.
 #[repr(C)]
 pub struct Context {
-    /// The guest's stack pointer and next instruction, while the tender works for it.
+    /// The guest's stack pointer, while the tender works for it.
     pub guest_rsp: u64,
-    pub guest_rip: u64,
     /// The base of the guest's thread-local storage.
     pub guest_fs: u64,
     /// The tender's stack and thread-local storage.
@@ -33,7 +22,7 @@ pub struct Context {
     pub host_fs: u64,
     /// Where stubs go: `switch::from_stub`.
     pub from_stub: u64,
-    /// Sets the FS base to `rdi`; changes rax, rcx, rsi, rdi, r11 and flags only.
+    /// Sets the FS base to its argument.
     pub set_fs: unsafe extern "C" fn(u64),
 }
 

@@ -13,7 +13,6 @@ mod patch;
 mod switch;
 mod traps;
 
-use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::ops::Range;
 use std::os::fd::RawFd;
 
@@ -30,7 +29,7 @@ use crate::hypercalls::{self, Vm};
 use crate::memory::GuestMemory;
 
 /// `arch_prctl`'s code to set the FS base.
-const ARCH_SET_FS: u64 = 0x1002;
+pub const ARCH_SET_FS: u64 = 0x1002;
 
 /// A guest that runs in this process. There can be one only.
 #[derive(Debug)]
@@ -52,16 +51,13 @@ impl Backend for Ring3 {
     }
 
     fn speed_up(&mut self, memory: &mut GuestMemory, code: &[Range<u64>]) -> Result<(), String> {
-        if vectors_fit() {
-            self.stubs_end = patch(memory, code);
-        }
+        self.stubs_end = patch(memory, code);
         Ok(())
     }
 
     fn prepare(&mut self, memory: &mut GuestMemory, _: &Layout, _: &Start) -> Result<(), String> {
         let context = low::Context {
             guest_rsp: 0,
-            guest_rip: 0,
             guest_fs: 0,
             host_rsp: 0,
             host_fs: switch::own_fs_base(),
@@ -110,17 +106,4 @@ impl Backend for Ring3 {
         // be in the guest's memory. The guest ends the process, so nothing of ours is needed after this.
         unsafe { switch::enter_guest(start.entry, start.boot_info.raw(), start.stack) }
     }
-}
-
-/// Whether stubs can save all vector state in the room they have for it.
-fn vectors_fit() -> bool {
-    const OSXSAVE: u32 = 1 << 27;
-    if __cpuid(1).ecx & OSXSAVE == 0 {
-        return false;
-    }
-    // Leaf 13: for each component its size and offset; 0 where the CPU does not have it.
-    (2..32).filter(|component| low::VECTORS_MASK & 1 << component != 0).all(|component| {
-        let leaf = __cpuid_count(13, component);
-        u64::from(leaf.eax) + u64::from(leaf.ebx) <= low::VECTORS_SIZE
-    })
 }

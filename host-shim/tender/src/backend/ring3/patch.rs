@@ -1,33 +1,27 @@
 //! Replaces hypercalls in the guest's code by jumps to the tender: a trap by signal costs microseconds, a jump
 //! nanoseconds.
 //!
-//! A site is what compilers make of Solo5's inline assembly: `mov $0x50n, %edx` (5 bytes) and `out %eax, (%dx)`. The
-//! `mov` becomes a jump of the same length; the `out` stays, so that a jump straight to it still traps. A hypercall that
-//! looks otherwise traps as well: patching is for speed only.
+//! A site's `mov` becomes a jump of the same length; its `out` stays, so that a jump straight to it still traps. A hypercall
+//! that looks otherwise traps as well: patching is for speed only.
 
 use std::ops::Range;
 
 use hvt_abi::GuestAddr;
-use hvt_abi::hypercall::Hypercall;
-use memchr::memmem;
+use hvt_abi::sites::{MOV_EDX, SITE_LEN, sites};
 
 use super::low::{self, field};
 use crate::memory::{GuestMemory, usize_from};
 
-const SITE_LEN: usize = 6;
-const MOV_EDX: u8 = 0xba;
-/// The end of a site: the high bytes of the port, and `out`.
-const TAIL: [u8; 4] = [0x05, 0x00, 0x00, 0xef];
-/// In front of [`MOV_EDX`] they would make it a `mov` to another register.
-const REX: std::ops::RangeInclusive<u8> = 0x40..=0x4f;
+/// `jmp` to a distance of 32 bits.
+const JUMP: u8 = 0xe9;
 
-const STUB_LEN: u64 = 32;
+const STUB_LEN: u64 = 48;
 
 /// Patches all hypercalls in `code` and returns where their stubs end.
 pub fn patch(memory: &mut GuestMemory, code: &[Range<u64>]) -> u64 {
     let mut stub_at = low::STUBS;
     for range in code {
-        for (site, port) in sites(memory, range) {
+        for (site, port) in sites_in(memory, range) {
             if stub_at + STUB_LEN > low::STUBS_END {
                 return stub_at;
             }
@@ -40,38 +34,28 @@ pub fn patch(memory: &mut GuestMemory, code: &[Range<u64>]) -> u64 {
 }
 
 /// Addresses and ports of the hypercalls in `range`.
-fn sites(memory: &GuestMemory, range: &Range<u64>) -> Vec<(u64, u8)> {
+fn sites_in(memory: &GuestMemory, range: &Range<u64>) -> Vec<(u64, u16)> {
     let len = range.end.saturating_sub(range.start);
     // Section headers are only a hint, and may name what is no memory at all.
     let Ok(bytes) = memory.bytes(GuestAddr::new(range.start), len) else {
         return Vec::new();
     };
-    let site = |tail: usize| {
-        let at = tail.checked_sub(2)?;
-        let [mov, port, ..] = *bytes.get(at..at + SITE_LEN)? else { return None };
-        let before = at.checked_sub(1).and_then(|at| bytes.get(at));
-        let known = Hypercall::from_port(0x500 | u16::from(port)).is_some();
-        let whole = mov == MOV_EDX && known && !before.is_some_and(|byte| REX.contains(byte));
-        whole.then_some((range.start + at as u64, port))
-    };
-    memmem::find_iter(bytes, &TAIL).filter_map(site).collect()
+    sites(bytes).map(|site| (range.start + site.at as u64, site.hypercall.port())).collect()
 }
 
 /// Writes a stub and the jump to it; nothing where they are too far apart.
-fn patch_site(memory: &mut GuestMemory, site: u64, port: u8, stub_at: u64) -> Option<()> {
-    let distance = stub_at.cast_signed() - (site + 5).cast_signed();
-    let [a, b, c, d] = i32::try_from(distance).ok()?.to_le_bytes();
-    let code = stub(site + SITE_LEN as u64, port)?;
+fn patch_site(memory: &mut GuestMemory, site: u64, port: u16, stub_at: u64) -> Option<()> {
+    let code = stub(stub_at, site + SITE_LEN as u64, port)?;
     memory.private_mut(stub_at, STUB_LEN).ok()?.copy_from_slice(&code);
     let jump = memory.bytes_mut(GuestAddr::new(site), 5).ok()?;
-    jump.copy_from_slice(&[0xe9, a, b, c, d]);
+    jump[0] = JUMP;
+    jump[1..].copy_from_slice(&distance(site + 5, stub_at)?);
     Some(())
 }
 
-/// Remembers the guest's stack pointer and where it goes on, does what the `mov` did, and goes to the tender. It
+/// Goes over to the tender's stack, does what the `mov` did, has the tender do what the `out` asks for, and goes back. It
 /// touches neither the guest's stack nor its flags.
-fn stub(back_to: u64, port: u8) -> Option<[u8; usize_from(STUB_LEN)]> {
-    let back_to = i32::try_from(back_to).ok()?;
+fn stub(at: u64, back_to: u64, port: u16) -> Option<[u8; usize_from(STUB_LEN)]> {
     let mut code = Vec::with_capacity(usize_from(STUB_LEN));
     let mut put = |opcode: &[u8], address: usize| {
         code.extend_from_slice(opcode);
@@ -79,12 +63,19 @@ fn stub(back_to: u64, port: u8) -> Option<[u8; usize_from(STUB_LEN)]> {
         Some(())
     };
     put(&[0x48, 0x89, 0x24, 0x25], field!(guest_rsp))?; // mov %rsp, guest_rsp
-    put(&[0x48, 0xc7, 0x04, 0x25], field!(guest_rip))?; // movq $back_to, guest_rip
-    code.extend(back_to.to_le_bytes());
-    code.extend([MOV_EDX, port, 0x05, 0x00, 0x00]);
-    code.extend([0xff, 0x24, 0x25]); // jmp *from_stub
-    code.extend(u32::try_from(field!(from_stub)).ok()?.to_le_bytes());
+    put(&[0x48, 0x8b, 0x24, 0x25], field!(host_rsp))?; // mov host_rsp, %rsp
+    put(&[MOV_EDX], usize::from(port))?;
+    put(&[0xff, 0x14, 0x25], field!(from_stub))?; // call *from_stub
+    put(&[0x48, 0x8b, 0x24, 0x25], field!(guest_rsp))?; // mov guest_rsp, %rsp
+    code.push(JUMP);
+    code.extend(distance(at + code.len() as u64 + 4, back_to)?);
+    code.resize(usize_from(STUB_LEN), 0xcc);
     code.try_into().ok()
+}
+
+/// A jump's operand: how far it is from the end of the jump to its target.
+fn distance(end: u64, target: u64) -> Option<[u8; 4]> {
+    i32::try_from(target.cast_signed() - end.cast_signed()).ok().map(i32::to_le_bytes)
 }
 
 #[cfg(test)]
@@ -111,18 +102,6 @@ mod tests {
         assert_eq!((TEXT + 6).wrapping_add_signed(distance.into()), low::STUBS);
         assert_eq!(code[6..], [0xef, 0xc3]);
         assert_eq!(end, low::STUBS + STUB_LEN);
-    }
-
-    #[test]
-    fn given_what_is_no_hypercall_when_patched_then_it_stays() {
-        for port in [0x00, 0x09, 0xff] {
-            let code = [0x90, 0xba, port, 0x05, 0x00, 0x00, 0xef];
-            assert_eq!(patched(&code), (code.to_vec(), low::STUBS));
-        }
-        let to_r10 = [&[0x41], &SITE[..]].concat();
-        assert_eq!(patched(&to_r10), (to_r10, low::STUBS));
-        let cut = &SITE[1..];
-        assert_eq!(patched(cut), (cut.to_vec(), low::STUBS));
     }
 
     #[test]

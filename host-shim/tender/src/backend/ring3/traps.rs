@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use hvt_abi::GuestAddr;
 use hvt_abi::boot::{BOOT_INFO_BASE, GUEST_MIN_BASE};
+use hvt_abi::hypercall::Hypercall;
 
-use super::cpu::{Cpu, Exception, GENERAL_PROTECTION, PAGE_FAULT, USER_LIMIT};
+use super::cpu::{CODE_SELECTOR, Cpu, DATA_SELECTOR, Exception, GENERAL_PROTECTION, PAGE_FAULT, USER_LIMIT};
 use super::decode::{Privileged, RAX, RCX, RDX, RSP, Registers, decode};
 use super::low::context;
+use crate::core_dump;
 use crate::hypercalls::{Fault, Outcome, Vm};
 use crate::report::warn;
 use crate::sys;
@@ -48,20 +50,40 @@ impl Guest {
     }
 }
 
-/// Where [`super::switch::from_stub`] comes to, with the tender's stack and thread-local storage in place.
+/// Where [`super::switch::from_stub`] comes to, on the tender's stack, but with the guest's thread-local storage.
 pub extern "C" fn hypercall_from_stub(port: u32, argument: u32) {
+    let [low, high, ..] = port.to_le_bytes();
+    let port = u16::from_le_bytes([low, high]);
+    // The C library's clock is the only thing on the way of a hypercall that may want its own.
+    if port == Hypercall::Walltime.port() {
+        with_own_fs(|| hypercall(port, argument));
+    } else {
+        hypercall(port, argument);
+    }
+}
+
+/// Does something that needs the tender's thread-local storage.
+fn with_own_fs(what: impl FnOnce()) {
+    // SAFETY: the context was filled in before the handlers were installed and the guest started, and holds FS bases that
+    // are valid for each side. (A guest that overwrites it harms itself: see `low::Context`.)
+    unsafe { ((*context()).set_fs)((*context()).host_fs) };
+    what();
+    // SAFETY: as above.
+    unsafe { ((*context()).set_fs)((*context()).guest_fs) };
+}
+
+fn hypercall(port: u16, argument: u32) {
     // SAFETY: a guest was installed before the first stub could run, and is there until the process ends; the guest
     // waits, and nobody else holds a reference.
     let guest = unsafe { &mut *GUEST.load(Ordering::Relaxed) };
-    let [low, high, ..] = port.to_le_bytes();
-    finish(guest.vm.hypercall(u16::from_le_bytes([low, high]), GuestAddr::new(argument.into())));
+    finish(guest.vm.hypercall(port, GuestAddr::new(argument.into())));
 }
 
 /// Returns if the guest goes on.
 fn finish(result: Result<Outcome, Fault>) {
     let status = match result {
         Ok(Outcome::Continue) => return,
-        Ok(Outcome::Halt(status)) => status,
+        Ok(Outcome::Halt { status, .. }) => status,
         Err(fault) => {
             warn(&fault);
             1
@@ -95,18 +117,13 @@ pub fn install_handlers() -> Result<(), String> {
 
 /// Entered with the guest's FS base live, so nothing may touch thread-local storage outside of the two switches.
 extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, state: *mut c_void) {
-    // SAFETY: the context was filled in before the handlers were installed, and holds FS bases that are valid for each
-    // side. (A guest that overwrites it harms itself: see `low::Context`.)
-    unsafe { ((*context()).set_fs)((*context()).host_fs) };
     // SAFETY: the kernel passes the interrupted state, which is ours until we return.
     let state = unsafe { &mut (*state.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-    // SAFETY: as in `hypercall_from_stub`; that nothing else was interrupted is checked first thing in `handle`.
-    match unsafe { GUEST.load(Ordering::Relaxed).as_mut() } {
+    // SAFETY: as in `hypercall`; that nothing else was interrupted is checked first thing in `handle`.
+    with_own_fs(|| match unsafe { GUEST.load(Ordering::Relaxed).as_mut() } {
         Some(guest) => finish(handle(guest, state)),
         None => finish(Err(internal(rip_of(state)))),
-    }
-    // SAFETY: as above.
-    unsafe { ((*context()).set_fs)((*context()).guest_fs) };
+    });
 }
 
 /// The kernel's order of registers, indexed by their numbers in machine code.
@@ -218,7 +235,8 @@ impl Guest {
         match what {
             Privileged::Out => {
                 let outcome = self.vm.hypercall(port, GuestAddr::new(registers[RAX] & 0xffff_ffff))?;
-                if outcome != Outcome::Continue {
+                if let Outcome::Halt { status, cookie } = outcome {
+                    self.vm.dump_core(status, cookie, || core_registers(state));
                     return Ok(outcome);
                 }
             }
@@ -245,6 +263,37 @@ impl Guest {
         set(state, libc::REG_RIP, go_on_at);
         Ok(Outcome::Continue)
     }
+}
+
+/// A debugger's order of registers. Those of segments are what the guest believes them to be.
+fn core_registers(state: &Saved) -> core_dump::Registers {
+    const ORDER: [c_int; 15] = [
+        libc::REG_R15,
+        libc::REG_R14,
+        libc::REG_R13,
+        libc::REG_R12,
+        libc::REG_RBP,
+        libc::REG_RBX,
+        libc::REG_R11,
+        libc::REG_R10,
+        libc::REG_R9,
+        libc::REG_R8,
+        libc::REG_RAX,
+        libc::REG_RCX,
+        libc::REG_RDX,
+        libc::REG_RSI,
+        libc::REG_RDI,
+    ];
+    let mut registers = [0; 27];
+    for (to, register) in registers.iter_mut().zip(ORDER) {
+        *to = saved(state, register);
+    }
+    registers[core_dump::RIP] = rip_of(state);
+    registers[core_dump::CS] = CODE_SELECTOR;
+    registers[core_dump::EFLAGS] = saved(state, libc::REG_EFL);
+    registers[core_dump::RSP] = saved(state, libc::REG_RSP);
+    registers[core_dump::SS] = DATA_SELECTOR;
+    registers
 }
 
 fn write_msr(registers: &Registers, next: u64) -> Result<(), Fault> {

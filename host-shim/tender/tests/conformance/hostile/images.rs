@@ -89,7 +89,7 @@ fn given_images_with_changes_when_loaded_then_they_are_taken_or_refused() {
     let described = [0..64 + 6 * 56, 0x5000..0x50c4, sections..upstreams.len()];
     let mut random = Random(7);
     let mut taken = 0;
-    let mut file = tempfile();
+    let mut file = memory_file();
     for number in 0..LOADED {
         let bytes = match number % 2 {
             0 => random.changed(&ours, &description(&ours)),
@@ -102,11 +102,9 @@ fn given_images_with_changes_when_loaded_then_they_are_taken_or_refused() {
     assert!((LOADED / 20..LOADED * 19 / 20).contains(&taken), "{taken} of {LOADED} were taken");
 }
 
-/// A file without a name.
-fn tempfile() -> fs::File {
-    let scratch = Scratch::new("images");
-    let path = scratch.file("image", &[]);
-    fs::File::options().read(true).write(true).open(path).expect("just made")
+/// A file in memory.
+fn memory_file() -> fs::File {
+    rustix::fs::memfd_create("image", rustix::fs::MemfdFlags::CLOEXEC).expect("Linux has them").into()
 }
 
 #[test]

@@ -3,11 +3,12 @@
 //! What a guest may do to the tender differs between the backends. On KVM it is in a machine of its own. In ring 3 it
 //! shares the tender's address space and can make system calls, so there the filter stops it.
 
-mod code;
+pub mod code;
 mod console;
 mod devices;
 mod images;
 mod memory;
+mod registers;
 mod system_calls;
 
 use std::path::Path;
@@ -17,7 +18,7 @@ use hvt_abi::note::Target;
 
 use crate::support::Scratch;
 use crate::support::image::Image;
-use crate::support::run::{Outcome, Running, backend, run, tender};
+use crate::support::run::{Outcome, Running, backend, run, tender, tender_on};
 
 fn in_ring_3() -> bool {
     backend() == "ring3"
@@ -52,4 +53,18 @@ fn command(image: &Path, options: &[&str]) -> Command {
 
 fn guest(code: &[u8]) -> Image {
     Image::new(Target::Hvt, code)
+}
+
+/// A guest of spt, which runs in this way on every host.
+fn spt_guest(code: &[u8]) -> Image {
+    Image::new(Target::Spt, code)
+}
+
+/// The end of a guest of spt.
+fn spt_end_of(image: &Image, options: &[&str]) -> Outcome {
+    let scratch = Scratch::new(&format!("hostile-spt-{}", std::thread::current().name().unwrap_or("")));
+    let file = scratch.file("guest.spt", &image.bytes());
+    let mut command = tender_on("auto", &["--mem=2"]);
+    command.args(options).arg("--").arg(file);
+    run(command)
 }

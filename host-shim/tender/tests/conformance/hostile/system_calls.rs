@@ -3,7 +3,7 @@
 use hvt_abi::manifest::DeviceKind;
 
 use super::code::{Code, SCRATCH};
-use super::{end_of, guest, in_ring_3};
+use super::{end_of, guest, in_ring_3, spt_end_of, spt_guest};
 use crate::support::run::Outcome;
 use crate::support::{Scratch, image::Image};
 
@@ -197,4 +197,62 @@ fn given_a_made_up_signal_frame_when_a_guest_returns_from_it_then_only_it_ends()
     // Its stack is at the end of memory, where the kernel finds zeros or nothing.
     let outcome = end_of(&call(libc::SYS_rt_sigreturn.cast_unsigned(), [0; 6]), &[]);
     assert_ne!(outcome.code(), Some(0), "{outcome}");
+}
+
+/// A guest of spt has a right to make system calls: these, with arguments as its bindings have them.
+#[test]
+fn given_a_guest_of_spt_when_it_makes_any_other_system_call_then_the_filter_ends_it() {
+    let scratch = u64::from(SCRATCH);
+    let ends = |number: u64, arguments| {
+        let code = Code::default().system_call(number, arguments).system_call(231, [0; 6]).halt(0);
+        spt_end_of(&spt_guest(&code), &[])
+    };
+    let allowed = [
+        (libc::SYS_clock_gettime, [0, scratch, 0, 0, 0, 0]),
+        (libc::SYS_clock_gettime, [1, scratch, 0, 0, 0, 0]),
+        (libc::SYS_arch_prctl, [0x1002, scratch, 0, 0, 0, 0]),
+        (libc::SYS_write, [1, scratch, 1, 0, 0, 0]),
+    ];
+    for (number, arguments) in allowed {
+        let outcome = ends(number.cast_unsigned(), arguments);
+        assert_eq!(outcome.code(), Some(0), "{outcome}");
+    }
+    for number in NUMBERS.filter(|number| !UNFILTERED.contains(number)) {
+        if ![libc::SYS_clock_gettime, libc::SYS_exit_group].contains(&number.cast_signed()) {
+            ends(number, [0; 6]).expect_filtered();
+        }
+    }
+    // Descriptors 3 and 4 are the wait set and the timer.
+    let others = [
+        (libc::SYS_write, [2, scratch, 1, 0, 0, 0]),
+        (libc::SYS_clock_gettime, [7, scratch, 0, 0, 0, 0]),
+        (libc::SYS_arch_prctl, [0x1001, scratch, 0, 0, 0, 0]),
+        (libc::SYS_epoll_pwait, [3, scratch, 2, u64::MAX, 0, 0]),
+        (libc::SYS_epoll_pwait, [3, scratch, 1, 0, 0, 0]),
+        (libc::SYS_epoll_pwait, [3, scratch, 1, u64::MAX, scratch, 8]),
+        (libc::SYS_timerfd_settime, [4, 0, scratch, 0, 0, 0]),
+        (libc::SYS_timerfd_settime, [4, 1, scratch, scratch, 0, 0]),
+    ];
+    for (number, arguments) in others {
+        ends(number.cast_unsigned(), arguments).expect_filtered();
+    }
+}
+
+#[test]
+fn given_a_disk_when_a_guest_of_spt_writes_beyond_it_then_the_filter_ends_it() {
+    let disk = Disk::new("spt-beyond");
+    let last = DISK as u64 - 512;
+    // Descriptor 3 is the image, so the disk is 4.
+    let end = |len, offset| {
+        let code = Code::default()
+            .system_call(libc::SYS_pwrite64.cast_unsigned(), [4, SCRATCH.into(), len, offset, 0, 0])
+            .system_call(231, [0; 6])
+            .halt(0);
+        spt_end_of(&spt_guest(&code).device("storage", DeviceKind::Block), &[&disk.option])
+    };
+    for (len, offset) in [(512, last + 1), (512, DISK as u64), (512, u64::MAX), (1024, 0), (0, 0)] {
+        end(len, offset).expect_filtered();
+    }
+    disk.expect_untouched();
+    assert_eq!(end(512, last).code(), Some(0));
 }

@@ -10,9 +10,12 @@ const INSIDE: &str = "PETREL_TEST_NETNS";
 ///
 /// A namespace is entered by a whole process (as an ordinary user it takes a user namespace, which a program of
 /// several threads cannot enter), so this starts the test program again for that one test.
-pub fn inside(test: &str, body: impl FnOnce()) {
+///
+/// Returns what it printed; nothing inside.
+pub fn inside(test: &str, body: impl FnOnce()) -> String {
     if std::env::var_os(INSIDE).is_some() {
-        return body();
+        body();
+        return String::new();
     }
     if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
         panic!("this test makes taps and needs to open /dev/net/tun: {error}");
@@ -32,6 +35,7 @@ pub fn inside(test: &str, body: impl FnOnce()) {
         output.status,
         String::from_utf8_lossy(&output.stderr),
     );
+    said.into_owned()
 }
 
 /// The first of the ways to get a namespace that this machine allows.

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ const ECHO_REQUEST: u8 = 8;
 /// A flood that goes on until it has its answers or is stopped.
 pub struct Flood {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    answers: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
 }
 
 impl Flood {
@@ -34,9 +35,15 @@ impl Flood {
         socket.connect((target, 0)).expect("the tap's address gives a route");
         socket.set_read_timeout(Some(LOST_AFTER)).expect("a timeout above zero");
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || flood(&socket, count, &stopped));
-        Flood { stop, thread }
+        let answers = Arc::new(AtomicU64::new(0));
+        let (stopped, answered) = (stop.clone(), answers.clone());
+        let thread = thread::spawn(move || flood(&socket, count, &answered, &stopped));
+        Flood { stop, answers, thread }
+    }
+
+    /// How many answers came up to now.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Whether it has its answers.
@@ -47,11 +54,12 @@ impl Flood {
     /// Ends the flood and returns how many answers came.
     pub fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the flood does not panic")
+        self.thread.join().expect("the flood does not panic");
+        self.answers.load(Ordering::Relaxed)
     }
 }
 
-fn flood(socket: &UdpSocket, count: u64, stopped: &AtomicBool) -> u64 {
+fn flood(socket: &UdpSocket, count: u64, answered: &AtomicU64, stopped: &AtomicBool) {
     let mut answers = 0;
     let mut on_the_way = 0;
     let mut packet = [0; 256];
@@ -64,13 +72,13 @@ fn flood(socket: &UdpSocket, count: u64, stopped: &AtomicBool) -> u64 {
         match socket.recv(&mut packet) {
             Ok(len) if packet[..len].get(IPV4_HEADER) == Some(&ECHO_REPLY) => {
                 answers += 1;
+                answered.store(answers, Ordering::Relaxed);
                 on_the_way = on_the_way.saturating_sub(1);
             }
             Ok(_) => {}
             Err(_) => on_the_way = 0,
         }
     }
-    answers
 }
 
 /// 64 bytes as from ping, all zero but type and checksum.

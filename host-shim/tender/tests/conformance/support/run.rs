@@ -197,8 +197,19 @@ pub fn backend() -> String {
 
 /// Our tender under test.
 pub fn tender(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_petrel-tender"));
-    command.arg(format!("--backend={}", backend())).args(arguments);
+    tender_on(&backend(), arguments)
+}
+
+/// The program under test: what `make` ships, which says so in $PETREL_TENDER, or what cargo has built for the test.
+pub fn program() -> PathBuf {
+    std::env::var_os("PETREL_TENDER")
+        .map_or_else(|| env!("CARGO_BIN_EXE_petrel-tender").into(), PathBuf::from)
+}
+
+/// Our tender on this backend.
+pub fn tender_on(backend: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.arg(format!("--backend={backend}")).args(arguments);
     command
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The guests that the tests use: `tests/test_NAME/test_NAME.hvt` of upstream's tree.
+/// The guests that the tests use: `tests/test_NAME/test_NAME.hvt` and `.spt` of upstream's tree.
 const GUESTS: &[&str] = &[
     "blk",
     "exception",
@@ -26,14 +26,40 @@ const GUESTS: &[&str] = &[
     "zeropage",
 ];
 
+/// Those that only spt has.
+const SPT_GUESTS: &[&str] = &["seccomp"];
+
 /// Changes whenever the steps below do, so that a tree built by older steps is built again.
-const RECIPE: &str = "Solo5 v0.7.2, recipe 1";
+const RECIPE: &str = "Solo5 v0.7.2, recipe 2";
 
 /// Upstream's test guest `name` for `target` ("hvt" or "spt").
 pub fn guest(name: &str, target: &str) -> PathBuf {
     let image = tree().join(format!("tests/test_{name}/test_{name}.{target}"));
     assert!(image.is_file(), "{} was not built: is it in GUESTS?", image.display());
     image
+}
+
+/// A guest made of sources of ours (a `guest.c` and what belongs to it), by upstream's toolchain: the images' path, to
+/// which the target is the extension.
+pub fn guest_from(sources: &Path) -> PathBuf {
+    let name = "test_of_ours";
+    let folder = tree().join("tests").join(name);
+    fs::create_dir_all(&folder).expect("the target directory is writable");
+    for source in fs::read_dir(sources).expect("sources of ours") {
+        let source = source.expect("readable");
+        let to = match source.file_name() {
+            file if file == "guest.c" => folder.join(format!("{name}.c")),
+            file => folder.join(file),
+        };
+        fs::copy(source.path(), to).expect("readable and writable");
+    }
+    let makefile =
+        format!("include $(TOPDIR)/Makefile.common\ntest_NAME := {name}\ninclude ../Makefile.tests\n");
+    fs::write(folder.join("GNUmakefile"), makefile).expect("writable");
+    // Headers are no prerequisites in upstream's rules.
+    let _ = fs::remove_file(folder.join(format!("{name}.o")));
+    make(tree(), &format!("tests/{name}"), &[&format!("{name}.hvt"), &format!("{name}.spt")]);
+    folder.join(name)
 }
 
 /// The reference elftool.
@@ -96,10 +122,10 @@ fn build(tree: &Path) {
     make(tree, "elftool", &["solo5-elftool"]);
     make(tree, "toolchain", &[]);
     make(tree, "bindings", &["solo5_hvt.o", "solo5_spt.o"]);
-    make(tree, "tenders", &["hvt/solo5-hvt"]);
-    make(tree, "tests/test_hello", &["test_hello.spt"]);
-    for name in GUESTS {
-        make(tree, &format!("tests/test_{name}"), &[&format!("test_{name}.hvt")]);
+    make(tree, "tenders", &["hvt/solo5-hvt", "spt/solo5-spt"]);
+    let of_both = GUESTS.iter().flat_map(|name| [(name, "hvt"), (name, "spt")]);
+    for (name, target) in of_both.chain(SPT_GUESTS.iter().map(|name| (name, "spt"))) {
+        make(tree, &format!("tests/test_{name}"), &[&format!("test_{name}.{target}")]);
     }
 }
 

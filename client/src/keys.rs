@@ -15,9 +15,10 @@ use rcgen::{
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const AUTHORITY_DAYS: u32 = 3652;
-const LEAF_DAYS: u32 = 365;
+/// A day.
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const AUTHORITY_VALIDITY: Duration = DAY.saturating_mul(3652);
+const LEAF_VALIDITY: Duration = DAY.saturating_mul(365);
 /// Clocks differ: certificates are valid from a little before they are made.
 const BACKDATED: Duration = Duration::from_secs(60 * 60);
 /// RFC 5280 asks for at most 20; 16 random ones never meet again.
@@ -48,7 +49,7 @@ pub struct LinkKey {
 impl Authority {
     /// Makes the CA of one host's operators.
     pub fn new(host: &Label) -> Result<Self, Error> {
-        let mut params = params(&format!("Petrel operators of {host}"), AUTHORITY_DAYS)?;
+        let mut params = params(&format!("Petrel operators of {host}"), AUTHORITY_VALIDITY)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         CertifiedIssuer::self_signed(params, new_key()?).map(Self)
@@ -87,7 +88,7 @@ impl Authority {
         names: Vec<SanType>,
         purpose: ExtendedKeyUsagePurpose,
     ) -> Result<Identity, Error> {
-        let mut params = params(name, LEAF_DAYS)?;
+        let mut params = params(name, LEAF_VALIDITY)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.subject_alt_names = names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -107,21 +108,22 @@ impl LinkKey {
 }
 
 /// An Ed25519 key as RFC 8410 writes it: ring's own form appends the public key, and OpenSSL does not read that.
-fn new_key() -> Result<KeyPair, Error> {
+pub fn new_key() -> Result<KeyPair, Error> {
     let mut seed = [0; 32];
     SystemRandom::new().fill(&mut seed).map_err(|_| Error::RingUnspecified)?;
     let der = [&PKCS8_ED25519_PREFIX[..], &seed].concat();
     KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ED25519)
 }
 
-fn params(name: &str, days: u32) -> Result<CertificateParams, Error> {
+/// A certificate to be for `name` and this long.
+pub fn params(name: &str, validity: Duration) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Error::Time)?;
     let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs());
     params.not_before = now - BACKDATED;
-    params.not_after = now + days * DAY;
+    params.not_after = now + validity;
     let mut serial = [0; SERIAL_BYTES];
     SystemRandom::new().fill(&mut serial).map_err(|_| Error::RingUnspecified)?;
     // Positive, and never with a leading zero byte, so that its encoding has one length.
