@@ -96,7 +96,8 @@ fn an_image_is_read_by_those_whose_unikernels_are_of_it_and_the_store_is_the_hos
     world.create(root, 1, plain("a", digest));
     assert_eq!(world.refused(session, 2, pull.clone()), Refusal::NoSuchImage);
     world.create(session, 3, plain("a", digest));
-    assert!(matches!(world.ask(session, 4, pull), Response::Download(_)));
+    let begun = world.ask(session, 4, pull);
+    assert!(matches!(begun, Response::Download(_)), "{begun:?}");
 }
 
 #[test]
