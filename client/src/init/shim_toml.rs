@@ -17,7 +17,7 @@ pub fn render(args: &Init, image: &Path, tender: &Path) -> Result<String, Failur
         "\
 # What petrel-shim may do on this host. Relative paths are relative to this file.
 state_dir = \"state\"                    # images/, volumes/ and run/ are made below it
-listen = \"{SHIM_IPV4}:{SHIM_PORT}\"          # the shim's end of the link, a network of its own with {LINK_PREFIX} bits
+listen = \"{SHIM_IPV4}:{SHIM_PORT}\"           # its end of the link, a network of {LINK_PREFIX} bits with one neighbour
 key = \"shim-key.der\"
 control_plane_public_key = \"control-plane-public.der\"
 bridges = [{bridges}]                # that unikernels may be plugged into
@@ -39,9 +39,10 @@ args = []
 [[monitors]]
 name = \"petrel-tender\"
 path = {tender}
-target = 1                           # the ABI that it runs (hvt is 1, spt is 2), and its newest version
-version = 2
-# Upstream's solo5-hvt and solo5-spt, unlike petrel-tender, have to be told: backend = \"kvm\" or \"ring3\"
+target = 1                             # the ABI that it runs: 1 is hvt, 2 is spt
+version = 2                            # the newest version of it
+# Petrel's own tender finds out which backend works. Of upstream's solo5-hvt and solo5-spt it has to be said:
+# backend = \"kvm\"                      # or \"ring3\"
 ",
         bridges = bridges.join(", "),
         bridge = bridges.first().map_or("\"service\"", String::as_str),

@@ -51,6 +51,8 @@ pub struct Engine {
     pub(crate) waiting: BTreeSet<Name>,
     pub(crate) probes: Probes,
     pub(crate) journal: Journal,
+    /// What follows from the present handle is being taken back: nothing new is begun.
+    pub(crate) withholding: bool,
     /// A state file that is on its way in.
     pub(crate) transfer: Option<Transfer>,
     pub(crate) consoles: BTreeMap<InstanceId, Console>,
@@ -95,6 +97,7 @@ impl Engine {
             waiting: BTreeSet::new(),
             probes: Probes::new(),
             journal,
+            withholding: false,
             transfer: None,
             consoles: BTreeMap::new(),
             images: Images::default(),

@@ -91,7 +91,7 @@ impl Engine {
     /// The unikernels that are known.
     pub fn known(&self) -> impl Iterator<Item = (InstanceId, &Name)> {
         let known = self.state.ids().filter_map(|id| Some((id, self.state.by_id(id)?)));
-        known.map(|(id, unikernel)| (id, &unikernel.spec().name))
+        known.map(|(id, unikernel)| (id, unikernel.name()))
     }
 
     /// Why nothing can be kept, if so.

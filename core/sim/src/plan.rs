@@ -116,8 +116,6 @@ pub struct Plan {
     pub images: usize,
     /// The host's memory, in MiB.
     pub memory_mib: u64,
-    /// Monitors that the host can run at once.
-    pub monitors: usize,
     /// Monitors of others that run on the host already.
     pub foreign: usize,
     /// The usual length of a step, in nanoseconds.
@@ -148,7 +146,6 @@ impl Plan {
             names: *random.pick(&[1, 2, 4, 8, 16, 40, 100]),
             images: *random.pick(&[2, 5, 9, 30]),
             memory_mib: *random.pick(&[48, 256, 1024, 4096]),
-            monitors: *random.pick(&[2, 4, 12, 1024]),
             foreign: *random.pick(&[0, 0, 1, 4]),
             step_ns,
             restart_ns: step_ns * random.pick(&[1, 30, 300]),

@@ -20,8 +20,6 @@ const IFF_NO_PI: u16 = 0x1000;
 const IFF_TUN_EXCL: u16 = 0x8000;
 const IFF_UP: u16 = 0x0001;
 const NAME_BYTES: usize = 16;
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 16;
 
 /// `struct ifreq`: the interface's name, NUL-terminated, and a union of 24 bytes.
 #[repr(C, align(8))]
@@ -81,6 +79,6 @@ pub fn listen_on(address: SocketAddrV4) -> std::io::Result<TcpListener> {
     sockopt::set_ip_freebind(&socket, true)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &address)?;
-    listen(&socket, BACKLOG)?;
+    listen(&socket, 16)?; // that wait to be accepted
     Ok(socket.into())
 }

@@ -25,28 +25,25 @@ use std::fmt::{Arguments, Display};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::{fd::AsFd, unix::fs::PermissionsExt};
-use std::{net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{convert::Infallible, net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
 
 use petrel_wire::shim::InstanceId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustls::{ServerConfig, crypto::ring::default_provider};
+use rustls::crypto::ring::default_provider;
 
 use crate::control_plane::{ControlPlane, has_ended};
 use crate::{config::Config, interface::listen_on, link::Link, monitor::Process, ops::Ops};
 
-const USAGE: &str = concat!(env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config FILE [--check-config]");
 /// How often the loop looks round while something is missing, the peer or its monitor.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["--config", file] => Config::load(file).and_then(run),
-        ["--config", file, "--check-config"] => Config::load(file).and_then(|config| tls(&config)).map(drop),
-        _ => Err(USAGE.into()),
+    let Err(error) = match &args[..] {
+        [option, file] if option == "--config" => Config::load(file).and_then(run),
+        _ => Err(concat!(env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config FILE").into()),
     };
-    let Err(error) = result else { return ExitCode::SUCCESS };
     log(format_args!("{error}"));
     ExitCode::FAILURE
 }
@@ -61,22 +58,18 @@ fn about<E: Display>(what: impl Display) -> impl FnOnce(E) -> String {
     move |error| format!("{what}: {error}")
 }
 
-fn tls(config: &Config) -> Result<Arc<ServerConfig>, String> {
-    let tls = petrel_link::server(default_provider(), &config.key, &config.control_plane_public_key);
-    tls.map(Arc::new).map_err(about("key: expected PKCS #8 DER"))
-}
-
 /// Takes over what runs. Then, whatever has woken it, it looks after all that there is.
-fn run(mut config: Config) -> Result<(), String> {
-    let (tls, listen) = (tls(&config)?, config.listen);
+fn run(mut config: Config) -> Result<Infallible, String> {
+    let tls = petrel_link::server(default_provider(), &config.key, &config.control_plane_public_key);
+    let tls = Arc::new(tls.map_err(about("key: expected PKCS #8 DER"))?);
     confine().map_err(about("rights and limits"))?;
     let _lock = open_state(&mut config.state_dir).map_err(about("state_dir"))?;
+    let listener = listen_on(config.listen).map_err(about("listen"))?;
     let mut ops = Ops::new(config)?;
     ops.adopt()?;
     let mut control_plane = ControlPlane::default();
     control_plane.keep_running(&mut ops);
-    let listener = listen_on(listen).map_err(about("listen"))?;
-    log(format_args!("listening on {listen}, {} monitors run", ops.processes.len()));
+    log(format_args!("listening on {}, {} monitors run", ops.config.listen, ops.processes.len()));
     // The one authenticated peer, and a connection in its handshake, which may take as long as nobody else comes.
     let (mut link, mut pending) = (None, None);
     loop {
@@ -112,17 +105,15 @@ fn wait(listener: &TcpListener, ops: &Ops, link: &Option<Link>, pending: &Option
 /// Goes on with the pending connection. Once it has shown the pinned key it is the link: the control plane was
 /// restarted, whatever became of the old one.
 fn shake_hands(pending: &mut Option<Link>, link: &mut Option<Link>, ops: &mut Ops) {
-    match pending.as_mut().map(Link::read) {
-        Some(Err(error)) => {
-            log(format_args!("connection refused: {error}"));
-            *pending = None;
-        }
-        _ if pending.as_ref().is_some_and(Link::is_authenticated) => {
+    let Some(mut next) = pending.take() else { return };
+    match next.read() {
+        Err(error) => log(format_args!("connection refused: {error}")),
+        Ok(()) if next.is_authenticated() => {
             end(link, ops, "the control plane has connected anew");
-            *link = pending.take();
+            *link = Some(next);
             log(format_args!("control plane connected"));
         }
-        _ => {}
+        Ok(()) => *pending = Some(next),
     }
 }
 
@@ -149,7 +140,10 @@ fn serve(link: &mut Option<Link>, ops: &mut Ops) -> Result<(), String> {
 fn end(link: &mut Option<Link>, ops: &mut Ops, reason: &str) {
     if link.take().is_some() {
         log(format_args!("control plane disconnected: {reason}"));
-        ops.link_ended();
+        // What only served the peer on it goes with it.
+        ops.ledger.link_ended();
+        ops.uploads.clear();
+        ops.taps.clear();
     }
 }
 
@@ -169,7 +163,10 @@ fn open_state(folder: &mut PathBuf) -> io::Result<File> {
         fs::set_permissions(folder.join(part), Permissions::from_mode(mode))?;
     }
     *folder = folder.canonicalize()?;
-    let lock = File::open(folder)?;
-    lock.try_lock().map_err(|_| io::Error::other("another petrel-shim uses it"))?;
+    let lock = File::open(&folder)?;
+    if lock.try_lock().is_err() {
+        log(format_args!("another petrel-shim uses {}: waiting for its end", folder.display()));
+        lock.lock()?;
+    }
     Ok(lock)
 }

@@ -1,21 +1,21 @@
 //! Carries out what the check has let through, and tells what happens to monitors.
 
-use std::os::{fd::OwnedFd, unix::ffi::OsStrExt};
+use std::fs::{self, File};
+use std::os::{fd::OwnedFd, unix::ffi::OsStrExt, unix::fs::FileExt};
 use std::{
-    collections::BTreeMap, ffi::OsStr, fs, io, iter::Cycle, ops::RangeInclusive, path::PathBuf, sync::Arc,
+    collections::BTreeMap, ffi::OsStr, io, iter::Cycle, ops::RangeInclusive, path::PathBuf, sync::Arc,
 };
 
 use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
 use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
-use petrel_wire::{Digest, ExitStatus, Label, List, RELEASE};
+use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE};
 use rustix::event::{Timespec, epoll};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::{buffer::spare_capacity, system::sysinfo};
 
-use crate::images::{Images, Receiving};
 use crate::monitor::{Launch, Process, Program};
-use crate::{about, config::Config, interface::create_tap, link::Link, volumes::Volumes};
+use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link, volumes::Volumes};
 
 /// The monitors that are looked at in one turn of the loop.
 const MONITORS_PER_TURN: usize = 32;
@@ -27,13 +27,12 @@ pub struct Ops {
     host: Host,
     pub ledger: Ledger,
     /// What stands behind the ledger's uploads, its free taps, and its running monitors.
-    uploads: BTreeMap<Digest, Receiving>,
-    taps: BTreeMap<TapId, OwnedFd>,
+    pub uploads: BTreeMap<Digest, Receiving>,
+    pub taps: BTreeMap<TapId, OwnedFd>,
     pub processes: BTreeMap<InstanceId, Process>,
     programs: Vec<Program>,
     /// What monitors run as, each as another; as the shim itself where there are no others.
     users: Option<Cycle<RangeInclusive<u32>>>,
-    images: Images,
     volumes: Volumes,
     /// Readable when a monitor has something to tell.
     pub watched: OwnedFd,
@@ -56,14 +55,15 @@ impl Ops {
             volumes_mib: config.volumes_mib,
             monitors: List::fill(&mut programs.iter().map(|program| program.told.clone())),
         };
-        let images = Images(config.state_dir.join("images"));
+        let names = fs::read_dir(config.state_dir.join("images")).map_err(about("images"))?;
+        let images = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         let volumes = Volumes(config.state_dir.join("volumes"));
-        let mut ledger = Ledger { images: images.list().map_err(about("images"))?, ..Ledger::default() };
-        ledger.volume_bytes = volumes.list().map_err(about("volumes"))?;
+        let volume_bytes = volumes.list().map_err(about("volumes"))?;
+        let ledger = Ledger { images, volume_bytes, ..Ledger::default() };
         let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
         let config = Arc::new(config);
-        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, images, volumes, watched })
+        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, volumes, watched })
     }
 
     /// Takes over what an earlier shim started.
@@ -104,7 +104,7 @@ impl Ops {
                 return Ok(Reply::Stored);
             }
             Op::ImageBegin { digest, bytes } => {
-                self.uploads.insert(digest, self.images.begin()?);
+                self.uploads.insert(digest, Receiving::begin(&self.config.state_dir.join("images"))?);
                 self.ledger.uploads.insert(digest, bytes);
             }
             Op::ImageChunk { digest, data } => {
@@ -114,7 +114,7 @@ impl Ops {
             Op::ImageCommit(digest) => {
                 self.ledger.uploads.remove(&digest);
                 let received = self.uploads.remove(&digest).ok_or(Fault::NotFound)?;
-                self.images.commit(digest, received)?;
+                received.commit(digest, &self.image(digest))?;
                 self.ledger.images.insert(digest);
             }
             Op::ImageAbort(digest) => {
@@ -122,13 +122,15 @@ impl Ops {
                 self.uploads.remove(&digest);
             }
             Op::ImageRead { digest, offset, bytes } => {
-                return Ok(Reply::Bytes(self.images.read(&digest, offset, bytes as usize)?));
+                let mut data = vec![0; bytes as usize];
+                let count = File::open(self.image(digest))?.read_at(&mut data, offset)?;
+                return Ok(Reply::Bytes(Blob::try_from(&data[..count]).unwrap_or_default()));
             }
             Op::ImageRemove(digest) => {
-                fs::remove_file(self.images.path(&digest))?;
+                fs::remove_file(self.image(digest))?;
                 self.ledger.images.remove(&digest);
             }
-            Op::ImageList { after } => return Ok(self.images.page(&self.ledger.images, after)),
+            Op::ImageList { after } => return Ok(self.image_page(after)),
             Op::Volume(op) => return self.volumes.carry_out(op, &mut self.ledger),
             Op::TapCreate { tap, bridge } => {
                 self.taps.insert(tap, create_tap(&format!("pt{}", tap.0), Some(&bridge))?);
@@ -157,7 +159,7 @@ impl Ops {
         for block in &spawn.blocks {
             launch.block(&block.device, self.volumes.open(&block.volume, false)?)?;
         }
-        launch.guest(&self.images.path(&spawn.image), spawn.args.iter().map(|arg| OsStr::from_bytes(arg)));
+        launch.guest(&self.image(spawn.image), spawn.args.iter().map(|arg| OsStr::from_bytes(arg)));
         let taps = List::fill(&mut spawn.nets.iter().map(|net| net.tap));
         let volumes = List::fill(&mut spawn.blocks.into_vec().into_iter().map(|block| block.volume));
         let listed = Listed { instance: spawn.instance, taps, tag: spawn.tag, ..Listed::default() };
@@ -175,6 +177,14 @@ impl Ops {
         Some(program.launch(memory_mib, if cpus.is_empty() { &self.host.cpus } else { cpus }, uid))
     }
 
+    /// The page of images with digests greater than `after`.
+    fn image_page(&self, after: Option<Digest>) -> Reply {
+        let mut following = self.ledger.images.iter().filter(|digest| Some(**digest) > after);
+        let bytes = |digest: &Digest| fs::metadata(self.image(*digest)).map_or(0, |file| file.len());
+        let page = List::fill(&mut following.by_ref().map(|digest| (*digest, bytes(digest))));
+        Reply::Images { page, more: following.next().is_some() }
+    }
+
     /// Starts a monitor, and tells its pid. On error nothing is left of it.
     pub fn start(&mut self, launch: Launch, mut record: Record) -> io::Result<u32> {
         let folder = self.folder(record.listed.instance);
@@ -186,6 +196,10 @@ impl Ops {
         let pid = record.listed.pid;
         self.ledger.started(record);
         Ok(pid)
+    }
+
+    fn image(&self, digest: Digest) -> PathBuf {
+        self.config.state_dir.join(format!("images/{digest}"))
     }
 
     /// Where what is kept of a monitor is.
@@ -211,12 +225,5 @@ impl Ops {
         for instance in instances.filter(|instance| *instance != InstanceId::CONTROL_PLANE) {
             self.news(instance).into_iter().for_each(|event| link.send(&FromShim::Event(event)));
         }
-    }
-
-    /// Lets go what only served the peer on the link.
-    pub fn link_ended(&mut self) {
-        self.ledger.link_ended();
-        self.uploads.clear();
-        self.taps.clear();
     }
 }

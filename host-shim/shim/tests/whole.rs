@@ -323,6 +323,33 @@ fn given_no_link_when_guests_write_and_end_then_that_is_told_when_the_peer_is_ba
 }
 
 #[test]
+fn given_a_peer_that_does_not_listen_when_a_guest_floods_then_it_is_not_held_up_and_all_is_counted() {
+    const FLOOD: u64 = 5_000_000;
+    inside(
+        "given_a_peer_that_does_not_listen_when_a_guest_floods_then_it_is_not_held_up_and_all_is_counted",
+        || {
+            let site = Site::up();
+            let mut peer = site.connect();
+            let image = peer.store(GUEST);
+            let pid = peer.spawn(1, image, &format!("exec head -c {FLOOD} /dev/zero"));
+            // What has ended has no program any more, reaped or not.
+            while fs::read_link(format!("/proc/{pid}/exe")).is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let (mut got, mut lost) = (0, 0);
+            loop {
+                match peer.event() {
+                    Event::Console { data, .. } => got += data.len() as u64,
+                    Event::ConsoleLost { bytes, .. } => lost += bytes,
+                    Event::Exited { status, .. } => break assert_eq!(status, ExitStatus::Code(0)),
+                }
+            }
+            assert_eq!(got + lost, FLOOD);
+        },
+    );
+}
+
+#[test]
 fn given_a_guest_that_floods_when_another_writes_then_it_is_heard_and_requests_are_answered() {
     inside(
         "given_a_guest_that_floods_when_another_writes_then_it_is_heard_and_requests_are_answered",

@@ -262,6 +262,10 @@ fn mb(kib: u64) -> f64 {
 }
 
 /// Kills the host's trusted parts and starts them anew, from the shim's start to the first session.
+#[allow(
+    clippy::zombie_processes,
+    reason = "the last shim outlives the benchmark: it is the devhost's from then on"
+)]
 fn boots(folder: &Path, profile: &Profile) {
     run(&mut petrel(&["destroy", "stays"]));
     // While nobody is there the kernel asks for the control plane's address once a second: ask more often.

@@ -116,11 +116,14 @@ impl Engine {
             let unsent = self.take_back(from, reason);
             from = self.outputs.len();
             self.journal.urgent = false;
+            // What is begun now would follow from a state that is about to be another one.
+            self.withholding = true;
             for id in unsent {
                 if let Err(Nonsense(why)) = self.unsent(id, NOT_SENT) {
                     self.reset_link(why);
                 }
             }
+            self.withholding = false;
             self.refuse_for(from, reason);
             if !self.journal.urgent {
                 break;

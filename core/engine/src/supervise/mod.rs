@@ -121,7 +121,7 @@ impl Engine {
     /// Does what is to be done next about a unikernel.
     pub(crate) fn reconcile(&mut self, name: &Name) {
         self.probe_if_due(name);
-        if self.shim.is_ready() {
+        if self.shim.is_ready() && !self.withholding {
             match self.next_step(name) {
                 Step::Rest | Step::WaitUntil(_) => {}
                 Step::WaitForOthers => self.wait_for_others(name),

@@ -4,12 +4,15 @@ use petrel_engine::{Input, Level};
 use petrel_wire::{
     Blob, Digest, ExitStatus,
     limits::CHUNK_BYTES_MAX,
-    operator::{Journal, ReadOnly, Refusal, Request, Response, State, StateFault, Table},
+    operator::{
+        Change, Journal, ReadOnly, Refusal, Request, Response, RestartWhen, State, StateFault, Table,
+    },
 };
 
 use crate::{
     image::{self, NET, Recipe},
-    world::{World, console, create, destroy, info, networked, plain, push},
+    restart::restarted,
+    world::{World, console, create, destroy, info, name, networked, plain, push},
 };
 
 const DISK_BYTES: usize = 1 << 20;
@@ -269,6 +272,30 @@ fn a_destroy_whose_end_cannot_be_kept_is_not_acknowledged() {
     let session = world.client();
     assert_eq!(world.refused(session, 1, destroy("kept")), Refusal::ReadOnly(ReadOnly::Unwritable));
     assert_eq!((names(&mut world), world.host.ledger.monitors.len()), (vec![], 0), "it is gone all the same");
+}
+
+/// The disk fails at each write of an update that goes back by itself: whatever it comes to, it runs, and runs once.
+#[test]
+fn an_update_that_cannot_be_kept_leaves_one_that_runs() {
+    for writes in 0..8 {
+        let (mut world, digest) = given_a_disk();
+        let session = world.client();
+        world.create(session, 1, restarted(RestartWhen::Always, &[], networked("a", digest, &["net0"])));
+        let recipe = Recipe { devices: &[("net0", NET)], padding: 1, ..Recipe::default() };
+        let image = world.host.store(image::build(&recipe));
+        world.disk.as_mut().unwrap().writes_left = Some(writes);
+        let change = Box::new(Change { image: Some(image), ..Change::default() });
+        world.send(session, 2, Request::Update { name: name("a"), change, window_s: 5 });
+        for _ in 0..20 {
+            world.run();
+            world.sleep_ms(1000);
+        }
+        world.run();
+        let running = world.host.running();
+        assert_eq!(running.len(), 1, "after {writes} writes");
+        let pid = world.host.ledger.monitors[&running[0]].listed.pid;
+        assert_eq!(world.info("a").pid, pid, "after {writes} writes");
+    }
 }
 
 #[test]

@@ -86,7 +86,9 @@ impl Model {
             .map(|devices| world.host.store(image::build(&Recipe { devices, ..Recipe::default() })));
         let session = world.client();
         // Volumes count too: there are none.
-        ["data", "more"].map(|volume| world.ask(session, 9000, volumes::remove(volume)));
+        for volume in ["data", "more"] {
+            world.ask(session, 9000, volumes::remove(volume));
+        }
         let root = Client { session, scope: String::new(), certified: BTreeMap::new() };
         let mut model = Self {
             world,

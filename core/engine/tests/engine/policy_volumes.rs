@@ -87,7 +87,10 @@ fn all_volumes_below_a_path_have_no_more_space_than_its_policy_allows() {
 
 #[test]
 fn an_image_is_read_by_those_whose_unikernels_are_of_it_and_the_store_is_the_hosts() {
-    let (mut world, digest, root) = world();
+    let (mut world, _, root) = world();
+    let image = image::build(&Recipe::default());
+    let digest = image::digest(&image);
+    world.push(root, 9, &image);
     let session = world.client_as(&below(&["acme"]));
     for request in [ImageRequest::List, ImageRequest::Collect, ImageRequest::Remove(digest)] {
         assert_eq!(world.refused(session, 1, Request::Image(request)), Refusal::OutsideScope);

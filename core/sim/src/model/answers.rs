@@ -243,6 +243,8 @@ pub fn shows_truth(shown: &Unikernel, running: bool, host: &Host) -> Checked {
             let is_true = status == ExitStatus::Unknown || truth.is_none_or(|truth| truth == status);
             ensure(is_true, || format!("{} is shown as ended by {status}, and it was {truth:?}", shown.name))
         }
+        // It was taken in, and nobody was told whether; it is tried again and again.
+        State::Failed => ensure(!running, || format!("{} is shown as failed, and runs", shown.name)),
         other => Err(Violation(format!("{} is {other:?} at rest", shown.name))),
     }
 }

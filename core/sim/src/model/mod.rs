@@ -138,12 +138,13 @@ impl Model {
     }
 
     /// The control plane is gone, and with it every session. What it had not answered is open. If it keeps no record,
-    /// so is what it had refused while the shim was away.
-    pub fn plane_crashed(&mut self, records: bool) {
+    /// so is what it had refused while the shim was away, and what the shim has nothing of.
+    pub fn plane_crashed(&mut self, records: bool, host: &Host) {
         self.console_epoch += 1;
         let forgets = !records || self.disk_failed;
-        for fate in self.fates.values_mut() {
-            if fate.creating + fate.destroying > 0 || (fate.doubtful && forgets) {
+        for (name, fate) in &mut self.fates {
+            let untold = fate.doubtful || (fate.must_be() && host.newest_of(name).is_none());
+            if fate.creating + fate.destroying > 0 || (forgets && untold) {
                 fate.leave_open();
             }
             (fate.creating, fate.destroying) = (0, 0);
@@ -156,12 +157,15 @@ impl Model {
         self.fates.values_mut().for_each(Fate::leave_open);
     }
 
-    /// The world is at rest, and this is all that is shown: nothing is open any more.
-    pub fn settled(&mut self, shown: &BTreeSet<Name>, host: &Host) {
+    /// The world is at rest, and this is all that is shown: nothing is open any more, but for what is `going`: it will
+    /// be destroyed when it can be.
+    pub fn settled(&mut self, shown: &BTreeSet<Name>, going: &BTreeSet<Name>, host: &Host) {
         (self.host_failed, self.disk_failed) = (false, false);
         for (name, fate) in &mut self.fates {
             fate.doubtful = false;
-            if matches!(fate.known, Known::Open) {
+            if going.contains(name) {
+                fate.leave_open();
+            } else if matches!(fate.known, Known::Open) {
                 fate.known = Known::Absent;
                 if shown.contains(name) {
                     let (create, instance) = (None, host.newest_of(name));

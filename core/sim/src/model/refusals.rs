@@ -37,7 +37,7 @@ impl Model {
             }
             (Refusal::ShimAway, _) => true,
             (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked),
-            (Refusal::Shim(fault), _) => self.is_possible(*fault, host),
+            (Refusal::Shim(fault), _) => self.is_possible(*fault),
             (Refusal::NoSuchUnikernel, Asked::Info(name) | Asked::Destroy(name)) => {
                 !self.fate(name).must_be()
             }
@@ -72,11 +72,10 @@ impl Model {
     }
 
     /// Whether the shim may have met this fault.
-    fn is_possible(&self, fault: Fault, host: &Host) -> bool {
+    fn is_possible(&self, fault: Fault) -> bool {
         match fault {
             Fault::Os { .. } | Fault::InUse | Fault::NotFound | Fault::Exists => self.host_failed,
-            Fault::Full => false,
-            Fault::NoVolume => false, // has a refusal of its own
+            Fault::Full | Fault::NoVolume => false, // have refusals of their own
         }
     }
 

@@ -155,8 +155,8 @@ impl World {
                 self.engine_handles(Input::LinkClosed);
                 Ok(())
             }
-            Output::Probe { .. } => ensure(false, || "something is probed, and nothing has a probe".into()),
             Output::Persist { offset, data } => self.persist(offset, &data),
+            Output::Probe { .. } => ensure(false, || "something is probed, and nothing has a probe".into()),
             Output::Log { level, line } => {
                 self.trace.note(|| format!("log {level:?}: {line}"));
                 ensure(!line.contains('\n'), || format!("logged on two lines: {line:?}"))?;
@@ -270,7 +270,7 @@ impl World {
         }
         self.plane.back_ns = self.clock.ns() + self.random.below(self.plan.restart_ns);
         self.drop_link();
-        self.model.plane_crashed(self.disk.is_some());
+        self.model.plane_crashed(self.disk.is_some(), &self.host);
         for operator in &mut self.operators {
             operator.close();
         }

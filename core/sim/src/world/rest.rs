@@ -7,7 +7,7 @@ use petrel_engine::{Input, Peer, SessionId};
 use petrel_wire::{
     ExitStatus,
     limits::{OPERATOR_VERSION, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, Unikernel},
+    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, State, Unikernel, Wish},
 };
 
 use super::{World, encoded, plane::known_to};
@@ -18,8 +18,10 @@ use crate::{
     operator_certificate,
 };
 
+/// When nothing but the clock has moved so many times, only the link's new beginning can move anything.
+const WAITS_MAX: usize = 3;
 /// The longest that it may take, in nanoseconds.
-const REST_NS_MAX: u64 = 120_000_000_000;
+const REST_NS_MAX: u64 = 600_000_000_000;
 /// The rounds that it may take: each lets everything get on that can.
 const ROUNDS_MAX: u64 = 20_000;
 /// Whoever looks at what is shown.
@@ -37,17 +39,19 @@ impl World {
         self.plane.back_ns = self.plane.back_ns.min(self.clock.ns());
         self.operators.iter_mut().for_each(|operator| operator.stalled = false);
         let since_ns = self.clock.ns();
-        let mut relinked = false;
+        let (mut relinked, mut waits) = (false, 0);
         for round in 0.. {
             let moved = self.round()?;
+            waits = if moved { 0 } else { waits + 1 };
             if !moved && self.is_quiet() && self.is_clean() {
                 break;
             }
             let due_ns = self.next_due_ns();
-            if !moved && self.is_quiet() && due_ns.is_none() {
+            // Open sessions are looked at every now and then; that is nothing to wait for.
+            if !moved && self.is_quiet() && (due_ns.is_none() || (waits > WAITS_MAX && !relinked)) {
                 // What the shim could not end is ended when the link opens anew.
                 ensure(!relinked, || format!("at rest, and not clean: {}", self.dirt()))?;
-                relinked = true;
+                (relinked, waits) = (true, 0);
                 self.link.drop_shim_end(&mut self.random);
                 self.host.link_ended();
                 self.model.console_epoch += 1;
@@ -137,13 +141,18 @@ impl World {
         let shown = self.shown()?;
         let host = &self.host;
         let mut running_mib = 0;
-        let mut names = BTreeSet::new();
+        let (mut names, mut going) = (BTreeSet::new(), BTreeSet::new());
         let entries = host.entries();
         for unikernel in &shown {
             let running = entries.get(&unikernel.name).copied();
             names.insert(unikernel.name.clone());
+            if unikernel.wish == Wish::Destroyed {
+                going.insert(unikernel.name.clone());
+            }
             shows_truth(unikernel, running == Some(true), host)?;
-            running_mib += if running == Some(true) { u64::from(unikernel.memory_mib) } else { 0 };
+            // One that is tried again and again keeps what it needs.
+            let holds = running == Some(true) || unikernel.state == State::Failed;
+            running_mib += if holds { u64::from(unikernel.memory_mib) } else { 0 };
         }
         for name in entries.keys() {
             ensure(names.contains(name), || format!("{name} is on the host, and nobody is shown it"))?;
@@ -156,7 +165,7 @@ impl World {
         for digest in &self.model.images {
             ensure(host.images.contains_key(digest), || format!("image {digest} was stored, and is lost"))?;
         }
-        self.model.settled(&names, &self.host);
+        self.model.settled(&names, &going, &self.host);
         let Response::Host(facts) = self.audit_ask(Request::Host)? else {
             return Err(Violation("at rest, the host's facts are refused".into()));
         };
