@@ -122,6 +122,7 @@ impl Engine {
                 }
             }
             self.withholding = false;
+            self.reasons_renamed(&Refusal::Shim(NOT_SENT), &Refusal::ReadOnly(reason));
             self.refuse_for(from, reason);
             if !self.journal.urgent {
                 break;

@@ -300,6 +300,21 @@ impl Engine {
         }
     }
 
+    /// What looked like one reason for a failure, and is not told yet, is another.
+    pub(crate) fn reasons_renamed(&mut self, looked_like: &Refusal, is: &Refusal) {
+        for watch in self.watches.values_mut() {
+            let returning = watch.order.as_mut().and_then(|order| match &mut order.goal {
+                Goal::Return(refusal) => Some(refusal),
+                _ => None,
+            });
+            for refusal in returning.into_iter().chain(&mut watch.failure) {
+                if refusal == looked_like {
+                    *refusal = is.clone();
+                }
+            }
+        }
+    }
+
     /// What was ordered could not be done: it is as it was before.
     pub(crate) fn order_undone(&mut self, name: &Name, refusal: Refusal) {
         self.watch(name).replace = false;

@@ -294,6 +294,9 @@ fn an_update_that_cannot_be_kept_leaves_one_that_runs() {
         assert_eq!(running.len(), 1, "after {writes} writes");
         let pid = world.host.ledger.monitors[&running[0]].listed.pid;
         assert_eq!(world.info("a").pid, pid, "after {writes} writes");
+        let answer = world.next(session, 2);
+        let unwritable = Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable));
+        assert!(matches!(answer, Response::Updated(_)) || answer == unwritable, "{writes}: {answer:?}");
     }
 }
 
