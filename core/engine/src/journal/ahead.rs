@@ -133,7 +133,7 @@ impl Engine {
             self.take_back(from, reason);
             self.reset_link("what was asked for cannot be kept");
         }
-        self.undo();
+        self.undo(reason);
     }
 
     /// Takes the outputs from `from` on back, but for those that change nothing and say nothing of a change. Returns the
@@ -166,10 +166,10 @@ impl Engine {
     }
 
     /// Makes the state what it was before this handle, but for what has happened on the host.
-    fn undo(&mut self) {
+    fn undo(&mut self, reason: ReadOnly) {
         for undo in core::mem::take(&mut self.journal.undo).into_iter().rev() {
             match undo {
-                Undo::Change(before) => self.restore(before),
+                Undo::Change(before) => self.restore(before, reason),
                 Undo::State(state) => {
                     self.state = *state;
                     self.watch_anew();
@@ -182,13 +182,14 @@ impl Engine {
 }
 
 impl Engine {
-    fn restore(&mut self, before: Before) {
+    fn restore(&mut self, before: Before, reason: ReadOnly) {
         let (name, unikernel) = match before {
             Before::Unikernel { name, unikernel } => (name, unikernel),
             Before::Setting(record) => return self.state.apply(record),
         };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
         self.state.restore(&name, unikernel);
+        self.order_taken_back(&name, Refusal::ReadOnly(reason));
         match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
             (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
             (Some(_), None) => drop(self.watch(&name)),

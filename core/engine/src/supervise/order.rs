@@ -300,6 +300,23 @@ impl Engine {
         }
     }
 
+    /// What was wished could not be kept: an order that relied on it comes to nothing.
+    pub(crate) fn order_taken_back(&mut self, name: &Name, refusal: Refusal) {
+        let Some(goal) = self.goal(name) else { return };
+        let holds = self.state.get(name).is_some_and(|unikernel| match goal {
+            Goal::Run => unikernel.wish == Wish::Running,
+            Goal::Stop => unikernel.wish == Wish::Stopped,
+            Goal::Destroy => unikernel.wish == Wish::Destroyed,
+            Goal::Try => unikernel.trial.is_some(),
+            Goal::Return(_) => true,
+        });
+        if !holds && let Some(order) = self.take_order(name) {
+            for asker in order.askers {
+                self.refuse(asker, refusal.clone());
+            }
+        }
+    }
+
     /// What looked like one reason for a failure, and is not told yet, is another.
     pub(crate) fn reasons_renamed(&mut self, looked_like: &Refusal, is: &Refusal) {
         for watch in self.watches.values_mut() {

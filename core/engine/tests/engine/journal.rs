@@ -300,6 +300,22 @@ fn an_update_that_cannot_be_kept_leaves_one_that_runs() {
     }
 }
 
+/// What an order follows from cannot be kept, and nothing of it has left for the shim: its monitor is being started.
+#[test]
+fn an_order_that_cannot_be_kept_is_refused_also_while_the_shim_is_at_something_else() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 9, networked("first", digest, &["net0"]));
+    world.send(session, 1, create(networked("a", digest, &["net0"])));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    let change = Box::new(Change { memory_mib: Some(64), ..Change::default() });
+    world.send(session, 2, Request::Update { name: name("a"), change, window_s: 5 });
+    assert_eq!(world.next(session, 2), Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable)));
+    world.run();
+    world.expect(session, 1, |response| matches!(response, Response::Created(_)));
+    assert_eq!(world.info("a").unikernel.memory_mib, 32);
+}
+
 #[test]
 fn many_creates_in_one_go_are_refused_together() {
     let (mut world, _) = given_a_failing_disk(0);
