@@ -194,6 +194,8 @@ impl Engine {
         self.start_over(name);
         self.apply(record(Some(Trial { from, window_s })));
         self.wish(name, Wish::Running);
+        // It may have ended as the very generation that it is again.
+        self.clear_way(name);
         self.reconcile(name);
     }
 
