@@ -62,11 +62,21 @@ impl Engine {
             self.log(Level::Info, format!("instance {}: ended: nobody was promised it", instance.0));
             self.reap(instance, exited.is_some());
         } else if let Some(unikernel) = self.state.by_id(instance) {
-            let name = unikernel.name().clone();
+            let (name, first) = (unikernel.name().clone(), unikernel.started.is_none());
             match (unikernel.run, exited) {
+                // It was started while nothing could be kept.
+                (Run::Absent, _) if first => {
+                    self.decide(Record::Starting { name: name.clone(), instance, taps: taps.into_vec() });
+                    match exited {
+                        None => self.adopt_running(&name, instance, pid),
+                        Some(status) => self.ended(instance, status, None),
+                    }
+                }
+                // Another was to take its place, and it was not forgotten yet.
+                (Run::Absent, exited) => self.reap(instance, exited.is_some()),
                 (Run::Starting | Run::Running { .. }, Some(status)) => self.ended(instance, status, None),
                 (Run::Starting | Run::Running { .. }, None) => self.adopt_running(&name, instance, pid),
-                (Run::Absent | Run::Ended { .. }, _) => {}
+                (Run::Ended { .. }, _) => {}
             }
         } else {
             self.adopt_unknown(instance, pid, exited, taps.into_vec(), Generation::from_tag(&tag));

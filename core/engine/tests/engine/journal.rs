@@ -11,6 +11,8 @@ use petrel_wire::{
 
 use crate::{
     image::{self, NET, Recipe},
+    order::after,
+    probes::ready,
     restart::restarted,
     world::{World, console, create, destroy, info, name, networked, plain, push},
 };
@@ -314,6 +316,26 @@ fn an_order_that_cannot_be_kept_is_refused_also_while_the_shim_is_at_something_e
     world.run();
     world.expect(session, 1, |response| matches!(response, Response::Created(_)));
     assert_eq!(world.info("a").unikernel.memory_mib, 32);
+}
+
+/// The disk fails while a unikernel waits for another, which then gets ready.
+#[test]
+fn what_was_started_while_nothing_could_be_kept_is_not_started_twice() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 1, ready("tcp:10.0.0.1:1", networked("db", digest, &["net0"])));
+    world.create(session, 2, after(&["db"], networked("web", digest, &["net0"])));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    world.refused(session, 3, create(networked("x", digest, &["net0"])));
+    world.probed(true);
+    let running = world.host.running();
+    assert_eq!(running.len(), 2);
+    world.disk.as_mut().unwrap().writes_left = None;
+    world.restart();
+    world.run();
+    world.sleep_ms(5000);
+    assert_eq!(world.host.running(), running);
+    assert_eq!(world.state("web"), State::Running);
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn world_with_image() -> (World, Digest) {
     (world, digest)
 }
 
-fn after(others: &[&str], create: Create) -> Create {
+pub fn after(others: &[&str], create: Create) -> Create {
     let after = others.iter().map(|other| name(other)).collect::<Vec<_>>().try_into().unwrap();
     Create { supervision: Supervision { after, ..create.supervision }, ..create }
 }
