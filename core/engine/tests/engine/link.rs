@@ -350,6 +350,39 @@ fn of_two_unikernels_of_one_name_the_older_is_ended() {
     }
 }
 
+/// A control plane that could not read what is kept has started it, under a number that was given before.
+#[test]
+fn what_runs_under_the_number_of_one_that_has_ended_is_ended() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    let spawn = world.host.spawned[0].clone();
+    world.host.end(spawn.instance, ExitStatus::Code(0));
+    world.run();
+    world.link_down();
+    world.host.start_foreign(spawn.instance, &[], &spawn.tag);
+    world.link_up();
+    world.run();
+    assert_eq!(world.host.running(), []);
+    assert_eq!(states(&mut world), [("a".into(), State::Ended(ExitStatus::Code(0)))]);
+}
+
+#[test]
+fn what_runs_under_the_number_of_another_is_ended_and_the_other_is_not_taken_for_it() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    world.create(session, 2, networked("b", digest, &["net0"]));
+    let [a, b] = [0, 1].map(|index| world.host.spawned[index].clone());
+    world.link_down();
+    world.host.end(a.instance, ExitStatus::Code(0));
+    world.host.start_foreign(a.instance, &[], &b.tag);
+    world.link_up();
+    world.run();
+    assert_eq!(world.host.running(), [b.instance]);
+    assert_eq!(world.state("a"), State::Ended(ExitStatus::Unknown));
+}
+
 #[test]
 fn the_taps_of_a_monitor_that_is_being_ended_are_not_given_to_another() {
     let (mut world, digest) = world_with_image();
