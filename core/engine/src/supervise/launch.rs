@@ -225,8 +225,11 @@ impl Engine {
         if let (Some(asker), Some(brief)) = (creator, self.brief(name)) {
             self.answer(asker, Response::Created(Box::new(brief)));
         }
-        let trial = self.state.get(name).and_then(|unikernel| unikernel.trial);
+        // One that is of an earlier generation makes way for what is waited for.
+        let current = self.state.get(name).filter(|unikernel| !unikernel.is_stale());
+        let (stale, trial) = (current.is_none(), current.and_then(|unikernel| unikernel.trial));
         match &self.watch(name).order {
+            _ if stale => {}
             Some(order) if order.goal == Goal::Run => self.order_done(name),
             Some(order) if matches!(order.goal, Goal::Return(_)) => self.order_returned(name),
             _ if trial.is_some_and(|trial| trial.window_s.is_none()) => self.accept(name),

@@ -410,3 +410,17 @@ fn an_update_during_which_the_link_breaks_is_done_or_undone() {
     }
     assert_eq!(met.len(), 2, "both happen");
 }
+
+/// Its first generation is being started when the second is asked for.
+#[test]
+fn a_restart_is_answered_when_the_new_generation_runs_not_when_the_earlier_one_does() {
+    let mut site = Site::new();
+    let (world, session) = (&mut site.world, site.session);
+    world.send(session, 2, create(networked("b", site.old, &["net0"])));
+    let change = Box::new(Change { memory_mib: Some(64), ..Change::default() });
+    world.send(session, 3, Request::Restart { name: name("b"), change });
+    while !matches!(world.inboxes[&session].back(), Some(message) if message.id == 3) {
+        assert!(world.step(), "it is not answered");
+    }
+    assert_eq!(world.host.spawned.last().unwrap().memory_mib, 64);
+}
