@@ -5,6 +5,7 @@
 //! could not do them, so that every flow takes its own way back; the good news in the answers becomes a refusal.
 
 use petrel_wire::{
+    Name,
     operator::{ReadOnly, Refusal, Request, Response},
     shim::{Fault, Op},
 };
@@ -144,7 +145,7 @@ impl Engine {
             match output {
                 Output::Persist { .. } => {}
                 Output::ToShim(request) if is_effect(&request.op) => unsent.push(request.id),
-                Output::ToSession { session, mut message } if acknowledges(&message.response) => {
+                Output::ToSession { session, mut message } if self.is_undone(&message.response) => {
                     message.response = Response::Refused(Refusal::ReadOnly(reason));
                     self.outputs.push_back(Output::ToSession { session, message });
                 }
@@ -152,6 +153,25 @@ impl Engine {
             }
         }
         unsent
+    }
+
+    /// Whether an answer says that a change was made which is being taken back. What was made in earlier handles stands,
+    /// whatever else follows from the news of it.
+    fn is_undone(&self, response: &Response) -> bool {
+        let made_now = |of: &Name| {
+            self.journal.undo.iter().any(|undo| match undo {
+                Undo::Change(Before::Unikernel { name, .. }) => name == of,
+                Undo::Change(Before::Setting(_)) => false,
+                Undo::State(_) => true,
+            })
+        };
+        match response {
+            Response::Created(brief)
+            | Response::Started(brief)
+            | Response::Stopped(brief)
+            | Response::Updated(brief) => made_now(&brief.name),
+            other => acknowledges(other),
+        }
     }
 
     /// What was refused from output `from` on was refused for this reason, whatever the flows made of it.

@@ -338,6 +338,22 @@ fn what_was_started_while_nothing_could_be_kept_is_not_started_twice() {
     assert_eq!(world.state("web"), State::Running);
 }
 
+/// One runs, which was kept long ago, and another that waited for it cannot be started.
+#[test]
+fn what_was_kept_is_acknowledged_also_if_what_follows_from_it_for_others_cannot_be() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 9, networked("first", digest, &["net0"]));
+    world.send(session, 1, create(networked("a", digest, &["net0"])));
+    let mut waits = networked("b", digest, &["net0"]);
+    waits.supervision.after.push(name("a")).unwrap();
+    world.send(session, 2, create(waits));
+    world.expect(session, 2, |response| matches!(response, Response::Created(_)));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    world.run();
+    world.expect(session, 1, |response| matches!(response, Response::Created(_)));
+}
+
 #[test]
 fn many_creates_in_one_go_are_refused_together() {
     let (mut world, _) = given_a_failing_disk(0);
