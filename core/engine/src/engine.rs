@@ -136,8 +136,8 @@ impl Engine {
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
         let expiry = policy::expiry_deadline(self.now, self.first_expiry_ms);
-        let deadlines = [self.shim.deadline(), self.watch_deadline(), self.journal.deadline(), expiry];
-        deadlines.into_iter().flatten().min()
+        let flows = [self.shim.deadline(), self.watch_deadline(), self.reap_deadline()];
+        flows.into_iter().chain([self.journal.deadline(), expiry]).flatten().min()
     }
 
     /// Does what is due by now.
@@ -147,7 +147,7 @@ impl Engine {
         self.end_expired();
         self.shim_deadline();
         self.watches_due();
-        self.watches_due();
+        self.reaps_due();
         self.commit(mark);
     }
 

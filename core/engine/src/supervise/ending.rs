@@ -37,7 +37,7 @@ impl Engine {
     }
 
     pub(crate) fn killed(&mut self, instance: InstanceId, result: Result<Reply, Fault>) -> Handled {
-        if self.reaps.contains(&instance) {
+        if self.reaps.contains_key(&instance) {
             return self.reap_killed(instance, result);
         }
         match result {
@@ -60,7 +60,7 @@ impl Engine {
         if self.launches.contains_key(&instance) {
             return Err(Nonsense("the end of a monitor that has not been started"));
         }
-        if self.reaps.contains(&instance) {
+        if self.reaps.contains_key(&instance) {
             self.reap_exited(instance);
         } else if self.state.by_id(instance).is_some_and(|unikernel| unikernel.ended().is_none()) {
             self.ended(instance, status, Some(self.now.wall_ms));
@@ -114,7 +114,7 @@ impl Engine {
     }
 
     pub(crate) fn forgotten(&mut self, instance: InstanceId, result: Result<Reply, Fault>) -> Handled {
-        if self.reaps.contains(&instance) {
+        if self.reaps.contains_key(&instance) {
             return self.reap_forgotten(instance, result);
         }
         match result {
