@@ -26,7 +26,8 @@ impl Engine {
     pub(crate) fn kill(&mut self, name: &Name) {
         let Some(instance) = self.state.get(name).map(|unikernel| unikernel.instance) else { return };
         let overdue_ns = self.now.monotonic_ns.saturating_add(KILL_DEADLINE_NS);
-        self.watch(name).asked = Some(Asked::Kill { overdue_ns });
+        let watch = self.watch(name);
+        (watch.asked, watch.killed) = (Some(Asked::Kill { overdue_ns }), true);
         self.ask_about(name, Op::Kill(instance), Waiting::Kill(instance));
     }
 
@@ -79,19 +80,21 @@ impl Engine {
         let now_ns = self.now.monotonic_ns;
         let watch = self.watch(&name);
         watch.asked = None;
+        let killed = core::mem::take(&mut watch.killed) && !watch.unhealthy;
         watch.unhealthy = false;
         watch.probing = Probing::default();
         if now_ns.saturating_sub(watch.started_ns) >= LONG_LIFE_NS {
             watch.quick_ends = 0;
         }
-        let by_itself = !watch.replace && !stale;
+        let by_itself = !watch.replace && !stale && !killed;
         if by_itself && on_trial {
             self.fail_trial(&name, Setback::Ended(status));
         } else if by_itself && again {
             watch.quick_ends = watch.quick_ends.saturating_add(1);
             watch.not_before_ns = now_ns.saturating_add(pace::delay_ns(&name, watch.quick_ends));
         }
-        if core::mem::take(&mut self.watch(&name).replace) {
+        let replace = core::mem::take(&mut self.watch(&name).replace);
+        if replace || killed {
             self.clear_way(&name);
         }
         if self.goal(&name) == Some(&Goal::Stop) {

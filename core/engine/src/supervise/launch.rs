@@ -245,6 +245,7 @@ impl Engine {
         let supervision = self.state.get(name).map(|unikernel| unikernel.spec().supervision.clone());
         let watch = self.watch(name);
         watch.replace = false;
+        watch.killed = false;
         watch.unhealthy = false;
         watch.failure = None;
         watch.started_ns = now_ns;

@@ -424,3 +424,25 @@ fn a_restart_is_answered_when_the_new_generation_runs_not_when_the_earlier_one_d
     }
     assert_eq!(world.host.spawned.last().unwrap().memory_mib, 64);
 }
+
+/// … which has been told to end for the new one, or was to be told so when the link broke.
+#[test]
+fn a_rollback_to_the_generation_that_still_runs_is_done() {
+    for lost in [false, true] {
+        let mut site = Site::new();
+        let updating = site.send(update("a", args(&["new"])));
+        let back = site.send(rollback("a", Some(1)));
+        assert_eq!(site.world.next(site.session, updating), Response::Refused(Refusal::Superseded));
+        if lost {
+            site.world.link_down();
+            site.world.link_up();
+        }
+        site.world.run();
+        site.world.sleep_ms(2000);
+        let answer = site.world.next(site.session, back);
+        let as_expected =
+            matches!(answer, Response::Updated(_)) || answer == Response::Refused(Refusal::ShimAway);
+        assert!(as_expected, "{answer:?}");
+        assert!(site.one_runs());
+    }
+}
