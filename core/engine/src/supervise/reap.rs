@@ -26,6 +26,10 @@ pub(crate) struct Reap {
 impl Engine {
     /// Ends an instance and has the shim forget it.
     pub(crate) fn reap(&mut self, instance: InstanceId, ended: bool) {
+        let asked = self.reaps.get(&instance).filter(|reap| reap.again_ns.is_none());
+        if asked.is_some_and(|reap| reap.ended || !ended) {
+            return;
+        }
         self.reaps.insert(instance, Reap { ended, again_ns: None });
         let (op, waiting) = match ended {
             true => (Op::Forget(instance), Waiting::Forget(instance)),

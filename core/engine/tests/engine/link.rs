@@ -3,7 +3,7 @@
 
 use petrel_engine::{Input, Level};
 use petrel_wire::{
-    Digest, ExitStatus,
+    Blob, Digest, ExitStatus,
     limits::SHIM_VERSION,
     operator::{Refusal, Request, Response, State},
     shim::{Event, Fault, FromShim, InstanceId, Op, Reply, TapId},
@@ -12,7 +12,7 @@ use petrel_wire::{
 use crate::{
     host::Applies,
     image::{self, NET, Recipe},
-    world::{World, console, create, destroy, encoded, info, networked, push},
+    world::{World, console, create, destroy, encoded, info, name, networked, push},
 };
 
 fn world_with_image() -> (World, Digest) {
@@ -494,4 +494,30 @@ fn a_link_that_opens_while_one_is_open_takes_its_place() {
     assert_eq!(world.next(session, 1), Response::Refused(Refusal::ShimAway));
     world.run();
     world.create(session, 2, networked("a", digest, &["net0"]));
+}
+
+/// Its end is told first, then the page of the ledger that has it as ended, then that it is forgotten.
+#[test]
+fn one_that_makes_way_for_another_and_is_listed_meanwhile_is_forgotten_once() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    // The ledger takes more than a page.
+    for id in 10..30 {
+        let mut other = networked(&format!("other{id}"), digest, &["net0"]);
+        other.args.push(Blob::try_from(vec![b'x'; 4000]).unwrap()).unwrap();
+        world.create(session, id, other);
+    }
+    world.send(session, 2, Request::Restart { name: name("a"), change: Box::default() });
+    assert!(world.step_host(), "it is killed");
+    world.link_down();
+    assert_eq!(world.next(session, 2), Response::Refused(Refusal::ShimAway));
+    world.link_up();
+    while !matches!(world.requests.front(), Some(petrel_wire::shim::Request { op: Op::List { .. }, .. })) {
+        assert!(world.step_link() || world.step_host());
+    }
+    world.host.reap();
+    world.run();
+    assert_eq!(states(&mut world).first(), Some(&("a".into(), State::Running)));
+    assert!(agrees(&mut world));
 }
