@@ -17,6 +17,7 @@ use crate::{
     record::{Durability, Record},
     shim_client::Nonsense,
     state::Before,
+    unikernel::Run,
 };
 
 use alloc::{
@@ -209,6 +210,10 @@ impl Engine {
         };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
         self.state.restore(&name, unikernel);
+        // It has its monitor again, which was to make way for another.
+        if let Some(unikernel) = self.state.get(&name).filter(|unikernel| unikernel.run != Run::Absent) {
+            self.reaps.remove(&unikernel.instance);
+        }
         self.order_taken_back(&name, Refusal::ReadOnly(reason));
         match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
             (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),

@@ -310,9 +310,11 @@ impl Engine {
             Goal::Stop => unikernel.wish == Wish::Stopped,
             Goal::Destroy => unikernel.wish == Wish::Destroyed,
             Goal::Try => unikernel.trial.is_some(),
-            Goal::Return(_) => true,
+            // It is what it was, and goes on from there.
+            Goal::Return(_) => false,
         });
         if !holds && let Some(order) = self.take_order(name) {
+            let refusal = if let Goal::Return(refusal) = order.goal { refusal } else { refusal };
             for asker in order.askers {
                 self.refuse(asker, refusal.clone());
             }

@@ -444,6 +444,29 @@ fn a_full_disk_refuses_creates_until_something_is_destroyed() {
     assert_eq!(names(&mut world).len(), count - 2);
 }
 
+/// Its monitor has ended, and would have made way for the one that could not be kept.
+#[test]
+fn an_update_that_a_full_disk_has_no_room_for_is_refused_at_once_and_what_there_was_can_be_destroyed() {
+    let (mut world, digest) = with_image(World::with_disk(128 << 10));
+    let session = world.client();
+    let args = || vec![Blob::try_from(vec![b'x'; 4000]).unwrap()].try_into().unwrap();
+    world.create(session, 1, restarted(RestartWhen::Always, &[], networked("a", digest, &["net0"])));
+    world.host.end(world.instance(0), ExitStatus::Code(7));
+    world.run();
+    let change = || Box::new(Change { args: Some(args()), ..Change::default() });
+    let full = Response::Refused(Refusal::ReadOnly(ReadOnly::Full));
+    for id in 2.. {
+        let other =
+            petrel_wire::operator::Create { args: args(), ..networked(&format!("u{id}"), digest, &["net0"]) };
+        if world.ask(session, id, create(other)) == full {
+            break;
+        }
+    }
+    world.send(session, 1, Request::Update { name: name("a"), change: change(), window_s: 5 });
+    assert_eq!(world.next(session, 1), full);
+    assert_eq!(world.ask(session, 1, destroy("a")), Response::Destroyed);
+}
+
 #[test]
 fn a_damaged_disk_serves_reads_and_refuses_changes() {
     let (mut world, digest) = given_a_disk();
