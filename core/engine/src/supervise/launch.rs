@@ -20,6 +20,7 @@ use crate::{
     session::Asker,
     shim_client::{Handled, Nonsense, Waiting},
     supervise::{order::Goal, pace, probes::Probing},
+    unikernel::Unikernel,
 };
 
 pub(crate) type Launches = BTreeMap<InstanceId, Launch>;
@@ -156,7 +157,9 @@ impl Engine {
             // It could only fail, without the tap.
             return;
         }
-        let volume = match &*unikernel.spec().blocks {
+        // It may have become another meanwhile.
+        let Some(spec) = unikernel.started_spec() else { return };
+        let volume = match &*spec.blocks {
             [only] => Some(only.volume.clone()),
             _ => None,
         };
@@ -168,7 +171,7 @@ impl Engine {
             (fault, _) => Refusal::Shim(fault),
         });
         if fault == Fault::NotFound {
-            let image = unikernel.spec().image;
+            let image = spec.image;
             self.images.forget(image);
         }
     }
@@ -264,9 +267,12 @@ impl Engine {
         watch.quick_ends = watch.quick_ends.saturating_add(1);
         watch.not_before_ns = now_ns.saturating_add(pace::delay_ns(name, watch.quick_ends));
         watch.failure = Some(refusal.clone());
-        let on_trial = self.state.get(name).is_some_and(|unikernel| unikernel.trial.is_some());
+        let on_trial = self.state.get(name).filter(|unikernel| unikernel.trial.is_some());
+        let on_trial = on_trial.map(Unikernel::is_stale);
         match self.watch(name).order.as_ref().map(|order| &order.goal) {
-            _ if on_trial => self.set_back(name, refusal, true),
+            // The one on trial has not been tried yet.
+            _ if on_trial == Some(true) => self.watch(name).not_before_ns = 0,
+            _ if on_trial == Some(false) => self.set_back(name, refusal, true),
             Some(Goal::Run) => self.order_undone(name, refusal),
             Some(Goal::Return(_)) => self.order_returned(name),
             Some(Goal::Stop) => self.order_done(name),

@@ -4,14 +4,14 @@ use petrel_wire::{
     Blob, Digest, ExitStatus,
     limits::GENERATIONS_MAX,
     operator::{
-        Change, Create, GenerationInfo, Refusal, Request, Response, RestartWhen, Setback, State, Supervision,
-        Wish,
+        Block, Change, Create, GenerationInfo, Refusal, Request, Response, RestartWhen, Setback, State,
+        Supervision, Wish,
     },
     shim::{Fault, Op},
 };
 
 use crate::{
-    image::{self, NET, Recipe},
+    image::{self, BLOCK, NET, Recipe},
     restart::{restart, restarted, start, stop},
     world::{World, create, destroy, name, networked, plain},
 };
@@ -445,4 +445,37 @@ fn a_rollback_to_the_generation_that_still_runs_is_done() {
         assert!(as_expected, "{answer:?}");
         assert!(site.one_runs());
     }
+}
+
+/// The first generation is being started again, and cannot be, when the second is asked for.
+#[test]
+fn a_start_that_fails_says_nothing_of_the_generation_that_was_asked_for_meanwhile() {
+    let mut site = Site::new();
+    site.world.host.end(site.world.instance(0), ExitStatus::Code(7));
+    site.world.run();
+    site.world.wait_ms(1000);
+    site.world.host.faults.push((|op| matches!(op, Op::Spawn(_)), Fault::Os { errno: 12 }));
+    let id = site.send(update("a", site.to_new()));
+    site.world.sleep_ms(u64::from(WINDOW_S) * 1000 + 1000);
+    assert!(matches!(site.world.next(site.session, id), Response::Updated(_)));
+    assert_eq!(site.spawned(), (2, site.new));
+}
+
+/// A create that is forced finds one that is being started, with a volume that there is not.
+#[test]
+fn a_start_that_fails_is_refused_for_what_it_was_made_from() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe { devices: &[("disk", BLOCK)], ..Recipe::default() }));
+    let session = world.client();
+    let with = |volume: &str| {
+        let block = Block { device: "disk".parse().unwrap(), volume: volume.parse().unwrap() };
+        Create { blocks: vec![block].try_into().unwrap(), ..plain("a", digest) }
+    };
+    world.ask(session, 1, create(Create { name: name("first"), ..with("data") }));
+    world.host.volumes.retain(|volume| volume != "more");
+    world.send(session, 1, create(with("more")));
+    world.send(session, 2, create(Create { force: true, ..with("spare") }));
+    world.run();
+    let expected = Refusal::VolumeUnknown("more".parse().unwrap());
+    assert_eq!(world.next(session, 1), Response::Refused(expected));
 }
