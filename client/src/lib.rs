@@ -34,8 +34,12 @@ pub mod sentence;
 pub mod session;
 mod show;
 mod state;
+mod stats;
+mod storage;
 mod supervise;
+mod time;
 mod units;
+mod watch;
 
 pub use error::{Error, Exit};
 pub use image::Image;

@@ -40,7 +40,7 @@ impl Lines {
 }
 
 /// Rows under a heading, the columns aligned.
-fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([heading[column].len()]).max().unwrap_or(0)
@@ -69,6 +69,14 @@ pub fn host(host: &HostInfo) -> String {
         format!("{} MiB, {} MiB of it given to unikernels", host.memory_mib, host.memory_used_mib),
     );
     lines.add("unikernels", host.unikernels.to_string());
+    let used = units::size(host.volumes_used_mib.saturating_mul(1 << 20));
+    lines.add(
+        "volumes",
+        match host.volumes_mib {
+            Some(mib) => format!("{}, {used} of it given", units::size(mib.saturating_mul(1 << 20))),
+            None => format!("{used} given, as much as the disk has"),
+        },
+    );
     lines.add("bridges", host.bridges.iter().map(|bridge| &**bridge).collect::<Vec<_>>().join(", "));
     lines.add_all(
         "monitors",
@@ -76,6 +84,11 @@ pub fn host(host: &HostInfo) -> String {
             let (target, backend) = (json::target(monitor.target), json::backend(monitor.backend));
             format!("{} ({target}, ABI version {}, {backend})", monitor.name, monitor.version)
         }),
+    );
+    let limits: Vec<_> = host.limits.iter().map(|limit| json::limit(*limit)).collect();
+    lines.add(
+        "limits",
+        if limits.is_empty() { "none are set by the kernel".into() } else { limits.join(", ") },
     );
     lines.add("state", journal(host.journal));
     lines.render()

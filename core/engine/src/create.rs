@@ -5,7 +5,9 @@ use alloc::{boxed::Box, vec::Vec};
 use petrel_wire::{
     BridgeName, DeviceName, List, Mac, Name,
     limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, TAPS_MAX, UNIKERNELS_MAX, WINDOW_S_MAX},
-    operator::{Block, Change, Cpus, Create, DeviceKind, Held, Net, Refusal, Response, Supervision, Table},
+    operator::{
+        Block, Change, Cpus, Create, DeviceKind, Held, Net, Refusal, Response, Supervision, Table, What,
+    },
     shim::Host,
 };
 use sha2::{Digest as _, Sha256};
@@ -82,7 +84,10 @@ impl Engine {
     pub(crate) fn admit(&mut self, wanted: Wanted, image: &Image) {
         let spec = match self.plan(&wanted, image) {
             Ok(spec) => spec,
-            Err(refusal) => return self.refuse(wanted.who.asker, refusal),
+            Err(refusal) => {
+                self.refuse(wanted.who.asker, refusal);
+                return self.trim_images();
+            }
         };
         if self.state.get(&spec.name).is_some() && !planted::is(Planted::NameTwice) {
             let created = Manner { answer: Response::Created, window_s: None, starts: true };
@@ -92,6 +97,7 @@ impl Engine {
         let name = spec.name.clone();
         let generation = Generation { number: 1, faulty: false, spec: Box::new(spec) };
         let instance = self.new_instance();
+        self.happened(grant.who(), What::Created(generation.spec.image), Some(name.clone()));
         self.apply(Record::Created { instance, generation });
         self.watch(&name);
         let waits = self.state.get(&name).is_some_and(|unikernel| self.waits_for(unikernel).next().is_some());
@@ -253,13 +259,7 @@ impl Engine {
         if given_mib.saturating_add(memory_mib.into()) > host.memory_mib {
             return Err(Refusal::MemoryGiven { host_mib: host.memory_mib, given_mib, asked_mib: memory_mib });
         }
-        for (i, block) in blocks.iter().enumerate() {
-            let twice = blocks.iter().take(i).any(|earlier| earlier.volume == block.volume);
-            let holder = self.state.volume_holder(&block.volume);
-            if twice || holder.is_some_and(|holder| holder != name) {
-                return Err(Refusal::VolumeInUse(block.volume.clone()));
-            }
-        }
+        self.check_volumes(name, blocks)?;
         if self.state.nets_len() - own.nets + self.foreign_taps.len() + nets > TAPS_MAX {
             return Err(Refusal::Full(Table::Taps));
         }

@@ -7,20 +7,25 @@ use alloc::{
 
 use petrel_wire::{
     Name,
+    operator::{What, Who},
     shim::{InstanceId, TapId},
 };
 
 use crate::{
     Config, Input, Level, Now, Output, SessionId,
-    console::Console,
+    consoles::Consoles,
+    download::Downloads,
     images::Images,
     journal::{Journal, Transfer},
+    limits::PUSH_WRITES_MAX,
     policy,
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
+    store::Store,
     supervise::{Watches, launch::Launches, probes::Probes, reap::Reaps},
     upload::Uploads,
+    volumes::Volumes,
 };
 
 /// The control plane's decisions; see the [crate's page](crate).
@@ -51,9 +56,12 @@ pub struct Engine {
     pub(crate) withholding: bool,
     /// A state file that is on its way in.
     pub(crate) transfer: Option<Transfer>,
-    pub(crate) consoles: BTreeMap<InstanceId, Console>,
+    pub(crate) consoles: Consoles,
     pub(crate) images: Images,
+    pub(crate) store: Store,
     pub(crate) uploads: Uploads,
+    pub(crate) downloads: Downloads,
+    pub(crate) volumes: Volumes,
     pub(crate) launches: Launches,
     pub(crate) reaps: Reaps,
     /// Nobody was promised these, and the shim may have them: ended when it lists them.
@@ -92,9 +100,12 @@ impl Engine {
             journal,
             withholding: false,
             transfer: None,
-            consoles: BTreeMap::new(),
+            consoles: Consoles::default(),
             images: Images::default(),
+            store: Store::default(),
             uploads: Uploads::new(),
+            downloads: Downloads::new(),
+            volumes: Volumes::default(),
             launches: Launches::new(),
             reaps: Reaps::new(),
             doomed: BTreeSet::new(),
@@ -111,7 +122,7 @@ impl Engine {
         if matches!(input, Input::StateFailed) {
             return self.state_failed();
         }
-        let mark = self.begin();
+        let (mark, events) = (self.begin(), self.state.events.next());
         self.end_expired();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
@@ -125,6 +136,7 @@ impl Engine {
             Input::Probed { id, passed } => self.probed(id, passed),
             Input::StateFailed => {}
         }
+        self.tell_events(events);
         self.commit(mark);
     }
 
@@ -135,26 +147,41 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        let expiry = policy::expiry_deadline(self.now, self.first_expiry_ms);
-        let flows = [self.shim.deadline(), self.watch_deadline(), self.reap_deadline()];
-        flows.into_iter().chain([self.journal.deadline(), expiry]).flatten().min()
+        let rooms = [
+            self.shim.deadline(),
+            self.watch_deadline(),
+            self.reap_deadline(),
+            self.journal.deadline(),
+            self.survey_due_ns(),
+            policy::expiry_deadline(self.now, self.first_expiry_ms),
+        ];
+        rooms.into_iter().flatten().min()
     }
 
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
-        let mark = self.begin();
+        let (mark, events) = (self.begin(), self.state.events.next());
         self.end_expired();
         self.shim_deadline();
+        self.survey_deadline();
         self.watches_due();
         self.reaps_due();
+        self.tell_events(events);
         self.commit(mark);
     }
 
-    /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.
+    /// Whether this session sends an image or a volume: the driver stops reading it while its queue towards the shim is long.
     pub fn uploading(&self, session: SessionId) -> bool {
         let requests = self.sessions.get(&session).map(|session| session.requests.values());
-        requests.is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_))))
+        requests
+            .is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_) | Kind::Push(_))))
+    }
+
+    /// Whether this session has sent more of a volume than the shim has written: the driver stops reading it until the shim
+    /// has answered.
+    pub fn overtaken(&self, session: SessionId) -> bool {
+        self.unanswered_writes(session) >= PUSH_WRITES_MAX
     }
 
     pub(crate) fn log(&mut self, level: Level, line: String) {
@@ -163,6 +190,9 @@ impl Engine {
 
     fn set_now(&mut self, now: Now) {
         self.now = now;
-        self.started_ns.get_or_insert(now.monotonic_ns);
+        if self.started_ns.is_none() {
+            self.started_ns = Some(now.monotonic_ns);
+            self.happened(Who::ControlPlane, What::ControlPlaneStarted(self.config.release), None);
+        }
     }
 }

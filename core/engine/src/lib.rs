@@ -14,11 +14,15 @@
 //! | `journal` | what is kept of it through any crash; no output leaves before its records |
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
-//! | `upload`, `images` | images on their way to the host, and what is known of those there |
+//! | `upload`, `images`, `store` | images on their way to the host, what is known of those there, and which can go |
+//! | `volumes` | what block devices store on |
+//! | `download` | volumes and images on their way to a client |
 //! | `create` | what is checked before a unikernel, or a new generation of one, is taken in |
 //! | `unikernel` | one unikernel: what it shall be, was, and is at the shim |
 //! | `supervise` | keeps each at what it is wished to be |
-//! | `console` | what is kept of a guest's output |
+//! | `console`, `consoles` | what is kept of guests' output, and of whose |
+//! | `events` | what happened and who did it |
+//! | `stats`, `procfs` | what unikernels use, asked of the shim when an operator asks, in the kernel's words |
 //! | `inspect`, `planted` | for the simulator: how full the tables are, and faults that its checkers must find |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -27,8 +31,11 @@ extern crate alloc;
 
 mod adopt;
 mod console;
+mod consoles;
 mod create;
+mod download;
 mod engine;
+mod events;
 mod images;
 #[cfg(feature = "inspect")]
 mod inspect;
@@ -37,14 +44,18 @@ mod journal;
 mod limits;
 mod planted;
 mod policy;
+mod procfs;
 mod record;
 mod session;
 mod shim_client;
 mod state;
+mod stats;
+mod store;
 mod stream;
 mod supervise;
 mod unikernel;
 mod upload;
+mod volumes;
 
 pub use engine::Engine;
 #[cfg(feature = "inspect")]

@@ -12,12 +12,20 @@ use alloc::{
 
 use petrel_wire::{
     Digest, Label, frame,
-    limits::{SHIM_REQUESTS_MAX, SHIM_VERSION, UNIKERNELS_MAX, UPLOADS_MAX},
-    operator::Refusal,
+    limits::{SHIM_REQUESTS_MAX, SHIM_VERSION, TRANSFERS_MAX, UNIKERNELS_MAX, UPLOADS_MAX},
+    operator::{Refusal, What, Who},
     shim::{Event, Fault, FromShim, Host, InstanceId, Op, Reply, Request, TapId},
 };
 
-use crate::{Engine, Level, Now, Output, images::Image, limits::SHIM_SILENCE_NS, policy, policy::Grant};
+use crate::{
+    Engine, Level, Now, Output,
+    images::Image,
+    limits::{PUSH_WRITES_MAX, SHIM_SILENCE_NS},
+    policy,
+    policy::Grant,
+    session::Asker,
+    volumes::JobId,
+};
 
 /// What an unanswered request was for.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +43,14 @@ pub(crate) enum Waiting {
     Spawn(InstanceId),
     Kill(InstanceId),
     Forget(InstanceId),
+    Stats(Asker),
+    Images,
+    ImageRemoved(Digest),
+    Volumes,
+    /// What a job at a volume has asked for last, or one of its writes.
+    Volume(JobId),
+    Download(JobId),
+    DraftGone,
 }
 
 /// What the shim sent cannot be: the link has to be reset. Says what it was.
@@ -128,9 +144,9 @@ impl ShimClient {
     }
 
     /// Whether so many requests more leave room for those that nobody can be refused: one for each unikernel,
-    /// image and upload that there may be.
+    /// image, volume and upload that there may be, and what moves volumes.
     pub fn has_room(&self, requests: usize) -> bool {
-        const RESERVED: usize = UNIKERNELS_MAX + UPLOADS_MAX;
+        const RESERVED: usize = UNIKERNELS_MAX + UPLOADS_MAX + 2 * TRANSFERS_MAX * PUSH_WRITES_MAX;
         self.unanswered.len() + requests + RESERVED <= SHIM_REQUESTS_MAX
     }
 
@@ -176,12 +192,13 @@ impl Engine {
         let grant = policy::upkeep();
         self.ask(&grant, Op::Hello { version: SHIM_VERSION }, Waiting::Hello);
         self.ask(&grant, Op::Host, Waiting::Host);
-        self.ask(&grant, Op::List { after: None }, Waiting::List);
+        // What is stored is told first, what runs on it last.
+        self.survey_volumes();
     }
 
     pub(crate) fn link_closed(&mut self) {
         if self.shim.phase != Phase::Away {
-            self.log(Level::Warning, "shim: the link is gone".into());
+            self.happened(Who::ControlPlane, What::ShimLost, None);
             self.link_lost();
         }
     }
@@ -191,15 +208,20 @@ impl Engine {
         self.shim.phase = Phase::Away;
         self.shim.unanswered.clear();
         self.uploads_lost();
+        self.volumes_lost();
+        self.downloads_lost();
+        self.images_lost();
         self.learners_lost();
         self.launches_lost();
         self.endings_lost();
         self.reaps_lost();
         self.orders_lost();
+        self.stats_lost();
     }
 
     pub(crate) fn reset_link(&mut self, why: &str) {
         self.log(Level::Error, format!("shim: the link is reset: {why}"));
+        self.happened(Who::ControlPlane, What::ShimLost, None);
         self.outputs.push_back(Output::ResetLink);
         self.link_lost();
     }
@@ -252,6 +274,13 @@ impl Engine {
             Waiting::Spawn(instance) => self.spawned(instance, result),
             Waiting::Kill(instance) => self.killed(instance, result),
             Waiting::Forget(instance) => self.forgotten(instance, result),
+            Waiting::Stats(asker) => self.stats_told(asker, result),
+            Waiting::Images => self.images_listed(result),
+            Waiting::ImageRemoved(digest) => self.image_removed(digest, result),
+            Waiting::Volumes => self.volumes_listed(result),
+            Waiting::Volume(job) => self.volume_replied(job, result),
+            Waiting::Download(id) => self.download_replied(id, result),
+            Waiting::DraftGone => self.draft_gone(result),
         }
     }
 
@@ -278,37 +307,28 @@ impl Engine {
     pub(crate) fn shim_ready(&mut self) {
         self.shim.phase = Phase::Ready;
         self.shim.ever_ready = true;
-        let [major, minor, patch] = self.shim.release;
-        let count = self.state.len();
-        self.log(Level::Info, format!("shim: release {major}.{minor}.{patch}, unikernels: {count}"));
+        self.happened(Who::ControlPlane, What::ShimConnected(self.shim.release), None);
     }
 
     fn event(&mut self, event: Event) -> Handled {
         match event {
             Event::Console { instance, data } => {
+                let wall_ms = self.now.wall_ms;
                 if let Some(console) = self.console_of(instance) {
-                    console.push(&data);
+                    console.push(wall_ms, &data);
                     self.console_changed(instance);
                     self.console_heard(instance, &data);
                 }
                 Ok(())
             }
-            Event::ConsoleLost { instance, bytes } => {
+            Event::ConsoleLost { instance, bytes, lines } => {
                 if let Some(console) = self.console_of(instance) {
-                    console.lose(bytes);
+                    console.lose(bytes, lines);
                     self.console_changed(instance);
                 }
                 Ok(())
             }
             Event::Exited { instance, status } => self.exited(instance, status),
         }
-    }
-
-    /// Where a unikernel's console is kept. While the shim has not told yet what runs, that of an unknown one
-    /// is kept until it has.
-    fn console_of(&mut self, instance: InstanceId) -> Option<&mut crate::console::Console> {
-        let known = self.state.by_id(instance).is_some();
-        let may_be_listed = self.shim.is_learning() && self.consoles.len() < 2 * UNIKERNELS_MAX;
-        (known || may_be_listed).then(|| self.consoles.entry(instance).or_default())
     }
 }

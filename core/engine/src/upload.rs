@@ -6,6 +6,7 @@
 //! refusal nothing of the upload is on the host.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, VecDeque},
     format,
 };
@@ -13,7 +14,7 @@ use alloc::{
 use petrel_wire::{
     Blob, Digest,
     limits::{CHUNK_BYTES_MAX, IMAGE_BYTES_MAX, UPLOADS_MAX},
-    operator::{Refusal, Response, Table},
+    operator::{Refusal, Response, Table, What},
     shim::{Fault, Op, Reply},
 };
 use sha2::{Digest as _, Sha256};
@@ -89,6 +90,7 @@ impl Engine {
         if let Some(image) = self.images.known(digest).filter(|_| settled) {
             // One that a create has looked into may be left from an upload that was cut, and run nowhere here.
             let runs = self.shim.monitor_for(image);
+            self.store.touch(digest);
             let stored = |_| Response::ImageStored(digest);
             return self.answer(asker, runs.map_or_else(Response::Refused, stored));
         }
@@ -107,6 +109,7 @@ impl Engine {
     }
 
     fn upload_begin(&mut self, digest: Digest, owner: Offer, waiting: VecDeque<Offer>) {
+        self.make_room_for_image();
         let op = Op::ImageBegin { digest, bytes: owner.bytes };
         self.ask(&owner.grant, op, Waiting::ImageBegin(digest));
         let left = owner.bytes;
@@ -243,6 +246,7 @@ impl Engine {
             return self.upload_end(digest);
         }
         self.images.forget(digest);
+        self.store.gone(digest);
         if let Some(upload) = self.uploads.get_mut(&digest) {
             upload.phase = Phase::Leaving;
             self.shim.ask(self.now, &upload.owner.grant, op, Waiting::ImageGone(digest), &mut self.outputs);
@@ -267,11 +271,13 @@ impl Engine {
         let Some(Upload { owner, verdict, mut waiting, .. }) = self.uploads.remove(&digest) else { return };
         let for_all = match verdict {
             None => {
-                self.log(Level::Info, format!("image {digest}: stored"));
+                self.happened(owner.grant.who(), What::ImageStored(digest), None);
+                self.store.used(digest, owner.bytes);
                 Response::ImageStored(digest)
             }
             Some(Verdict::Image(refusal)) => {
-                self.log(Level::Info, format!("image {digest}: not kept: {refusal:?}"));
+                let what = What::ImageRefused(digest, Box::new(refusal.clone()));
+                self.happened(owner.grant.who(), what, None);
                 Response::Refused(refusal)
             }
             Some(verdict) => {

@@ -32,6 +32,15 @@ pub enum Asked {
     Order(Order),
     /// History, so far up to this generation.
     History(Name, u32),
+    /// Events, so far up to this number.
+    Events {
+        /// Whether it goes on.
+        follow: bool,
+        /// The last one's number.
+        last: Option<u64>,
+    },
+    /// What unikernels use, or which consoles are kept.
+    Watching,
     /// StateExport, and what has come of the file.
     Export(Vec<u8>),
     /// StateImport.

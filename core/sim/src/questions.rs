@@ -1,9 +1,10 @@
 //! What operators ask: mostly what can be done, sometimes what cannot.
 
 use petrel_wire::{
-    Blob, List, Name, Probe,
+    Blob, List, Name, Path, Probe,
     operator::{
-        Block, Change, Create, DeviceKind, Liveness, Net, Request, Restart, RestartWhen, Supervision,
+        Block, Change, ConsoleAsked, Create, DeviceKind, EventsAsked, Liveness, Net, Request, Restart,
+        RestartWhen, Supervision,
     },
 };
 
@@ -18,7 +19,7 @@ use crate::{
 
 /// Something to ask: the request, and what its answer is held against. Mostly something that can be done.
 pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, Asked) {
-    match random.below(24) {
+    match random.below(25) {
         0..8 => {
             let create = Box::new(wish(plan, model, random));
             (Request::Create(create.clone()), Asked::Create(create))
@@ -27,7 +28,7 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
             let name = name(plan, model, true, random);
             (Request::Destroy(name.clone()), Asked::Destroy(name))
         }
-        20.. => order(plan, model, random),
+        21.. => order(plan, model, random),
         11 | 12 => {
             let name = name(plan, model, true, random);
             (Request::Info(name.clone()), Asked::Info(name))
@@ -47,8 +48,19 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
         15 | 16 => {
             let (name, follow) = (name(plan, model, true, random), random.chance(600));
             let reading = Reading { name: name.clone(), follow, position: 0, ended: false };
-            (Request::Console { name, follow }, Asked::Console(reading))
+            // Of one that was there before under this name, the positions are not known.
+            let asked = ConsoleAsked { name, follow, since: None, tail: None, latest: true };
+            (Request::Console(asked), Asked::Console(reading))
         }
+        17 => match random.below(4) {
+            0 => (Request::Stats(Path::ROOT), Asked::Watching),
+            1 => (Request::Consoles, Asked::Watching),
+            _ => {
+                let follow = random.chance(200);
+                let asked = EventsAsked { follow, ..EventsAsked::default() };
+                (Request::Events(Box::new(asked)), Asked::Events { follow, last: None })
+            }
+        },
         _ => {
             let push = push(plan, random);
             (Request::ImagePush { digest: push.digest(), bytes: push.announced }, Asked::Push(push))

@@ -20,10 +20,16 @@ pub const CHUNK_BYTES_MAX: usize = 32 * 1024;
 pub const CONSOLE_BYTES_MAX: usize = 4 * 1024;
 /// The entries that one page of a listing carries.
 pub const PAGE_ENTRIES_MAX: usize = 64;
+/// The events that one frame carries.
+pub const EVENTS_PAGE_MAX: usize = 16;
+/// The unikernels of which one frame tells what they use.
+pub const STATS_PAGE_MAX: usize = 10;
 
 /// A whole name, labels and separators.
 pub const NAME_BYTES_MAX: usize = 128;
-/// One label of a name, a volume's name.
+/// Whoever did something: the common name of a certificate (X.520's bound).
+pub const COMMON_NAME_BYTES_MAX: usize = 64;
+/// One label of a name.
 pub const LABEL_BYTES_MAX: usize = 63;
 /// The labels of a name.
 pub const LABELS_MAX: usize = 8;
@@ -71,12 +77,26 @@ pub const WINDOW_S_MAX: u32 = 3600;
 pub const UNIKERNELS_MAX: usize = 1024;
 /// Images on one host.
 pub const IMAGES_MAX: usize = 1024;
+/// Volumes on one host, drafts included.
+pub const VOLUMES_MAX: usize = 1024;
+/// The size of a volume, in bytes: what ext4 can hold in one file.
+pub const VOLUME_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024 * 1024;
+/// A volume's size is a multiple of this, the block of a block device, in bytes.
+pub const VOLUME_BLOCK_BYTES: u64 = 512;
+/// Volumes that are pushed, pulled or copied, and images that are downloaded, at once on one host.
+pub const TRANSFERS_MAX: usize = 16;
+/// Entries of one page of the images.
+pub const IMAGE_PAGE_MAX: usize = 32;
+/// The unikernels that a page of the images names for each image.
+pub const IMAGE_USERS_MAX: usize = 8;
 /// Taps on one host.
 pub const TAPS_MAX: usize = 4096;
 /// Bridges that a host may name.
 pub const BRIDGES_MAX: usize = 64;
 /// Monitors (tenders) that a host may name.
 pub const MONITORS_MAX: usize = 8;
+/// Kinds of limits that a host can set.
+pub const LIMITS_MAX: usize = 3;
 
 /// Certificates that an operator presents: its own, and those of the CAs between it and the operators' CA.
 /// webpki follows six of those.
@@ -99,6 +119,16 @@ pub const REQUESTS_MAX: usize = 16;
 pub const UPLOADS_MAX: usize = 16;
 /// Console bytes kept of one unikernel.
 pub const CONSOLE_HISTORY_BYTES: usize = 16 * 1024;
+/// Consoles kept of unikernels that are no more.
+pub const CONSOLES_DEAD_MAX: usize = 256;
+/// Console bytes kept of all unikernels together that are no more.
+pub const CONSOLES_DEAD_BYTES_MAX: usize = 1024 * 1024;
+/// Events that are kept.
+pub const EVENTS_MAX: usize = 2048;
+/// Events among them that are about sessions: visitors do not push out what was done.
+pub const EVENTS_OF_SESSIONS_MAX: usize = 512;
+/// Kinds of events that one request can ask for.
+pub const EVENT_KINDS_ASKED_MAX: usize = 32;
 /// Bytes queued towards one session before its streams wait.
 pub const SESSION_QUEUE_BYTES: usize = 64 * 1024;
 /// Requests to the shim that may be unanswered.

@@ -5,7 +5,9 @@ use core::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::limits::{BRIDGE_BYTES_MAX, DEVICE_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX};
+use crate::limits::{
+    BRIDGE_BYTES_MAX, COMMON_NAME_BYTES_MAX, DEVICE_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX,
+};
 
 /// Why a text is not a name. The bounds are in [`crate::limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,28 @@ fn check_device(text: &str) -> Result<(), NameError> {
     }
 }
 
+/// A certificate's common name is whatever its issuer wrote, but it is shown in terminals and logs.
+fn check_common_name(text: &str) -> Result<(), NameError> {
+    match text.chars().find(|c| c.is_control()) {
+        _ if text.is_empty() => Err(NameError::Empty),
+        _ if text.len() > COMMON_NAME_BYTES_MAX => Err(NameError::TooLong(COMMON_NAME_BYTES_MAX)),
+        Some(c) => Err(NameError::Character(c)),
+        None => Ok(()),
+    }
+}
+
+/// A volume's own name, or a draft's.
+fn check_volume(text: &str) -> Result<(), NameError> {
+    match text.strip_prefix('~') {
+        Some("") => Err(NameError::Empty),
+        Some(number) if number.len() > DRAFT_DIGITS_MAX => Err(NameError::TooLong(1 + DRAFT_DIGITS_MAX)),
+        Some(number) => {
+            number.chars().find(|c| !c.is_ascii_digit()).map_or(Ok(()), |c| Err(NameError::Character(c)))
+        }
+        None => check_path(text),
+    }
+}
+
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
@@ -127,7 +151,7 @@ macro_rules! text_type {
 }
 
 text_type! {
-    /// A unikernel's name: labels joined by `:`, the outermost first (`acme:web:blog`).
+    /// A unikernel's or a volume's name: labels joined by `:`, the outermost first (`acme:web:blog`).
     Name, check_path
 }
 text_type! {
@@ -135,8 +159,30 @@ text_type! {
     Label, |text| check_label(text, LABEL_BYTES_MAX)
 }
 text_type! {
-    /// A volume: a file of the shim's volume directory.
-    VolumeName, |text| check_label(text, LABEL_BYTES_MAX)
+    /// A file of the shim's volume folder. It is called as its volume is, and a draft, which no volume is made of yet,
+    /// by `~` and a number: no volume's name has a `~`. Neither has a `/`, nor is `.` or `..`.
+    VolumeName, check_volume
+}
+
+/// The digits of the largest `u64`.
+const DRAFT_DIGITS_MAX: usize = 20;
+
+impl From<&Name> for VolumeName {
+    fn from(name: &Name) -> Self {
+        Self(name.0.clone())
+    }
+}
+
+impl VolumeName {
+    /// The draft with this number.
+    pub fn draft(number: u64) -> Self {
+        Self(alloc::format!("~{number}"))
+    }
+
+    /// The volume that the file is; nothing if it is a draft.
+    pub fn volume(&self) -> Option<Name> {
+        self.parse().ok()
+    }
 }
 text_type! {
     /// A bridge of the host: a network interface's name.
@@ -145,6 +191,24 @@ text_type! {
 text_type! {
     /// A device in a unikernel's manifest.
     DeviceName, check_device
+}
+text_type! {
+    /// Whom a certificate names: any text without control characters.
+    CommonName, check_common_name
+}
+
+impl CommonName {
+    /// As much of `text` as such a name can hold: without control characters, cut to the bound.
+    pub fn lossy(text: &str) -> Self {
+        let mut name = String::new();
+        for c in text.chars().filter(|c| !c.is_control()) {
+            if name.len() + c.len_utf8() > COMMON_NAME_BYTES_MAX {
+                break;
+            }
+            name.push(c);
+        }
+        if name.is_empty() { Self("?".into()) } else { Self(name) }
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +233,27 @@ mod tests {
         assert!("service0".parse::<DeviceName>().is_ok());
         assert_eq!("a-b".parse::<DeviceName>(), Err(NameError::Character('-')));
         assert_eq!("0123456789abcdef".parse::<BridgeName>(), Err(NameError::TooLong(15)));
+    }
+
+    #[test]
+    fn of_any_text_a_common_name_can_be_made() {
+        assert_eq!(&*CommonName::lossy("Ada \u{1b}[31mLovelace\n"), "Ada [31mLovelace");
+        assert_eq!(&*CommonName::lossy("\0\n"), "?");
+        let long = CommonName::lossy(&"é".repeat(100));
+        assert_eq!(long.len(), COMMON_NAME_BYTES_MAX);
+        assert_eq!(long.parse::<CommonName>(), Ok(long));
+    }
+
+    #[test]
+    fn a_volumes_file_is_called_as_the_volume_is_and_no_draft_is() {
+        let name: Name = "acme:web:data".parse().unwrap();
+        let file = VolumeName::from(&name);
+        assert_eq!((&*file, file.volume()), ("acme:web:data", Some(name)));
+        let draft = VolumeName::draft(u64::MAX);
+        assert_eq!((draft.parse(), draft.volume()), (Ok(draft.clone()), None));
+        for bad in ["", "~", "~a", "~1/2", "~123456789012345678901", "a~1", "..", "a/b", "a:..", "-a"] {
+            assert!(bad.parse::<VolumeName>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -6,8 +6,11 @@
 
 use petrel_wire::{
     Name,
-    operator::{ReadOnly, Refusal, Request, Response},
-    shim::{Fault, Op},
+    operator::{
+        ImageRequest, ImageResponse, ReadOnly, Refusal, Request, Response, VolumeRequest, VolumeResponse,
+        What, Who,
+    },
+    shim::{Fault, Op, VolumeOp},
 };
 
 use super::{Journal, Undo, recover};
@@ -102,10 +105,9 @@ impl Engine {
 
     /// The device did not take what it was given last.
     pub(crate) fn state_failed(&mut self) {
-        let line = "state: block device \"state\" cannot be written: changes are refused from here on";
         self.journal.fail(ReadOnly::Unwritable);
         self.withhold(0, ReadOnly::Unwritable);
-        self.log(Level::Error, line.into());
+        self.happened(Who::ControlPlane, What::JournalFailed(ReadOnly::Unwritable), None);
     }
 
     /// Takes back the outputs from `mark` on, and what they follow from: it cannot be kept. What the flows do about it
@@ -162,7 +164,7 @@ impl Engine {
         let made_now = |of: &Name| {
             self.journal.undo.iter().any(|undo| match undo {
                 Undo::Change(Before::Unikernel { name, .. }) => name == of,
-                Undo::Change(Before::Setting(_)) => false,
+                Undo::Change(Before::Record(_)) => false,
                 Undo::State(_) => true,
             })
         };
@@ -192,7 +194,9 @@ impl Engine {
             match undo {
                 Undo::Change(before) => self.restore(before, reason),
                 Undo::State(state) => {
+                    let next = self.state.events.next();
                     self.state = *state;
+                    self.state.events.go_on_from(next);
                     self.watch_anew();
                 }
             }
@@ -206,7 +210,7 @@ impl Engine {
     fn restore(&mut self, before: Before, reason: ReadOnly) {
         let (name, unikernel) = match before {
             Before::Unikernel { name, unikernel } => (name, unikernel),
-            Before::Setting(record) => return self.state.apply(record),
+            Before::Record(record) => return self.state.apply(record),
         };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
         self.state.restore(&name, unikernel);
@@ -237,6 +241,7 @@ fn changes(request: &Request) -> bool {
         Request::ImagePush { .. }
         | Request::Create(_)
         | Request::Destroy(_)
+        | Request::Image(ImageRequest::Remove(_) | ImageRequest::Collect)
         | Request::Start(_)
         | Request::Stop(_)
         | Request::Restart { .. }
@@ -246,14 +251,30 @@ fn changes(request: &Request) -> bool {
         | Request::PolicySet { .. }
         | Request::PolicyRemove(_)
         | Request::CertRevoke { .. } => true,
+        Request::Volume(request) => match request {
+            VolumeRequest::Create { .. }
+            | VolumeRequest::Push { .. }
+            | VolumeRequest::Snapshot { .. }
+            | VolumeRequest::Resize { .. }
+            | VolumeRequest::Remove(_) => true,
+            VolumeRequest::List
+            | VolumeRequest::Pull(_)
+            // They belong to a push that was taken in.
+            | VolumeRequest::Chunk { .. }
+            | VolumeRequest::PushEnd => false,
+        },
         Request::Hello(_)
         | Request::Host
         | Request::List
         | Request::Info(_)
-        | Request::Console { .. }
+        | Request::Console(_)
+        | Request::Consoles
+        | Request::Events(_)
+        | Request::Stats(_)
         | Request::Cancel
         | Request::History(_)
         | Request::StateExport
+        | Request::Image(ImageRequest::List | ImageRequest::Pull(_))
         | Request::PolicyList(_)
         | Request::CertRevocations
         // They belong to a request that was taken in.
@@ -272,6 +293,8 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Updated(_)
         | Response::Destroyed
         | Response::StateImported { .. }
+        | Response::Image(ImageResponse::Removed | ImageResponse::Collected { .. })
+        | Response::Volume(VolumeResponse::Is(_) | VolumeResponse::Copied { .. } | VolumeResponse::Removed)
         | Response::PolicySet
         | Response::PolicyRemoved
         | Response::CertRevoked { .. } => true,
@@ -280,8 +303,14 @@ fn acknowledges(response: &Response) -> bool {
         | Response::ImageWanted
         | Response::Listed { .. }
         | Response::Info(_)
-        | Response::Console(_)
-        | Response::ConsoleMissed(_)
+        | Response::Console { .. }
+        | Response::ConsoleMissed { .. }
+        | Response::ConsoleBegan { .. }
+        | Response::Consoles { .. }
+        | Response::Events(_)
+        | Response::EventsMissed(_)
+        | Response::EventsEnd
+        | Response::Stats { .. }
         | Response::Ended(_)
         | Response::ConsoleEnd
         | Response::Generation { .. }
@@ -289,6 +318,9 @@ fn acknowledges(response: &Response) -> bool {
         | Response::StateData(_)
         | Response::StateExported { .. }
         | Response::StateWanted
+        | Response::Image(ImageResponse::Listed { .. })
+        | Response::Volume(VolumeResponse::Listed { .. } | VolumeResponse::Wanted)
+        | Response::Download(_)
         | Response::Policies { .. }
         | Response::Revocations { .. } => false,
     }
@@ -298,11 +330,19 @@ fn acknowledges(response: &Response) -> bool {
 fn is_effect(op: &Op) -> bool {
     match op {
         // A chunk is of an upload whose beginning was let go.
-        Op::Hello { .. } | Op::Host | Op::List { .. } | Op::ImageRead { .. } | Op::ImageChunk { .. } => false,
+        Op::Hello { .. }
+        | Op::Host
+        | Op::List { .. }
+        | Op::Stats(_)
+        | Op::ImageList { .. }
+        | Op::ImageRead { .. }
+        | Op::ImageChunk { .. }
+        | Op::Volume(VolumeOp::List { .. } | VolumeOp::Read { .. }) => false,
         Op::ImageBegin { .. }
         | Op::ImageCommit(_)
         | Op::ImageAbort(_)
         | Op::ImageRemove(_)
+        | Op::Volume(_)
         | Op::TapCreate { .. }
         | Op::TapDestroy(_)
         | Op::Spawn(_)

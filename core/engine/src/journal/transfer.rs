@@ -1,22 +1,23 @@
 //! State files: the state goes out as one, and comes in as one.
 
-use alloc::{boxed::Box, format, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
     Blob, Path,
-    limits::{CHUNK_BYTES_MAX, NETS_MAX, STATE_FILE_BYTES_MAX, UNIKERNELS_MAX},
-    operator::{Refusal, Response, StateFault, Table},
+    limits::{CHUNK_BYTES_MAX, NETS_MAX, STATE_FILE_BYTES_MAX, UNIKERNELS_MAX, VOLUMES_MAX},
+    operator::{Refusal, Response, StateFault, Table, What, Who},
 };
 
 use super::file::{self, Reader};
 use crate::{
-    Engine, Level, Output,
+    Engine, Output,
     policy::Grant,
     record::Record,
     session::{Asker, Kind},
     state::State,
     stream::Source,
     unikernel::Unikernel,
+    volumes::VolumeRecord,
 };
 
 /// A state file on its way out. It was made at once, so it tells of one moment.
@@ -87,8 +88,12 @@ fn is_possible(state: &State, record: &Record) -> bool {
             let own = |unikernel: &Unikernel| unikernel.name() == name;
             state.by_id(*instance).is_none_or(own) && taps.len() <= NETS_MAX
         }
+        Record::Happened(event) => event.sequence >= state.events.next(),
         Record::PolicySet { .. } => state.settings.has_room_for_policy(&Path::ROOT),
         Record::Revoked(_) => state.settings.has_room_for_revocation(&Path::ROOT),
+        Record::Volume(VolumeRecord::Creating { name, .. }) => {
+            state.volumes.get(name).is_none() && state.volumes.len() < VOLUMES_MAX
+        }
         // About one that is not there, these change nothing.
         Record::Switched { .. }
         | Record::Accepted(_)
@@ -99,6 +104,7 @@ fn is_possible(state: &State, record: &Record) -> bool {
         | Record::Absent(_)
         | Record::Past { .. }
         | Record::Removed(_)
+        | Record::Volume(_)
         | Record::PolicyRemoved(_)
         | Record::Complete => true,
     }
@@ -113,7 +119,7 @@ impl Engine {
         if self.is_exporting() {
             return self.refuse(asker, Refusal::Full(Table::StateFiles));
         }
-        let (file, records) = file::write(self.state.records());
+        let (file, records) = file::write(self.state.records(usize::MAX));
         self.open_stream(asker, Source::Export(Box::new(Export { file, sent: 0, records })));
     }
 
@@ -200,6 +206,7 @@ impl Engine {
         };
         self.orders_lost();
         let before = core::mem::replace(&mut self.state, *state);
+        self.state.events.go_on_from(before.events.next());
         // Nothing runs, so what the shim still has is what was given up.
         self.state.apply(Record::Complete);
         for instance in before.ids() {
@@ -209,7 +216,9 @@ impl Engine {
         self.journal.replace(before);
         self.number_from_state();
         self.watch_anew();
-        self.log(Level::Warning, format!("state: replaced by a state file with {records} records"));
+        let who =
+            self.sessions.get(&asker.session).map_or(Who::ControlPlane, |session| session.authority.who());
+        self.happened(who, What::StateImported(records), None);
         self.answer(asker, Response::StateImported { records });
         self.end_revoked();
         // What the host has is asked for again, and made one with what is known now.

@@ -7,7 +7,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, vec::Vec};
 
 use petrel_wire::{
     List, Name,
-    operator::{Refusal, Response, Table},
+    operator::{Refusal, Response, Table, VolumeRefusal, What, Who},
     shim::{Fault, InstanceId, Op, Reply, Spawn, SpawnBlock, SpawnNet, TapId},
 };
 
@@ -78,7 +78,8 @@ impl Engine {
         }
         let instance = if first { earlier } else { self.new_instance() };
         let taps: Vec<TapId> = nets.iter().map(|_| self.new_tap()).collect();
-        self.log(Level::Info, format!("{name}: starts as instance {}", instance.0));
+        self.store.touch(generation.spec.image);
+        self.log(Level::Debug, format!("{name}: starts as instance {}", instance.0));
         self.decide(Record::Starting { name: name.clone(), instance, taps: taps.clone() });
         self.console_moved(earlier, instance);
         let own = upkeep();
@@ -152,7 +153,7 @@ impl Engine {
 
     fn spawn_failed(&mut self, instance: InstanceId, fault: Fault) {
         let Some(unikernel) = self.state.by_id(instance) else { return };
-        let Some(launch) = self.launches.get_mut(&instance) else { return };
+        let Some(launch) = self.launches.get(&instance) else { return };
         if launch.failure.is_some() {
             // It could only fail, without the tap.
             return;
@@ -163,16 +164,20 @@ impl Engine {
             [only] => Some(only.volume.clone()),
             _ => None,
         };
-        launch.failure = Some(match (fault, volume) {
+        let image = spec.image;
+        let failure = match (fault, volume) {
             (Fault::NotFound, _) => Refusal::NoSuchImage,
-            (Fault::NoVolume, Some(volume)) => Refusal::VolumeUnknown(volume),
-            (Fault::InUse, Some(volume)) => Refusal::VolumeInUse(volume),
+            (Fault::NoVolume, Some(volume)) => self.volume_fault(&volume, fault),
+            (Fault::InUse, Some(volume)) => VolumeRefusal::InUse { volume, user: None }.into(),
             (Fault::Full, _) => Refusal::Full(Table::Unikernels),
             (fault, _) => Refusal::Shim(fault),
-        });
+        };
         if fault == Fault::NotFound {
-            let image = spec.image;
             self.images.forget(image);
+            self.store.gone(image);
+        }
+        if let Some(launch) = self.launches.get_mut(&instance) {
+            launch.failure = Some(failure);
         }
     }
 
@@ -207,10 +212,15 @@ impl Engine {
             return;
         }
         let Some(launch) = self.launches.remove(&instance) else { return };
+        let who = match &launch.creator {
+            Some(creator) => creator.grant.who(),
+            None => self.who_orders(&launch.name),
+        };
         let asker = launch.creator.map(|creator| creator.asker);
         match (launch.pid, launch.failure) {
             (Some(pid), None) => {
                 self.apply(Record::Started { instance, pid });
+                self.happened(who, What::Started(pid), Some(launch.name.clone()));
                 self.launched(&launch.name, asker);
             }
             (_, failure) => {
@@ -257,11 +267,14 @@ impl Engine {
 
     /// It could not be started, and nothing of the attempt is left.
     fn launch_failed(&mut self, name: &Name, creator: Option<Asker>, refusal: Refusal) {
-        self.log(Level::Info, format!("{name}: not started: {refusal:?}"));
+        let reason = Box::new(refusal.clone());
         if let Some(asker) = creator {
+            self.happened(Who::ControlPlane, What::CreateFailed(reason), Some(name.clone()));
             self.refuse(asker, refusal);
-            return self.remove(name);
+            self.remove(name);
+            return self.trim_images();
         }
+        self.happened(Who::ControlPlane, What::StartFailed(reason), Some(name.clone()));
         let now_ns = self.now.monotonic_ns;
         let watch = self.watch(name);
         watch.quick_ends = watch.quick_ends.saturating_add(1);
@@ -289,7 +302,10 @@ impl Engine {
                 if !planted::is(Planted::ForgetOrphan) {
                     self.doomed.insert(instance);
                 }
-                self.refuse(creator.asker, launch.failure.unwrap_or(Refusal::ShimAway));
+                let refusal = launch.failure.unwrap_or(Refusal::ShimAway);
+                let what = What::CreateFailed(Box::new(refusal.clone()));
+                self.happened(Who::ControlPlane, what, Some(launch.name.clone()));
+                self.refuse(creator.asker, refusal);
                 self.forget_unikernel(&launch.name, Response::Refused(Refusal::ShimAway));
             }
         }
@@ -302,7 +318,7 @@ fn spawn(instance: InstanceId, generation: Generation, taps: &[TapId], tag: Tag)
     let nets: Vec<_> = nets.map(|((net, mac), &tap)| SpawnNet { device: net.device, tap, mac }).collect();
     let blocks = spec.blocks.into_vec().into_iter();
     let blocks: Vec<_> =
-        blocks.map(|block| SpawnBlock { device: block.device, volume: block.volume }).collect();
+        blocks.map(|block| SpawnBlock { device: block.device, volume: (&block.volume).into() }).collect();
     Spawn {
         instance,
         monitor: spec.monitor,

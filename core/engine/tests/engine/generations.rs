@@ -5,7 +5,7 @@ use petrel_wire::{
     limits::GENERATIONS_MAX,
     operator::{
         Block, Change, Create, GenerationInfo, Refusal, Request, Response, RestartWhen, Setback, State,
-        Supervision, Wish,
+        Supervision, VolumeRefusal, Wish,
     },
     shim::{Fault, Op},
 };
@@ -461,21 +461,22 @@ fn a_start_that_fails_says_nothing_of_the_generation_that_was_asked_for_meanwhil
     assert_eq!(site.spawned(), (2, site.new));
 }
 
-/// A create that is forced finds one that is being started, with a volume that there is not.
+/// A create that is forced finds one that is being started, with a volume that somebody has taken away.
 #[test]
 fn a_start_that_fails_is_refused_for_what_it_was_made_from() {
     let mut world = World::new();
     let digest = world.host.store(image::build(&Recipe { devices: &[("disk", BLOCK)], ..Recipe::default() }));
     let session = world.client();
-    let with = |volume: &str| {
+    let with = |unikernel: &str, volume: &str| {
         let block = Block { device: "disk".parse().unwrap(), volume: volume.parse().unwrap() };
-        Create { blocks: vec![block].try_into().unwrap(), ..plain("a", digest) }
+        Create { blocks: vec![block].try_into().unwrap(), ..plain(unikernel, digest) }
     };
-    world.ask(session, 1, create(Create { name: name("first"), ..with("data") }));
-    world.host.volumes.retain(|volume| volume != "more");
-    world.send(session, 1, create(with("more")));
-    world.send(session, 2, create(Create { force: true, ..with("spare") }));
+    world.create(session, 1, with("first", "data"));
+    world.ask(session, 1, destroy("first"));
+    world.host.faults.push((|op| matches!(op, Op::Spawn(_)), Fault::NoVolume));
+    world.send(session, 1, create(with("a", "more")));
+    world.send(session, 2, create(Create { force: true, ..with("a", "data") }));
     world.run();
-    let expected = Refusal::VolumeUnknown("more".parse().unwrap());
-    assert_eq!(world.next(session, 1), Response::Refused(expected));
+    let missing = Refusal::Volume(VolumeRefusal::Missing(name("more")));
+    assert_eq!(world.next(session, 1), Response::Refused(missing));
 }

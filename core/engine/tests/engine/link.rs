@@ -6,7 +6,7 @@ use petrel_wire::{
     Blob, Digest, ExitStatus,
     limits::SHIM_VERSION,
     operator::{Refusal, Request, Response, State},
-    shim::{Event, Fault, FromShim, InstanceId, Op, Reply, TapId},
+    shim::{Event, Fault, FromShim, InstanceId, Op, Reply, TapId, VolumeOp},
 };
 
 use crate::{
@@ -37,8 +37,18 @@ fn agrees(world: &mut World) -> bool {
 fn the_first_things_asked_are_who_the_shim_is_what_it_has_and_what_runs() {
     let mut world = World::unlinked();
     world.link_up();
-    let ops: Vec<_> = world.requests.iter().map(|request| request.op.clone()).collect();
-    assert_eq!(ops, [Op::Hello { version: SHIM_VERSION }, Op::Host, Op::List { after: None }]);
+    let mut asked = Vec::new();
+    loop {
+        asked.extend(world.requests.iter().map(|request| request.op.clone()));
+        while world.step_host() {}
+        if !world.step_link() {
+            break;
+        }
+    }
+    let stored = [Op::Volume(VolumeOp::List { after: None }), Op::ImageList { after: None }];
+    let [volumes, images] = stored;
+    let expected = [Op::Hello { version: SHIM_VERSION }, Op::Host, volumes, images, Op::List { after: None }];
+    assert_eq!(asked, expected);
 }
 
 #[test]
@@ -61,7 +71,7 @@ fn without_a_link_what_is_known_is_still_shown_and_the_rest_is_refused() {
     world.link_down();
     assert_eq!(states(&mut world), [("a".into(), State::Running)]);
     assert!(matches!(world.ask(session, 2, info("a")), Response::Info(_)));
-    assert!(matches!(world.ask(session, 3, console("a", false)), Response::Console(_)));
+    assert!(matches!(world.ask(session, 3, console("a", false)), Response::Console { .. }));
     assert_eq!(world.next(session, 3), Response::ConsoleEnd);
     let image = b"something".to_vec();
     let refused = [
@@ -280,7 +290,7 @@ fn a_control_plane_without_memory_takes_over_all_that_runs() {
     // They can be used as before, and what is created next gets in nobody's way.
     world.host.write(world.instance(3), b"still here");
     world.run();
-    assert!(matches!(world.ask(session, 20, console("u3", false)), Response::Console(_)));
+    assert!(matches!(world.ask(session, 20, console("u3", false)), Response::Console { .. }));
     world.next(session, 20);
     assert_eq!(world.ask(session, 21, destroy("u3")), Response::Destroyed);
     assert_eq!(world.refused(session, 22, create(networked("u5", digest, &["net0"]))), Refusal::NameTaken);
@@ -302,7 +312,7 @@ fn console_bytes_that_come_before_their_unikernel_is_listed_are_kept() {
     world.run();
     let session = world.client();
     assert!(
-        matches!(world.ask(session, 1, console("a", false)), Response::Console(bytes) if *bytes == *b"early")
+        matches!(world.ask(session, 1, console("a", false)), Response::Console { data, .. } if *data == *b"early")
     );
 }
 

@@ -8,9 +8,9 @@ use petrel_shim::{
     ledger::{Ledger, Record},
 };
 use petrel_wire::{
-    Blob, Digest, ExitStatus, frame,
+    Blob, Digest, ExitStatus, List, frame,
     limits::CONSOLE_BYTES_MAX,
-    shim::{Event, Fault, FromShim, InstanceId, Listed, Op, Reply, Request, Spawn},
+    shim::{Event, Fault, FromShim, InstanceId, Listed, Op, Reply, Request, Spawn, Usage},
 };
 use sha2::Digest as _;
 
@@ -59,7 +59,8 @@ impl Host {
     /// The shim comes up: it takes over what runs.
     pub fn start_shim(&mut self) {
         let images = self.images.keys().copied().collect();
-        let ledger = Ledger { images, ..Ledger::default() };
+        let volume_bytes = self.volume_sizes();
+        let ledger = Ledger { images, volume_bytes, ..Ledger::default() };
         let (watched, receiving, ending) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
         let mut shim = Shim { ledger, watched, receiving, ending };
         // One without a record was never acknowledged: it is ended, and waited for.
@@ -136,9 +137,24 @@ impl Host {
             }
             Op::Host => return Some(Ok(Reply::Host(Box::new(self.facts.clone())))),
             Op::List { after } => return Some(Ok(ledger.page(after))),
+            Op::Stats(instances) => {
+                let known = instances.iter().filter_map(|instance| ledger.monitor(*instance));
+                let running = known.filter(|record| record.listed.exited.is_none());
+                // Of what there is nothing here to be told, the kernel tells nothing.
+                let usages = &mut running.map(|record| Usage {
+                    instance: record.listed.instance,
+                    stat: Blob::default(),
+                    io: Blob::default(),
+                    nets: List::new(),
+                });
+                return Some(Ok(Reply::Stats { uptime: Blob::default(), page: List::fill(usages) }));
+            }
             Op::ImageBegin { digest, .. } if ledger.images.contains(&digest) => {
                 return Some(Ok(Reply::Stored));
             }
+            Op::ImageList { after } => return Some(Ok(self.image_page(after))),
+            Op::Volume(_) if failing => return Some(Err(EIO.into())),
+            Op::Volume(op) => return self.volume(op).map(Ok),
             Op::ImageBegin { .. }
             | Op::ImageRead { .. }
             | Op::ImageRemove(_)
@@ -203,6 +219,7 @@ impl Host {
                 | Op::ImageCommit(_)
                 | Op::ImageRead { .. }
                 | Op::ImageRemove(_)
+                | Op::Volume(_)
                 | Op::TapCreate { .. }
                 | Op::Spawn(_)
                 | Op::Forget(_)
@@ -229,9 +246,6 @@ impl Host {
 
     fn spawn(&mut self, spawn: Spawn, failing: bool) -> Result<Reply, Fault> {
         let pid = self.new_pid();
-        if !spawn.blocks.iter().all(|block| self.volumes.contains(&block.volume)) {
-            return Err(Fault::NoVolume);
-        }
         if failing {
             return Err(EIO);
         }
@@ -308,7 +322,7 @@ impl Host {
         let Some(process) = self.processes.get_mut(&instance) else { return false };
         if watched.lost > 0 {
             let bytes = std::mem::take(&mut watched.lost);
-            turn.push(FromShim::Event(Event::ConsoleLost { instance, bytes }));
+            turn.push(FromShim::Event(Event::ConsoleLost { instance, bytes, lines: 0 }));
         }
         let data = process.read(CONSOLE_BYTES_MAX);
         let some = !data.is_empty();

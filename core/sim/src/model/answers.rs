@@ -46,6 +46,15 @@ impl Model {
             (Asked::History(_, last), Response::Generation { generation, .. }) => {
                 self.generation_told(last, generation)?;
             }
+            (Asked::Events { last, .. }, Response::Events(page)) => {
+                for event in page {
+                    ensure(Some(event.sequence) > *last, || format!("an event out of order: {event:?}"))?;
+                    *last = Some(event.sequence);
+                }
+            }
+            (Asked::Events { .. }, Response::EventsMissed(1..)) => {}
+            (Asked::Events { follow: false, .. }, Response::EventsEnd) => {}
+            (Asked::Watching, Response::Stats { .. } | Response::Consoles { .. }) => {}
             (Asked::Export(file), response) => self.exported(file, response)?,
             (Asked::Import(import), response) => self.import_answered(import, response)?,
             (asked, response) => return Err(Violation(format!("{asked:?} was answered by {response:?}"))),
@@ -193,14 +202,18 @@ impl Model {
             format!("{}: more of a console after its end", reading.name)
         })?;
         match response {
-            Response::Console(bytes) => {
+            Response::Console { data, .. } => {
                 let from = reading.position;
-                reading.position += bytes.len() as u64;
-                let right = (from..).zip(&**bytes).all(|(position, byte)| *byte == console_byte(position));
+                reading.position += data.len() as u64;
+                let right = (from..).zip(&**data).all(|(position, byte)| *byte == console_byte(position));
                 ensure(right || !exact, || format!("{}: other bytes than were written", reading.name))
             }
-            Response::ConsoleMissed(bytes) => {
+            Response::ConsoleMissed { bytes, .. } => {
                 reading.position += bytes;
+                Ok(())
+            }
+            Response::ConsoleBegan { .. } => {
+                reading.position = 0;
                 Ok(())
             }
             Response::Ended(status) => {
@@ -248,11 +261,18 @@ fn true_state(host: &Host, shown: &Unikernel) -> Checked {
 /// Whether a response ends its request.
 fn is_last(response: &Response) -> bool {
     match response {
-        Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
-            false
-        }
+        Response::ImageWanted
+        | Response::Console { .. }
+        | Response::ConsoleMissed { .. }
+        | Response::ConsoleBegan { .. }
+        | Response::Ended(_)
+        | Response::Events(_)
+        | Response::EventsMissed(_) => false,
+        Response::Listed { more, .. }
+        | Response::Consoles { more, .. }
+        | Response::Stats { more, .. }
+        | Response::Generation { more, .. } => !more,
         Response::StateWanted | Response::StateData(_) => false,
-        Response::Listed { more, .. } | Response::Generation { more, .. } => !more,
         _ => true,
     }
 }

@@ -2,7 +2,9 @@
 
 use petrel_wire::{
     ExitStatus,
-    operator::{Create, GenerationInfo, Refusal, Response, Restart, RestartWhen, Unikernel, Wish},
+    operator::{
+        Create, GenerationInfo, Refusal, Response, Restart, RestartWhen, Unikernel, VolumeRefusal, Wish,
+    },
 };
 
 use super::{Checked, Fate, Model, Violation, ensure};
@@ -77,8 +79,8 @@ impl Model {
             Refusal::MemoryGiven { host_mib, given_mib, asked_mib } => {
                 given_mib + u64::from(*asked_mib) > *host_mib
             }
-            Refusal::VolumeInUse(volume) => host.has_volume(volume),
-            Refusal::VolumeUnknown(volume) => !host.has_volume(volume),
+            Refusal::Volume(VolumeRefusal::InUse { volume, .. }) => host.has_volume(volume),
+            Refusal::Volume(VolumeRefusal::Unknown(volume)) => !host.has_volume(volume),
             Refusal::DeviceMissing { .. }
             | Refusal::DeviceUnknown { .. }
             | Refusal::NotAnImage(_)

@@ -102,7 +102,9 @@ impl World {
             | Asked::History(..)
             | Asked::Push(_)
             | Asked::Export(_)
-            | Asked::Import(_),
+            | Asked::Import(_)
+            | Asked::Events { .. }
+            | Asked::Watching,
         ) = operator.asked.get(&id)
         {
             operator.asked.remove(&id);
