@@ -20,7 +20,6 @@ use crate::{
     session::Asker,
     shim_client::{Handled, Nonsense, Waiting},
     supervise::{order::Goal, pace, probes::Probing},
-    unikernel::Unikernel,
 };
 
 pub(crate) type Launches = BTreeMap<InstanceId, Launch>;
@@ -226,6 +225,11 @@ impl Engine {
             (_, failure) => {
                 if asker.is_none() {
                     self.apply(Record::Absent(instance));
+                    // It says nothing of a generation that is on trial since, and was not tried yet.
+                    let unikernel = self.state.get(&launch.name);
+                    if unikernel.is_some_and(|unikernel| unikernel.trial.is_some() && unikernel.is_stale()) {
+                        return self.reconcile(&launch.name);
+                    }
                 }
                 self.launch_failed(&launch.name, asker, failure.unwrap_or(Refusal::ShimAway));
             }
@@ -280,12 +284,9 @@ impl Engine {
         watch.quick_ends = watch.quick_ends.saturating_add(1);
         watch.not_before_ns = now_ns.saturating_add(pace::delay_ns(name, watch.quick_ends));
         watch.failure = Some(refusal.clone());
-        let on_trial = self.state.get(name).filter(|unikernel| unikernel.trial.is_some());
-        let on_trial = on_trial.map(Unikernel::is_stale);
+        let on_trial = self.state.get(name).is_some_and(|unikernel| unikernel.trial.is_some());
         match self.watch(name).order.as_ref().map(|order| &order.goal) {
-            // The one on trial has not been tried yet.
-            _ if on_trial == Some(true) => self.watch(name).not_before_ns = 0,
-            _ if on_trial == Some(false) => self.set_back(name, refusal, true),
+            _ if on_trial => self.set_back(name, refusal, true),
             Some(Goal::Run) => self.order_undone(name, refusal),
             Some(Goal::Return(_)) => self.order_returned(name),
             Some(Goal::Stop) => self.order_done(name),
