@@ -9,7 +9,7 @@ HOST_PROGRAMS := petrel petrel-shim
 # There is one of these for each unikernel: linked statically, it starts in less time and takes less memory.
 STATIC_TARGET := x86_64-unknown-linux-gnu
 STATIC_PROGRAM := petrel-tender
-GUESTS := petrel hello web crash
+GUESTS := petrel hello web crash disk
 GUEST_TARGET := x86_64-solo5-hvt
 FUZZ_SECONDS := 60
 
@@ -44,7 +44,7 @@ host:
 	@install -C target/static/$(STATIC_TARGET)/release/$(STATIC_PROGRAM) $(OUT)
 
 guests:
-	$(GUEST_CARGO) build --release --locked -p petrel-unikernel -p hello -p web -p crash $(GUEST_FLAGS) --target-dir target/guests
+	$(GUEST_CARGO) build --release --locked -p petrel-unikernel -p hello -p web -p crash -p disk $(GUEST_FLAGS) --target-dir target/guests
 	@mkdir -p $(OUT)
 	@for guest in $(GUESTS); do \
 		install -C -m 644 target/guests/$(GUEST_TARGET)/release/$$guest $(OUT)/$$guest.hvt; done
@@ -54,7 +54,7 @@ run: setup build ## bring a whole host up, run two unikernels on it, fetch a pag
 
 test: setup build ## run all tests: units, conformance, a whole host from outside
 	PETREL_TENDER=$(CURDIR)/$(OUT)/$(STATIC_PROGRAM) \
-	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash
+	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash --exclude disk
 	@$(MAKE) sim
 	$(HOST_CARGO) test --profile sim --locked -p petrel-sim --features planted --test planted
 

@@ -35,6 +35,7 @@ pub mod session;
 mod show;
 mod state;
 mod stats;
+mod storage;
 mod supervise;
 mod time;
 mod units;

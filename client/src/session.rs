@@ -4,15 +4,19 @@
 //! so requests can be pipelined and answers taken in any order. The greeting goes out with the first request and
 //! its answer is taken on the way, so it costs no round trip of its own.
 
+mod transfer;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::thread;
 use std::time::Duration;
 
 use petrel_wire::frame::{self, Inbox};
 use petrel_wire::limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION, UNIKERNELS_MAX};
 use petrel_wire::operator::{
-    ClientMessage, Hello, Refusal, Request, Response, ServerMessage, Unikernel, Welcome,
+    ClientMessage, Download, Hello, ImageResponse, Refusal, Request, Response, ServerMessage, Unikernel,
+    VolumeResponse, Welcome,
 };
 use petrel_wire::{Blob, Digest};
 use rustls::ClientConnection;
@@ -20,7 +24,7 @@ use rustls::ClientConnection;
 use crate::error::Error;
 use crate::limits::{
     ANSWER_TIMEOUT, BACKLOG_MAX, CONNECT_TIMEOUT, GREETING_TIMEOUT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
-    KEEPALIVE_TRIES,
+    KEEPALIVE_TRIES, REFUSED_AGAIN,
 };
 use crate::profile::{ALPN, Profile};
 
@@ -144,7 +148,7 @@ impl Session {
     }
 
     /// Uploads an image unless the host has it. `sent` is told the bytes that are on their way so far.
-    pub fn push(&mut self, image: &[u8], digest: Digest, mut sent: impl FnMut(usize)) -> Result<(), Error> {
+    pub fn push(&mut self, image: &[u8], digest: Digest, mut sent: impl FnMut(u64)) -> Result<(), Error> {
         let id = self.send(Request::ImagePush { digest, bytes: image.len() as u64 })?;
         match self.receive(id)? {
             Response::ImageStored(_) => return Ok(()),
@@ -178,7 +182,7 @@ impl Session {
         &mut self,
         file: &[u8],
         force: bool,
-        mut sent: impl FnMut(usize),
+        mut sent: impl FnMut(u64),
     ) -> Result<u32, Error> {
         let id = self.send(Request::StateImport { bytes: file.len() as u64, force })?;
         let Response::StateWanted = self.receive(id)? else { return Err(self.unexpected()) };
@@ -195,12 +199,12 @@ impl Session {
         id: u32,
         bytes: &[u8],
         request: fn(Blob<CHUNK_BYTES_MAX>) -> Request,
-        sent: &mut impl FnMut(usize),
+        sent: &mut impl FnMut(u64),
     ) -> Result<(), Error> {
         let mut done = 0;
         for chunk in bytes.chunks(CHUNK_BYTES_MAX) {
             let chunk = Blob::try_from(chunk).map_err(|_| self.protocol("no chunk of this size"))?;
-            done += chunk.len();
+            done += chunk.len() as u64;
             self.put(&ClientMessage { id, request: request(chunk) })?;
             self.flush()?;
             sent(done);
@@ -380,7 +384,7 @@ fn dial(address: &str) -> io::Result<TcpStream> {
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for candidate in candidates {
-        match TcpStream::connect_timeout(&candidate, CONNECT_TIMEOUT) {
+        match patiently(|| TcpStream::connect_timeout(&candidate, CONNECT_TIMEOUT)) {
             Ok(socket) => {
                 socket.set_nodelay(true)?;
                 socket.set_read_timeout(Some(GREETING_TIMEOUT))?;
@@ -391,6 +395,17 @@ fn dial(address: &str) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// Connects, and a few times more while the host refuses.
+fn patiently(connect: impl Fn() -> io::Result<TcpStream>) -> io::Result<TcpStream> {
+    for wait in REFUSED_AGAIN {
+        match connect() {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => thread::sleep(wait),
+            outcome => return outcome,
+        }
+    }
+    connect()
 }
 
 /// A socket reports its own timeout as `WouldBlock`; `TimedOut` is TCP giving the peer up.
@@ -416,6 +431,9 @@ fn ends_request(answer: &Response) -> bool {
             | Response::Generation { more: true, .. }
             | Response::StateWanted
             | Response::StateData(_)
+            | Response::Image(ImageResponse::Listed { more: true, .. })
+            | Response::Volume(VolumeResponse::Listed { more: true, .. } | VolumeResponse::Wanted)
+            | Response::Download(Download::Begin { .. } | Download::Data { .. })
     )
 }
 

@@ -5,10 +5,10 @@ use petrel_wire::{
     Name,
     limits::{
         CONSOLE_HISTORY_BYTES, CONSOLES_DEAD_BYTES_MAX, CONSOLES_DEAD_MAX, EVENTS_MAX, IMAGES_MAX,
-        REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX, SHIM_REQUESTS_MAX, TAPS_MAX, UNIKERNELS_MAX,
-        UPLOADS_MAX,
+        REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX, SHIM_REQUESTS_MAX, TAPS_MAX, TRANSFERS_MAX,
+        UNIKERNELS_MAX, UPLOADS_MAX, VOLUMES_MAX,
     },
-    operator::ReadOnly,
+    operator::{ReadOnly, State, Wish},
     shim::InstanceId,
 };
 
@@ -72,6 +72,15 @@ impl Engine {
             passes("inspections", self.images.inspections_len(), UPLOADS_MAX + CREATES_WAITING_MAX),
             passes("creates that wait", self.images.creates_waiting, CREATES_WAITING_MAX),
             passes("uploads", self.uploads.len(), UPLOADS_MAX),
+            stays("volumes", self.state.volumes.len(), VOLUMES_MAX),
+            stays("stored images", self.store.len(), IMAGES_MAX + 1),
+            passes("images on their way out", self.store.removals_len(), IMAGES_MAX),
+            passes("collections", self.store.collections_len(), askers),
+            passes("jobs at volumes", self.volumes.jobs_len(), 2 * VOLUMES_MAX),
+            passes("who waits for volumes", self.volumes.survey_askers(), askers),
+            passes("volumes that were not told", usize::from(self.volumes.is_untold()), 1),
+            stays("files without a record", self.volumes.orphans_len(), 2 * VOLUMES_MAX),
+            passes("downloads", self.downloads.len(), TRANSFERS_MAX),
             stays("watches", self.watches.len(), UNIKERNELS_MAX),
             stays("timers", self.timers.len(), UNIKERNELS_MAX),
             stays("unikernels that wait for others", self.waiting.len(), UNIKERNELS_MAX),
@@ -88,6 +97,11 @@ impl Engine {
     pub fn known(&self) -> impl Iterator<Item = (InstanceId, &Name)> {
         let known = self.state.ids().filter_map(|id| Some((id, self.state.by_id(id)?)));
         known.map(|(id, unikernel)| (id, unikernel.name()))
+    }
+
+    /// What the unikernels are doing, and what they are to be.
+    pub fn states(&self) -> impl Iterator<Item = (State, Wish)> {
+        self.state.names().filter_map(|name| self.brief(name)).map(|brief| (brief.state, brief.wish))
     }
 
     /// Why nothing can be kept, if so.

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use petrel_wire::{
-    ExitStatus, Name, VolumeName,
+    ExitStatus, Name,
     limits::GENERATIONS_MAX,
     operator::{Held, Restart, RestartWhen, Wish},
     shim::{InstanceId, TapId},
@@ -53,7 +53,7 @@ pub(crate) enum Run {
 pub(crate) struct Needs {
     pub memory_mib: u32,
     pub nets: usize,
-    pub volumes: Vec<VolumeName>,
+    pub volumes: Vec<Name>,
 }
 
 impl Needs {
@@ -108,6 +108,11 @@ impl Unikernel {
             Run::Ended { status, .. } => Some(status),
             Run::Absent | Run::Starting | Run::Running { .. } => None,
         }
+    }
+
+    /// What its latest instance is made from.
+    pub fn started_spec(&self) -> Option<&Spec> {
+        Some(&self.generation(self.started?)?.spec)
     }
 
     /// Whether its latest instance is of another generation than it shall be.

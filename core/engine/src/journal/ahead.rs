@@ -5,8 +5,12 @@
 //! could not do them, so that every flow takes its own way back; the good news in the answers becomes a refusal.
 
 use petrel_wire::{
-    operator::{ReadOnly, Refusal, Request, Response, What, Who},
-    shim::{Fault, Op},
+    Name,
+    operator::{
+        ImageRequest, ImageResponse, ReadOnly, Refusal, Request, Response, VolumeRequest, VolumeResponse,
+        What, Who,
+    },
+    shim::{Fault, Op, VolumeOp},
 };
 
 use super::{Journal, Undo, recover};
@@ -16,6 +20,7 @@ use crate::{
     record::{Durability, Record},
     shim_client::Nonsense,
     state::Before,
+    unikernel::Run,
 };
 
 use alloc::{
@@ -121,6 +126,7 @@ impl Engine {
                 }
             }
             self.withholding = false;
+            self.reasons_renamed(&Refusal::Shim(NOT_SENT), &Refusal::ReadOnly(reason));
             self.refuse_for(from, reason);
             if !self.journal.urgent {
                 break;
@@ -131,7 +137,7 @@ impl Engine {
             self.take_back(from, reason);
             self.reset_link("what was asked for cannot be kept");
         }
-        self.undo();
+        self.undo(reason);
     }
 
     /// Takes the outputs from `from` on back, but for those that change nothing and say nothing of a change. Returns the
@@ -142,7 +148,7 @@ impl Engine {
             match output {
                 Output::Persist { .. } => {}
                 Output::ToShim(request) if is_effect(&request.op) => unsent.push(request.id),
-                Output::ToSession { session, mut message } if acknowledges(&message.response) => {
+                Output::ToSession { session, mut message } if self.is_undone(&message.response) => {
                     message.response = Response::Refused(Refusal::ReadOnly(reason));
                     self.outputs.push_back(Output::ToSession { session, message });
                 }
@@ -150,6 +156,25 @@ impl Engine {
             }
         }
         unsent
+    }
+
+    /// Whether an answer says that a change was made which is being taken back. What was made in earlier handles stands,
+    /// whatever else follows from the news of it.
+    fn is_undone(&self, response: &Response) -> bool {
+        let made_now = |of: &Name| {
+            self.journal.undo.iter().any(|undo| match undo {
+                Undo::Change(Before::Unikernel { name, .. }) => name == of,
+                Undo::Change(Before::Record(_)) => false,
+                Undo::State(_) => true,
+            })
+        };
+        match response {
+            Response::Created(brief)
+            | Response::Started(brief)
+            | Response::Stopped(brief)
+            | Response::Updated(brief) => made_now(&brief.name),
+            other => acknowledges(other),
+        }
     }
 
     /// What was refused from output `from` on was refused for this reason, whatever the flows made of it.
@@ -164,10 +189,10 @@ impl Engine {
     }
 
     /// Makes the state what it was before this handle, but for what has happened on the host.
-    fn undo(&mut self) {
+    fn undo(&mut self, reason: ReadOnly) {
         for undo in core::mem::take(&mut self.journal.undo).into_iter().rev() {
             match undo {
-                Undo::Change(before) => self.restore(before),
+                Undo::Change(before) => self.restore(before, reason),
                 Undo::State(state) => {
                     let next = self.state.events.next();
                     self.state = *state;
@@ -182,13 +207,18 @@ impl Engine {
 }
 
 impl Engine {
-    fn restore(&mut self, before: Before) {
+    fn restore(&mut self, before: Before, reason: ReadOnly) {
         let (name, unikernel) = match before {
             Before::Unikernel { name, unikernel } => (name, unikernel),
-            Before::Setting(record) => return self.state.apply(record),
+            Before::Record(record) => return self.state.apply(record),
         };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
         self.state.restore(&name, unikernel);
+        // It has its monitor again, which was to make way for another.
+        if let Some(unikernel) = self.state.get(&name).filter(|unikernel| unikernel.run != Run::Absent) {
+            self.reaps.remove(&unikernel.instance);
+        }
+        self.order_taken_back(&name, Refusal::ReadOnly(reason));
         match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
             (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
             (Some(_), None) => drop(self.watch(&name)),
@@ -211,6 +241,7 @@ fn changes(request: &Request) -> bool {
         Request::ImagePush { .. }
         | Request::Create(_)
         | Request::Destroy(_)
+        | Request::Image(ImageRequest::Remove(_) | ImageRequest::Collect)
         | Request::Start(_)
         | Request::Stop(_)
         | Request::Restart { .. }
@@ -220,6 +251,18 @@ fn changes(request: &Request) -> bool {
         | Request::PolicySet { .. }
         | Request::PolicyRemove(_)
         | Request::CertRevoke { .. } => true,
+        Request::Volume(request) => match request {
+            VolumeRequest::Create { .. }
+            | VolumeRequest::Push { .. }
+            | VolumeRequest::Snapshot { .. }
+            | VolumeRequest::Resize { .. }
+            | VolumeRequest::Remove(_) => true,
+            VolumeRequest::List
+            | VolumeRequest::Pull(_)
+            // They belong to a push that was taken in.
+            | VolumeRequest::Chunk { .. }
+            | VolumeRequest::PushEnd => false,
+        },
         Request::Hello(_)
         | Request::Host
         | Request::List
@@ -231,6 +274,7 @@ fn changes(request: &Request) -> bool {
         | Request::Cancel
         | Request::History(_)
         | Request::StateExport
+        | Request::Image(ImageRequest::List | ImageRequest::Pull(_))
         | Request::PolicyList(_)
         | Request::CertRevocations
         // They belong to a request that was taken in.
@@ -249,6 +293,8 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Updated(_)
         | Response::Destroyed
         | Response::StateImported { .. }
+        | Response::Image(ImageResponse::Removed | ImageResponse::Collected { .. })
+        | Response::Volume(VolumeResponse::Is(_) | VolumeResponse::Copied { .. } | VolumeResponse::Removed)
         | Response::PolicySet
         | Response::PolicyRemoved
         | Response::CertRevoked { .. } => true,
@@ -272,6 +318,9 @@ fn acknowledges(response: &Response) -> bool {
         | Response::StateData(_)
         | Response::StateExported { .. }
         | Response::StateWanted
+        | Response::Image(ImageResponse::Listed { .. })
+        | Response::Volume(VolumeResponse::Listed { .. } | VolumeResponse::Wanted)
+        | Response::Download(_)
         | Response::Policies { .. }
         | Response::Revocations { .. } => false,
     }
@@ -285,12 +334,15 @@ fn is_effect(op: &Op) -> bool {
         | Op::Host
         | Op::List { .. }
         | Op::Stats(_)
+        | Op::ImageList { .. }
         | Op::ImageRead { .. }
-        | Op::ImageChunk { .. } => false,
+        | Op::ImageChunk { .. }
+        | Op::Volume(VolumeOp::List { .. } | VolumeOp::Read { .. }) => false,
         Op::ImageBegin { .. }
         | Op::ImageCommit(_)
         | Op::ImageAbort(_)
         | Op::ImageRemove(_)
+        | Op::Volume(_)
         | Op::TapCreate { .. }
         | Op::TapDestroy(_)
         | Op::Spawn(_)

@@ -7,7 +7,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, vec::Vec};
 
 use petrel_wire::{
     List, Name,
-    operator::{Refusal, Response, Table, What, Who},
+    operator::{Refusal, Response, Table, VolumeRefusal, What, Who},
     shim::{Fault, InstanceId, Op, Reply, Spawn, SpawnBlock, SpawnNet, TapId},
 };
 
@@ -77,6 +77,7 @@ impl Engine {
         }
         let instance = if first { earlier } else { self.new_instance() };
         let taps: Vec<TapId> = nets.iter().map(|_| self.new_tap()).collect();
+        self.store.touch(generation.spec.image);
         self.log(Level::Debug, format!("{name}: starts as instance {}", instance.0));
         self.decide(Record::Starting { name: name.clone(), instance, taps: taps.clone() });
         self.console_moved(earlier, instance);
@@ -151,25 +152,31 @@ impl Engine {
 
     fn spawn_failed(&mut self, instance: InstanceId, fault: Fault) {
         let Some(unikernel) = self.state.by_id(instance) else { return };
-        let Some(launch) = self.launches.get_mut(&instance) else { return };
+        let Some(launch) = self.launches.get(&instance) else { return };
         if launch.failure.is_some() {
             // It could only fail, without the tap.
             return;
         }
-        let volume = match &*unikernel.spec().blocks {
+        // It may have become another meanwhile.
+        let Some(spec) = unikernel.started_spec() else { return };
+        let volume = match &*spec.blocks {
             [only] => Some(only.volume.clone()),
             _ => None,
         };
-        launch.failure = Some(match (fault, volume) {
+        let image = spec.image;
+        let failure = match (fault, volume) {
             (Fault::NotFound, _) => Refusal::NoSuchImage,
-            (Fault::NoVolume, Some(volume)) => Refusal::VolumeUnknown(volume),
-            (Fault::InUse, Some(volume)) => Refusal::VolumeInUse(volume),
+            (Fault::NoVolume, Some(volume)) => self.volume_fault(&volume, fault),
+            (Fault::InUse, Some(volume)) => VolumeRefusal::InUse { volume, user: None }.into(),
             (Fault::Full, _) => Refusal::Full(Table::Unikernels),
             (fault, _) => Refusal::Shim(fault),
-        });
+        };
         if fault == Fault::NotFound {
-            let image = unikernel.spec().image;
             self.images.forget(image);
+            self.store.gone(image);
+        }
+        if let Some(launch) = self.launches.get_mut(&instance) {
+            launch.failure = Some(failure);
         }
     }
 
@@ -218,6 +225,11 @@ impl Engine {
             (_, failure) => {
                 if asker.is_none() {
                     self.apply(Record::Absent(instance));
+                    // It says nothing of a generation that is on trial since, and was not tried yet.
+                    let unikernel = self.state.get(&launch.name);
+                    if unikernel.is_some_and(|unikernel| unikernel.trial.is_some() && unikernel.is_stale()) {
+                        return self.reconcile(&launch.name);
+                    }
                 }
                 self.launch_failed(&launch.name, asker, failure.unwrap_or(Refusal::ShimAway));
             }
@@ -230,8 +242,11 @@ impl Engine {
         if let (Some(asker), Some(brief)) = (creator, self.brief(name)) {
             self.answer(asker, Response::Created(Box::new(brief)));
         }
-        let trial = self.state.get(name).and_then(|unikernel| unikernel.trial);
+        // One that is of an earlier generation makes way for what is waited for.
+        let current = self.state.get(name).filter(|unikernel| !unikernel.is_stale());
+        let (stale, trial) = (current.is_none(), current.and_then(|unikernel| unikernel.trial));
         match &self.watch(name).order {
+            _ if stale => {}
             Some(order) if order.goal == Goal::Run => self.order_done(name),
             Some(order) if matches!(order.goal, Goal::Return(_)) => self.order_returned(name),
             _ if trial.is_some_and(|trial| trial.window_s.is_none()) => self.accept(name),
@@ -247,6 +262,7 @@ impl Engine {
         let supervision = self.state.get(name).map(|unikernel| unikernel.spec().supervision.clone());
         let watch = self.watch(name);
         watch.replace = false;
+        watch.killed = false;
         watch.unhealthy = false;
         watch.failure = None;
         watch.started_ns = now_ns;
@@ -259,7 +275,8 @@ impl Engine {
         if let Some(asker) = creator {
             self.happened(Who::ControlPlane, What::CreateFailed(reason), Some(name.clone()));
             self.refuse(asker, refusal);
-            return self.remove(name);
+            self.remove(name);
+            return self.trim_images();
         }
         self.happened(Who::ControlPlane, What::StartFailed(reason), Some(name.clone()));
         let now_ns = self.now.monotonic_ns;
@@ -302,7 +319,7 @@ fn spawn(instance: InstanceId, generation: Generation, taps: &[TapId], tag: Tag)
     let nets: Vec<_> = nets.map(|((net, mac), &tap)| SpawnNet { device: net.device, tap, mac }).collect();
     let blocks = spec.blocks.into_vec().into_iter();
     let blocks: Vec<_> =
-        blocks.map(|block| SpawnBlock { device: block.device, volume: block.volume }).collect();
+        blocks.map(|block| SpawnBlock { device: block.device, volume: (&block.volume).into() }).collect();
     Spawn {
         instance,
         monitor: spec.monitor,

@@ -3,10 +3,10 @@
 
 use petrel_engine::{Input, Level};
 use petrel_wire::{
-    Digest, ExitStatus, List,
+    Blob, Digest, ExitStatus, List,
     limits::SHIM_VERSION,
     operator::{Refusal, Request, Response, State, UnikernelInfo},
-    shim::{Backend, Event, Fault, FromShim, InstanceId, Op, Reply, TapId},
+    shim::{Backend, Event, Fault, FromShim, InstanceId, Op, Reply, TapId, VolumeOp},
 };
 
 use crate::{
@@ -37,8 +37,18 @@ fn agrees(world: &mut World) -> bool {
 fn the_first_things_asked_are_who_the_shim_is_what_it_has_and_what_runs() {
     let mut world = World::unlinked();
     world.link_up();
-    let ops: Vec<_> = world.requests.iter().map(|request| request.op.clone()).collect();
-    assert_eq!(ops, [Op::Hello { version: SHIM_VERSION }, Op::Host, Op::List { after: None }]);
+    let mut asked = Vec::new();
+    loop {
+        asked.extend(world.requests.iter().map(|request| request.op.clone()));
+        while world.step_host() {}
+        if !world.step_link() {
+            break;
+        }
+    }
+    let stored = [Op::Volume(VolumeOp::List { after: None }), Op::ImageList { after: None }];
+    let [volumes, images] = stored;
+    let expected = [Op::Hello { version: SHIM_VERSION }, Op::Host, volumes, images, Op::List { after: None }];
+    assert_eq!(asked, expected);
 }
 
 #[test]
@@ -370,6 +380,39 @@ fn of_two_unikernels_of_one_name_the_older_is_ended() {
     }
 }
 
+/// A control plane that could not read what is kept has started it, under a number that was given before.
+#[test]
+fn what_runs_under_the_number_of_one_that_has_ended_is_ended() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    let spawn = world.host.spawned[0].clone();
+    world.host.end(spawn.instance, ExitStatus::Code(0));
+    world.run();
+    world.link_down();
+    world.host.start_foreign(spawn.instance, &[], &spawn.tag);
+    world.link_up();
+    world.run();
+    assert_eq!(world.host.running(), []);
+    assert_eq!(states(&mut world), [("a".into(), State::Ended(ExitStatus::Code(0)))]);
+}
+
+#[test]
+fn what_runs_under_the_number_of_another_is_ended_and_the_other_is_not_taken_for_it() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    world.create(session, 2, networked("b", digest, &["net0"]));
+    let [a, b] = [0, 1].map(|index| world.host.spawned[index].clone());
+    world.link_down();
+    world.host.end(a.instance, ExitStatus::Code(0));
+    world.host.start_foreign(a.instance, &[], &b.tag);
+    world.link_up();
+    world.run();
+    assert_eq!(world.host.running(), [b.instance]);
+    assert_eq!(world.state("a"), State::Ended(ExitStatus::Unknown));
+}
+
 #[test]
 fn the_taps_of_a_monitor_that_is_being_ended_are_not_given_to_another() {
     let (mut world, digest) = world_with_image();
@@ -481,4 +524,30 @@ fn a_link_that_opens_while_one_is_open_takes_its_place() {
     assert_eq!(world.next(session, 1), Response::Refused(Refusal::ShimAway));
     world.run();
     world.create(session, 2, networked("a", digest, &["net0"]));
+}
+
+/// Its end is told first, then the page of the ledger that has it as ended, then that it is forgotten.
+#[test]
+fn one_that_makes_way_for_another_and_is_listed_meanwhile_is_forgotten_once() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    // The ledger takes more than a page.
+    for id in 10..30 {
+        let mut other = networked(&format!("other{id}"), digest, &["net0"]);
+        other.args.push(Blob::try_from(vec![b'x'; 4000]).unwrap()).unwrap();
+        world.create(session, id, other);
+    }
+    world.send(session, 2, Request::Restart { name: name("a"), change: Box::default() });
+    assert!(world.step_host(), "it is killed");
+    world.link_down();
+    assert_eq!(world.next(session, 2), Response::Refused(Refusal::ShimAway));
+    world.link_up();
+    while !matches!(world.requests.front(), Some(petrel_wire::shim::Request { op: Op::List { .. }, .. })) {
+        assert!(world.step_link() || world.step_host());
+    }
+    world.host.reap();
+    world.run();
+    assert_eq!(states(&mut world).first(), Some(&("a".into(), State::Running)));
+    assert!(agrees(&mut world));
 }

@@ -2,7 +2,10 @@
 
 use petrel_wire::{
     Digest, ExitStatus,
-    operator::{Change, Create, Refusal, Request, Response, Restart, RestartWhen, State, Supervision, Wish},
+    operator::{
+        Change, Create, Refusal, Request, Response, Restart, RestartWhen, State, Supervision, VolumeRefusal,
+        Wish,
+    },
     shim::{Fault, Op},
 };
 
@@ -107,6 +110,20 @@ fn the_waits_double_until_it_is_a_crash_loop_which_is_tried_once_a_minute() {
     // Nothing is left of the earlier instances.
     assert_eq!(world.host.ledger.monitors.len(), 1);
     assert!(world.host.ledger.taps.is_empty());
+}
+
+#[test]
+fn an_earlier_instance_that_the_host_could_not_forget_is_forgotten_later() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, always(networked("a", digest, &["net0"])));
+    world.host.faults.push((|op| matches!(op, Op::Forget(_)), Fault::Os { errno: 5 }));
+    end_and_wait(&mut world, ExitStatus::Code(255));
+    assert_eq!(world.host.ledger.monitors.len(), 2);
+    world.sleep_ms(2000);
+    assert_eq!(world.host.ledger.monitors.len(), 1);
+    world.disconnect(session);
+    assert_eq!(world.engine.poll_at(), None, "nothing is left to be done");
 }
 
 #[test]
@@ -271,7 +288,8 @@ fn what_was_given_to_others_meanwhile_is_not_taken_back_by_a_start() {
     assert_eq!(world.refused(session, 4, start("a")), given);
     world.ask(session, 5, destroy("b"));
     world.create(session, 6, wanted("b", 500));
-    assert_eq!(world.refused(session, 7, start("a")), Refusal::VolumeInUse("data".parse().unwrap()));
+    let in_use = VolumeRefusal::InUse { volume: name("data"), user: Some(name("b")) };
+    assert_eq!(world.refused(session, 7, start("a")), in_use.into());
     assert_eq!(world.state("a"), State::Stopped);
 }
 
