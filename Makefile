@@ -25,7 +25,7 @@ STEPS := 10000
 # What does not happen to the worlds. What holds when the host's operating system refuses something is not settled yet.
 WITHOUT ?= host-fails
 
-.PHONY: help setup build host guests run test sim check fuzz bench bench-tender clean
+.PHONY: help setup build host guests run test sim man check fuzz bench bench-tender clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ sim: setup ## simulate: SEEDS=n STEPS=n [FIRST=n], or one world: SEED=n [WITHOUT
 	$(HOST_CARGO) run --profile sim --locked -p petrel-sim -- --seeds $(SEEDS) --steps $(STEPS) \
 		$(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) $(if $(WITHOUT),--without $(WITHOUT)) \
 		$(if $(TRACE),--trace $(TRACE))
+
+man: host ## write the manual pages into out/man
+	@rm -rf $(OUT)/man
+	$(OUT)/petrel man $(OUT)/man
 
 check: setup ## formatting, lints, licences and duplicate dependencies
 	$(HOST_CARGO) fmt --all --check

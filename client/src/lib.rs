@@ -21,6 +21,7 @@ mod console;
 mod create;
 pub mod error;
 mod failure;
+mod help;
 pub mod image;
 mod init;
 mod json;
