@@ -54,7 +54,9 @@ run: setup build ## bring a whole host up, run two unikernels on it, fetch a pag
 
 test: setup build ## run all tests: units, conformance, a whole host from outside
 	PETREL_TENDER=$(CURDIR)/$(OUT)/$(STATIC_PROGRAM) \
-	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash --exclude disk
+	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash --exclude disk \
+		--exclude petrel-fuzzed
+	$(HOST_CARGO) test --profile sim --locked -p petrel-fuzzed
 	@$(MAKE) sim
 	$(HOST_CARGO) test --profile sim --locked -p petrel-sim --features planted --test planted
 
@@ -72,10 +74,8 @@ check: setup ## formatting, lints, licences and duplicate dependencies
 	$(HOST_CARGO) clippy --locked --all-targets -- -D warnings
 	tools/check-deny
 
-fuzz: guests ## feed the tender's loader with anything, for FUZZ_SECONDS=60 (needs nightly Rust and cargo-fuzz)
-	@mkdir -p fuzz/corpus/image
-	@cp $(OUT)/hello.hvt fuzz/corpus/image/
-	cargo +nightly fuzz run image -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536
+fuzz: guests ## feed all parsers with anything, each for FUZZ_SECONDS=60; TARGETS="frame journal" for some of them
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tools/fuzz $(TARGETS)
 
 bench: setup build ## measure what the README claims, with the floor beside it
 	@tools/bench
