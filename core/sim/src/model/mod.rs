@@ -95,6 +95,9 @@ impl Model {
                 }
             }
             Asked::Destroy(name) => self.fate(name).destroying += 1,
+            Asked::Console(reading) => {
+                reading.of = self.fate(&reading.name).present().and_then(|present| present.instance);
+            }
             Asked::Order(order) => (order.number, order.before) = self.fate(&order.name).order(),
             _ => {}
         }
