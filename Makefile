@@ -23,7 +23,7 @@ GUEST_FLAGS := --target target-specs/$(GUEST_TARGET).json -Zbuild-std=core,alloc
 SEEDS := 1000
 STEPS := 10000
 # What does not happen to the worlds. What holds when the host's operating system refuses something is not settled yet.
-WITHOUT ?= host-fails
+WITHOUT ?=
 
 .PHONY: help setup build host guests run test sim man check fuzz bench bench-tender clean
 
