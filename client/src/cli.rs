@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{apply, cert, create, init, json, policy, show, state, supervise, units};
+use crate::{apply, cert, create, init, json, policy, seal, show, state, supervise, units};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -52,6 +52,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     let profile = cli.profile;
     match cli.command {
         Command::Init(args) => init::run(&args, profile.as_deref()).and_then(|said| print(&said)),
+        Command::Seal(args) => seal::run(&args).and_then(|said| print(&said)),
         Command::Host(form) => {
             let Response::Host(host) = ask(profile, Request::Host)? else { return Err(stray()) };
             print_data(form.json, || json::host(&host), || show::host(&host))

@@ -30,6 +30,7 @@ mod manifest;
 mod policy;
 pub mod profile;
 mod progress;
+mod seal;
 pub mod sentence;
 pub mod session;
 mod show;

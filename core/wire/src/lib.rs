@@ -8,6 +8,7 @@
 //! * [`operator`]: operator's client ↔ control plane
 //! * [`shim`]: control plane ↔ shim
 //! * [`seal`]: the identity that a control plane boots with
+//! * [`sealed`]: the identity that an appliance boots with
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod operator;
 mod path;
 mod probe;
 pub mod seal;
+pub mod sealed;
 pub mod shim;
 
 pub use digest::{Digest, ParseDigestError};

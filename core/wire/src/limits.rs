@@ -7,6 +7,8 @@ pub const OPERATOR_VERSION: u16 = 1;
 pub const SHIM_VERSION: u16 = 1;
 /// The layout of the seal.
 pub const SEAL_VERSION: u16 = 1;
+/// The layout of a sealed host.
+pub const SEALED_HOST_VERSION: u16 = 1;
 /// The layout of the journal on the control plane's block device "state".
 pub const JOURNAL_VERSION: u16 = 1;
 /// The layout of a state file.

@@ -1,0 +1,115 @@
+//! Makes the sealed appliance. The same inputs give the same bytes: nothing in it tells when or where it was made.
+//!
+//! * `packages`: Debian's packages, unpacked and not installed
+//! * `modules`: the kernel's modules that go in, and their order
+//! * `archive`: the initramfs, as a cpio archive
+//! * `run`: other programs
+
+mod archive;
+mod modules;
+mod packages;
+mod run;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::archive::Archive;
+use crate::packages::Packages;
+
+/// What goes in of ours: petrel-init as the first process, and what it starts.
+const PROGRAMS: &[&str] = &["petrel-shim", "petrel-tender"];
+/// An empty ext4 for the first boot: small, as it grows to the size of its place.
+const STATE_KIB: u32 = 16 * 1024;
+const STATE_UUID: &str = "70657472-656c-4000-8000-737461746521";
+
+/// Makes the sealed appliance: kernel and initramfs for QEMU and PXE.
+#[derive(Parser)]
+struct Args {
+    /// The folder of petrel-init, petrel-shim and petrel-tender, statically linked
+    #[arg(long)]
+    programs: PathBuf,
+    /// The control plane's image
+    #[arg(long)]
+    control_plane: PathBuf,
+    /// Where packages are kept
+    #[arg(long)]
+    cache: PathBuf,
+    /// Where the appliance goes
+    #[arg(long)]
+    out: PathBuf,
+    /// The package whose dependency is the kernel
+    #[arg(long, default_value = "linux-image-amd64")]
+    kernel: String,
+}
+
+fn main() -> ExitCode {
+    match make(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("appliance: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn make(args: &Args) -> Result<(), String> {
+    let packages = Packages::new(&args.cache)?;
+    let kernel = packages.kernel(&args.kernel)?;
+    fs::create_dir_all(&args.out).map_err(about(&args.out))?;
+    let initrd = args.out.join("initrd.img");
+    let contents = contents(args, &kernel)?;
+    archive::compress(&contents.finish(), &initrd)?;
+    let vmlinuz = args.out.join("vmlinuz");
+    fs::copy(packages::only(&kernel.join("boot"), "vmlinuz-")?, &vmlinuz).map_err(about(&vmlinuz))?;
+    for file in [vmlinuz, initrd] {
+        let bytes = fs::metadata(&file).map_err(about(&file))?.len();
+        println!("{:<40} {:>6.1} MB", file.display(), bytes as f64 / 1e6);
+    }
+    Ok(())
+}
+
+/// All that the appliance's root file system holds.
+fn contents(args: &Args, kernel: &Path) -> Result<Archive, String> {
+    let mut archive = Archive::default();
+    for folder in ["dev", "petrel", "proc", "run", "state", "sys"] {
+        archive.folder(folder);
+    }
+    archive.file("init", 0o755, read(&args.programs.join("petrel-init"))?);
+    for program in PROGRAMS {
+        archive.file(&format!("petrel/{program}"), 0o755, read(&args.programs.join(program))?);
+    }
+    archive.file("petrel/petrel.hvt", 0o644, read(&args.control_plane)?);
+    archive.file("petrel/state.ext4", 0o600, empty_state(&args.cache)?);
+    modules::add(kernel, &mut archive)?;
+    Ok(archive)
+}
+
+fn empty_state(cache: &Path) -> Result<Vec<u8>, String> {
+    let file = cache.join("state.ext4");
+    let seed =
+        format!("hash_seed={STATE_UUID},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,nodiscard");
+    let command = ["-q", "-F", "-t", "ext4", "-b", "4096", "-i", "4096", "-m", "0", "-J", "size=4"];
+    run::run(
+        std::process::Command::new("mke2fs")
+            .args(command)
+            .args(["-U", STATE_UUID, "-E", &seed, "-L", "petrel-state"])
+            .arg(&file)
+            .arg(STATE_KIB.to_string() + "k")
+            // Its times are those of the epoch.
+            .env("E2FSPROGS_FAKE_TIME", "1")
+            .env("PATH", run::path()),
+    )?;
+    read(&file)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    fs::read(file).map_err(about(file))
+}
+
+/// Says what an error is about.
+fn about<E: std::fmt::Display>(what: &Path) -> impl FnOnce(E) -> String {
+    move |error| format!("{}: {error}", what.display())
+}
