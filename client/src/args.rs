@@ -13,7 +13,7 @@ pub use cert::{Authority, CertCommand, Delegate, Renew, Revoke, RevokedArg, Sign
 pub use policy::{Limits, PolicyCommand};
 
 use clap::{Args, Parser, Subcommand};
-use petrel_wire::operator::{Block, Net};
+use petrel_wire::operator::{Block, KINDS, Net, Since};
 use petrel_wire::{BridgeName, Digest, Label, Name};
 
 mod supervise;
@@ -88,18 +88,21 @@ pub enum Command {
         #[command(flatten)]
         json: Json,
     },
-    /// Print what a unikernel wrote to its console
+    /// Print what a unikernel wrote to its console, also one that is no more
     ///
     /// The bytes are printed as they are, unless the output is a terminal: there, control characters other than
     /// newline and tab, and bytes that are not UTF-8, are shown as \xNN, because they could drive the terminal.
-    Console {
-        /// The unikernel
-        #[arg(value_parser = name)]
-        name: Name,
-        /// Go on with what comes, until the unikernel ends
-        #[arg(short, long)]
-        follow: bool,
-    },
+    #[command(after_help = MOMENTS)]
+    Console(Console),
+    /// List the consoles that are kept, those of unikernels that are no more included
+    #[command(after_help = crate::json::CONSOLES_FIELDS)]
+    Consoles(Json),
+    /// Show what happened and who did it
+    #[command(after_help = crate::json::EVENT_FIELDS)]
+    Events(Events),
+    /// Show what unikernels that run use: CPU, memory, storage, network
+    #[command(after_help = crate::json::STATS_FIELDS)]
+    Stats(Stats),
     /// Start a unikernel that is stopped, has ended or waits to be started again
     #[command(after_help = crate::json::UNIKERNEL_FIELDS)]
     Start(Named),
@@ -207,6 +210,79 @@ pub struct Json {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+const MOMENTS: &str = "\
+A moment is a duration before now (\"90s\", \"15m\", \"2h 30m\", \"1d\"), a time of today (\"18:00\"), or a date with or without a
+time (\"2026-11-24\", \"2026-11-24 18:00\", \"2026-11-24T18:00:00Z\").";
+
+/// What `console` takes.
+#[derive(Debug, Args)]
+pub struct Console {
+    /// The unikernel
+    #[arg(value_parser = name, required_unless_present = "list")]
+    pub name: Option<Name>,
+    /// Go on with what comes, until the unikernel ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only what arrived since this moment
+    #[arg(long, value_name = "MOMENT", value_parser = crate::time::since)]
+    pub since: Option<Since>,
+    /// Only the last N lines of what is kept
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u32>,
+    /// Only what the unikernel wrote since it was last started
+    #[arg(long)]
+    pub latest: bool,
+    /// Print before each line when it arrived
+    #[arg(short, long)]
+    pub times: bool,
+    /// List the consoles that are kept, as `petrel consoles` does
+    #[arg(long, conflicts_with_all = ["name", "follow", "since", "tail", "latest", "times"])]
+    pub list: bool,
+    /// How to print the list
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// What `events` takes.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on with what happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only what is about this name, or one below it
+    #[arg(long, value_name = "PATH", value_parser = name)]
+    pub name: Option<Name>,
+    /// Only what happened since this moment: 15m, 2h, 1d, 18:00, 2026-11-24, 2026-11-24T18:00:00Z
+    #[arg(long, value_name = "MOMENT", value_parser = crate::time::since)]
+    pub since: Option<Since>,
+    /// Only events of this kind (repeatable)
+    #[arg(long, value_name = "KIND", value_parser = clap::builder::PossibleValuesParser::new(KINDS))]
+    pub kind: Vec<String>,
+    /// Of what is kept, only the last N
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// How to print it
+    #[command(flatten)]
+    pub json: Json,
+}
+
+/// What `stats` takes.
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// A unikernel, or the path of several (all when absent)
+    #[arg(value_parser = name)]
+    pub name: Vec<Name>,
+    /// Print again and again, with rates, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many seconds lie between, with --follow
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, requires = "follow", value_parser = clap::value_parser!(u32).range(1..))]
+    pub interval: u32,
+    /// How to print it
+    #[command(flatten)]
+    pub json: Json,
 }
 
 /// What `create` takes.
@@ -405,6 +481,12 @@ mod tests {
             "petrel create a x.hvt --net ser-vice=br0",
             "petrel create a x.hvt --wait --json",
             "petrel destroy",
+            "petrel console",
+            "petrel console a --list",
+            "petrel console a --since yesterday",
+            "petrel events --kind no-such-kind",
+            "petrel stats --interval 0 -f",
+            "petrel stats --interval 5",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

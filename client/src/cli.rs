@@ -1,23 +1,22 @@
 //! The commands.
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use petrel_wire::Name;
 use petrel_wire::operator::{Request, Response};
-use petrel_wire::{ExitStatus, Name};
 use serde_json::Value;
 
 use crate::args::{Cli, Command};
-use crate::console::Escaper;
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{apply, cert, create, init, json, policy, seal, show, state, supervise, units};
+use crate::{apply, cert, create, init, json, policy, seal, show, state, stats, supervise, units, watch};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -72,10 +71,15 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             let Response::Info(info) = answer else { return Err(stray()) };
             print_data(form.json, || json::info(&info), || show::info(&info, units::now_ms()))
         }
-        Command::Console { name, follow } => {
-            console(&mut open(profile)?, &name, follow)?;
-            Ok(0)
-        }
+        Command::Console(args) => match &args.name {
+            Some(name) => {
+                watch::console(&mut open(profile)?, watch::asked(&args, name), args.times).map(|_| 0)
+            }
+            None => watch::consoles(&mut open(profile)?, args.json.json),
+        },
+        Command::Consoles(form) => watch::consoles(&mut open(profile)?, form.json),
+        Command::Events(args) => watch::events(&mut open(profile)?, &args),
+        Command::Stats(args) => stats::run(&mut open(profile)?, &args),
         Command::Start(args) => {
             supervise::ask(open(profile)?, &args.name, Request::Start(args.name.clone()), args.json)
         }
@@ -134,35 +138,6 @@ pub fn stray() -> Failure {
     Error::Protocol { address, what: "an answer to another question".into() }.into()
 }
 
-/// Prints a unikernel's console until it is over; how the unikernel ended, if that was told.
-pub fn console(session: &mut Session, name: &Name, follow: bool) -> Result<Option<ExitStatus>, Failure> {
-    let about = |error: Error| Failure::about(&error, &About { name: Some(name), image: None });
-    if follow {
-        session.wait_forever()?;
-    }
-    let id = session.send(Request::Console { name: name.clone(), follow })?;
-    let mut escaper = io::stdout().is_terminal().then(Escaper::default);
-    let mut status = None;
-    loop {
-        match session.receive(id).map_err(about)? {
-            Response::Console(bytes) => match &mut escaper {
-                Some(escaper) => write_out(&escaper.push(&bytes))?,
-                None => write_out(&bytes)?,
-            },
-            Response::ConsoleMissed(bytes) => {
-                let _ = writeln!(io::stderr(), "petrel: {bytes} bytes of the console are no longer kept");
-            }
-            Response::Ended(how) => status = Some(how),
-            Response::ConsoleEnd => break,
-            _ => return Err(stray()),
-        }
-    }
-    if let Some(mut escaper) = escaper {
-        write_out(&escaper.finish())?;
-    }
-    Ok(status)
-}
-
 /// Prints as JSON or for people.
 pub fn print_data(
     as_json: bool,
@@ -177,7 +152,8 @@ pub fn print(text: &str) -> Result<u8, Failure> {
     write_out(text.as_bytes()).map(|()| 0)
 }
 
-fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+/// Prints bytes, which are seen at once.
+pub fn write_out(bytes: &[u8]) -> Result<(), Failure> {
     // Raw output may hold half a line: what came must be seen now.
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))

@@ -47,6 +47,29 @@ impl Escaper {
     }
 }
 
+/// Puts the time before each line of a stream that comes in pieces.
+#[derive(Default)]
+pub struct Stamper {
+    /// The last line has not ended yet.
+    within_line: bool,
+}
+
+impl Stamper {
+    /// The next bytes, which arrived at `time`.
+    pub fn push(&mut self, bytes: &[u8], time: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if !self.within_line {
+                out.extend_from_slice(time.as_bytes());
+                out.extend_from_slice(b"  ");
+            }
+            out.extend_from_slice(line);
+            self.within_line = !line.ends_with(b"\n");
+        }
+        out
+    }
+}
+
 fn escape_text(text: &str, out: &mut Vec<u8>) {
     for character in text.chars() {
         let mut bytes = [0; 4];
@@ -72,6 +95,16 @@ mod tests {
         let mut out: Vec<u8> = pieces.iter().flat_map(|piece| escaper.push(piece)).collect();
         out.extend(escaper.finish());
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_time_is_put_before_each_line_and_only_there() {
+        let mut stamper = Stamper::default();
+        let mut out = stamper.push(b"one\ntw", "1");
+        out.extend(stamper.push(b"o\n", "2"));
+        out.extend(stamper.push(b"", "3"));
+        out.extend(stamper.push(b"\nthree", "4"));
+        assert_eq!(String::from_utf8(out).unwrap(), "1  one\n1  two\n4  \n4  three");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use petrel_wire::limits::{
     AFTER_MAX, ARGS_MAX, BLOCKS_MAX, CMDLINE_BYTES_MAX, CPUS_MAX, EXIT_CODES_MAX, NETS_MAX,
 };
 use petrel_wire::operator::{
-    Create, Liveness, Refusal, Request, Response, Restart, RestartWhen, Supervision,
+    ConsoleAsked, Create, Liveness, Refusal, Request, Response, Restart, RestartWhen, Supervision,
 };
 use petrel_wire::{Blob, Digest, ExitStatus, List};
 
@@ -20,7 +20,7 @@ use crate::image::Image;
 use crate::progress::Progress;
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{json, sentence, show};
+use crate::{json, sentence, show, watch};
 
 /// Where an image is.
 pub(crate) enum Source {
@@ -138,7 +138,9 @@ pub(crate) fn deploy(session: &mut Session, request: Request, image: &Source) ->
 
 /// Prints the console until the unikernel has ended, and ends as it did.
 fn wait(session: &mut Session, args: &args::Create) -> Result<u8, Failure> {
-    let status = cli::console(session, &args.name, true)?.unwrap_or(ExitStatus::Unknown);
+    let name = args.name.clone();
+    let asked = ConsoleAsked { name, follow: true, since: None, tail: None, latest: true };
+    let status = watch::console(session, asked, false)?.unwrap_or(ExitStatus::Unknown);
     if io::stderr().is_terminal() {
         let _ = writeln!(io::stderr(), "petrel: {} has ended: {status}", args.name);
     }

@@ -4,7 +4,7 @@ use petrel_wire::operator::{
     Block, GenerationInfo, HostInfo, Journal, Net, Policy, PolicyEntry, Refusal, RestartWhen, Revocable,
     Revocation, State, Supervision, Unikernel, UnikernelInfo, Wish,
 };
-use petrel_wire::shim::Backend;
+use petrel_wire::shim::{Backend, Limit};
 use petrel_wire::{Blob, ExitStatus, Mac};
 use serde_json::{Value, json};
 
@@ -16,9 +16,10 @@ use crate::sentence;
 pub const HOST_FIELDS: &str = "\
 Fields of --json:
   host, control_plane, shim (releases, \"1.2.3\"), uptime_ms, cpus [N], memory_mib, memory_used_mib, unikernels
-  (how many), bridges [NAME], monitors [{name, target, target_number, abi_version, backend: kvm|ring3}],
-  journal: in-memory|kept|read-only, journal_epoch, journal_used_bytes and journal_area_bytes (null unless it is
-  kept), journal_fault (TEXT, null unless it is read-only)";
+  (how many), bridges [NAME], monitors [{name, target, target_number, abi_version, backend: kvm|ring3}], limits
+  [memory|processes|cpu-share] (what the kernel holds each unikernel to), journal: in-memory|kept|read-only,
+  journal_epoch, journal_used_bytes and journal_area_bytes (null unless it is kept), journal_fault (TEXT, null unless
+  it is read-only)";
 
 /// What `inspect --json` prints.
 pub const INSPECT_FIELDS: &str = "\
@@ -58,6 +59,26 @@ Prints with --json an array of objects with the fields
   number, current, faulty (it was given up), made_ms, image, memory_mib, cpus, nets, blocks, args, restart, after, ready,
   alive (as in `petrel info`)";
 
+/// What `consoles --json` prints.
+pub const CONSOLES_FIELDS: &str = "\
+Prints with --json an array of objects with the fields
+  name, exists (whether there is a unikernel of this name), bytes, lines, first_ms and last_ms (when the oldest and the
+  newest of what is kept arrived: milliseconds since 1970 by the host's clock, or null)";
+
+/// What `events --json` prints.
+pub const EVENT_FIELDS: &str = "\
+Prints with --json one object a line, with the fields
+  sequence, wall_ms (milliseconds since 1970 by the host's clock), kind, who (null: the control plane) and scope (the path
+  that the operator's certificate is for, or null), about (the name it happened to, or null), text, and where the kind
+  has it image (digest), exit_code, signal, pid, release, delay_ms, generation, failed_generation; or {missed: N} where N events are no longer kept";
+
+/// What `stats --json` prints.
+pub const STATS_FIELDS: &str = "\
+Prints with --json an array, with --follow one a line, of objects with the fields
+  name, run_ms, cpu_ms, memory_mib (given), resident_kib (in use), storage {read_bytes, written_bytes} (null where the
+  host's kernel does not tell), nets [{device, received, sent}, each of those two {bytes, packets, dropped}], all since it
+  was started, and rates {cpu_percent, read, written, received, sent (bytes a second), dropped (frames a second)} since the
+  line before (null without one)";
 /// What `policy ls --json` prints.
 pub const POLICY_FIELDS: &str = "\
 Prints with --json an array of objects with the fields
@@ -112,12 +133,22 @@ pub fn host(host: &HostInfo) -> Value {
         "unikernels": host.unikernels,
         "bridges": host.bridges.iter().map(|bridge| &**bridge).collect::<Vec<_>>(),
         "monitors": monitors.collect::<Vec<_>>(),
+        "limits": host.limits.iter().map(|limit| self::limit(*limit)).collect::<Vec<_>>(),
         "journal": journal,
         "journal_epoch": kept.map(|(epoch, ..)| epoch),
         "journal_used_bytes": kept.map(|(_, used_bytes, _)| used_bytes),
         "journal_area_bytes": kept.map(|(.., area_bytes)| area_bytes),
         "journal_fault": fault,
     })
+}
+
+/// What the kernel holds a unikernel to, in one word.
+pub fn limit(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Memory => "memory",
+        Limit::Processes => "processes",
+        Limit::CpuShare => "cpu-share",
+    }
 }
 
 /// A local image.
@@ -173,8 +204,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// A unikernel, in brief.
 pub fn unikernel(unikernel: &Unikernel) -> Value {
     let (exit_code, signal) = match unikernel.state {
-        State::Ended(ExitStatus::Code(code)) => (Some(code), None),
-        State::Ended(ExitStatus::Signal(signal)) => (None, Some(signal)),
+        State::Ended(status) => ended(status),
         _ => (None, None),
     };
     json!({
@@ -191,6 +221,15 @@ pub fn unikernel(unikernel: &Unikernel) -> Value {
         "restarts": unikernel.restarts,
         "last_exit": unikernel.last_exit.map(|status| status.to_string()),
     })
+}
+
+/// The exit code or the signal that a unikernel ended with.
+pub fn ended(status: ExitStatus) -> (Option<u8>, Option<u8>) {
+    match status {
+        ExitStatus::Code(code) => (Some(code), None),
+        ExitStatus::Signal(signal) => (None, Some(signal)),
+        ExitStatus::Unknown => (None, None),
+    }
 }
 
 /// A unikernel, whole.

@@ -35,8 +35,11 @@ pub mod sentence;
 pub mod session;
 mod show;
 mod state;
+mod stats;
 mod supervise;
+mod time;
 mod units;
+mod watch;
 
 pub use error::{Error, Exit};
 pub use image::Image;

@@ -402,10 +402,15 @@ fn ends_request(answer: &Response) -> bool {
     !matches!(
         answer,
         Response::ImageWanted
-            | Response::Console(_)
-            | Response::ConsoleMissed(_)
+            | Response::Console { .. }
+            | Response::ConsoleMissed { .. }
+            | Response::ConsoleBegan { .. }
             | Response::Ended(_)
+            | Response::Events(_)
+            | Response::EventsMissed(_)
             | Response::Listed { more: true, .. }
+            | Response::Consoles { more: true, .. }
+            | Response::Stats { more: true, .. }
             | Response::Policies { more: true, .. }
             | Response::Revocations { more: true, .. }
             | Response::Generation { more: true, .. }

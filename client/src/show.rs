@@ -40,7 +40,7 @@ impl Lines {
 }
 
 /// Rows under a heading, the columns aligned.
-fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([heading[column].len()]).max().unwrap_or(0)
@@ -76,6 +76,11 @@ pub fn host(host: &HostInfo) -> String {
             let (target, backend) = (json::target(monitor.target), json::backend(monitor.backend));
             format!("{} ({target}, ABI version {}, {backend})", monitor.name, monitor.version)
         }),
+    );
+    let limits: Vec<_> = host.limits.iter().map(|limit| json::limit(*limit)).collect();
+    lines.add(
+        "limits",
+        if limits.is_empty() { "none are set by the kernel".into() } else { limits.join(", ") },
     );
     lines.add("state", journal(host.journal));
     lines.render()

@@ -14,7 +14,8 @@ use petrel_wire::limits::OPERATOR_VERSION;
 
 use crate::error::{Error, ImageProblem, ProfileFault};
 pub use refusal::journal_fault;
-use refusal::refusal;
+pub(crate) use refusal::{refusal, shim};
+pub(crate) use supervise::setback;
 use tls::{not_petrel, tls};
 
 /// A message in the one form that all have.

@@ -12,7 +12,7 @@ use super::supervise::supervise;
 use super::{About, Sentence, policy, say};
 
 /// The sentence for a refusal.
-pub(super) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
+pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
     let name = about.name.map_or("of this name".into(), |name| format!("\"{name}\""));
     let image = about.image.unwrap_or("the image");
     match reason {
@@ -111,6 +111,11 @@ pub(super) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
             "give less --mem, or stop or destroy a unikernel that is not needed",
         ),
         Refusal::Full(table) => full(*table),
+        Refusal::NotRunning => say(
+            format!("the unikernel {name} does not run"),
+            "one that does",
+            "see `petrel ps` for what it is doing",
+        ),
         Refusal::ShimAway => say(
             "the control plane has lost its connection to the host's shim",
             "petrel-shim to run on the host",
@@ -206,6 +211,7 @@ fn full(table: Table) -> Sentence {
         }
         Table::Taps => ("the host has as many taps as it can have", "destroy a unikernel that is not needed"),
         Table::ShimRequests => ("the host is too busy", "try again in a moment"),
+        Table::Sessions => ("too many sessions are open on this host", "try again in a moment"),
         Table::Policies => ("as many policies are set as there can be", "remove one with `petrel policy rm`"),
         Table::Revocations => (
             "as many certificates are revoked as there can be",
@@ -293,7 +299,8 @@ fn state_file(fault: StateFault) -> Sentence {
     }
 }
 
-fn shim(fault: Fault) -> Sentence {
+/// The sentence for what the shim could not do.
+pub(crate) fn shim(fault: Fault) -> Sentence {
     let (what, expected, advice) = match fault {
         Fault::NotFound => {
             ("the host lost what it needed for it", "image, tap and monitor to stay", "try again")

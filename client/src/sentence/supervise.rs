@@ -52,11 +52,16 @@ pub(super) fn supervise(reason: &Refusal, name: &str) -> Sentence {
     }
 }
 
-fn rolled_back(name: &str, failed: u32, generation: u32, why: Setback) -> Sentence {
-    let what = match why {
+/// What a generation did that was given up.
+pub(crate) fn setback(why: Setback) -> String {
+    match why {
         Setback::NotReady => "was not ready in time".into(),
         Setback::Ended(status) => format!("ended ({status})"),
-    };
+    }
+}
+
+fn rolled_back(name: &str, failed: u32, generation: u32, why: Setback) -> Sentence {
+    let what = setback(why);
     say(
         format!("generation {failed} of {name} {what}, so it is generation {generation} again"),
         "a generation that gets ready within the window or, without --ready, runs through it",

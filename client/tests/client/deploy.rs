@@ -2,7 +2,7 @@ use petrel_wire::operator::{Create, Refusal, Request, Response, Table};
 use petrel_wire::{Digest, ExitStatus};
 
 use crate::peer::{Peer, config, serve};
-use crate::session::unikernel;
+use crate::session::{unikernel, watched};
 use crate::site::{Site, failure, stderr, stdout};
 use crate::solo5;
 
@@ -135,8 +135,8 @@ fn create_with_wait_prints_the_console_and_ends_as_the_unikernel_did() {
             let (id, create) = read_create(peer);
             peer.write(id, Response::Created(Box::new(unikernel("web", create.image))));
             let (id, request) = peer.read();
-            assert_eq!(request, Request::Console { name: "web".parse().unwrap(), follow: true });
-            peer.write(id, Response::Console(b"bye\n"[..].try_into().unwrap()));
+            assert_eq!(request, Request::Console(watched("web", true)));
+            peer.write(id, Response::Console { wall_ms: 0, data: b"bye\n"[..].try_into().unwrap() });
             peer.write(id, Response::Ended(status));
             peer.write(id, Response::ConsoleEnd);
         });

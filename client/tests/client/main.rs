@@ -14,3 +14,4 @@ mod solo5;
 mod state;
 mod supervise;
 mod trust;
+mod watch;

@@ -1,6 +1,8 @@
 use petrel::{Error, Session};
 use petrel_wire::limits::FRAME_BYTES_MAX;
-use petrel_wire::operator::{HostInfo, Journal, Refusal, Request, Response, State, Unikernel, Wish};
+use petrel_wire::operator::{
+    ConsoleAsked, HostInfo, Journal, Refusal, Request, Response, State, Unikernel, Wish,
+};
 use petrel_wire::{Digest, ExitStatus, List};
 
 use crate::peer::{config, serve};
@@ -21,6 +23,11 @@ pub fn unikernel(name: &str, image: Digest) -> Unikernel {
     }
 }
 
+/// What is asked of a console that is followed: all that is kept, or what the latest start wrote.
+pub fn watched(name: &str, latest: bool) -> ConsoleAsked {
+    ConsoleAsked { name: name.parse().unwrap(), follow: true, since: None, tail: None, latest }
+}
+
 pub fn host_info() -> HostInfo {
     HostInfo {
         host: "alpha".parse().unwrap(),
@@ -33,6 +40,7 @@ pub fn host_info() -> HostInfo {
         unikernels: 2,
         bridges: vec!["service".parse().unwrap()].try_into().unwrap(),
         monitors: List::new(),
+        limits: List::new(),
         journal: Journal::Kept { epoch: 3, used_bytes: 2048, area_bytes: 8 << 20 },
     }
 }
@@ -117,10 +125,10 @@ fn a_console_comes_raw_where_the_output_is_no_terminal() {
     let peer = serve(&site.listener, config(&site.seal()), |peer| {
         peer.greet();
         let (id, request) = peer.read();
-        assert_eq!(request, Request::Console { name: "web".parse().unwrap(), follow: true });
-        peer.write(id, Response::Console(b"\x1b[1mready\n"[..].try_into().unwrap()));
-        peer.write(id, Response::ConsoleMissed(7));
-        peer.write(id, Response::Console(b"\xff\r\n"[..].try_into().unwrap()));
+        assert_eq!(request, Request::Console(watched("web", false)));
+        peer.write(id, Response::Console { wall_ms: 0, data: b"\x1b[1mready\n"[..].try_into().unwrap() });
+        peer.write(id, Response::ConsoleMissed { bytes: 7, lines: 0 });
+        peer.write(id, Response::Console { wall_ms: 0, data: b"\xff\r\n"[..].try_into().unwrap() });
         peer.write(id, Response::Ended(ExitStatus::Code(3)));
         peer.write(id, Response::ConsoleEnd);
     });

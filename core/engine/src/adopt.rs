@@ -13,7 +13,7 @@ use alloc::{format, vec::Vec};
 use petrel_wire::{
     ExitStatus, Name,
     limits::{TAPS_MAX, UNIKERNELS_MAX},
-    operator::ReadOnly,
+    operator::{ReadOnly, What, Who},
     shim::{Fault, InstanceId, Listed, Op, Reply, TapId},
 };
 
@@ -115,7 +115,7 @@ impl Engine {
             self.console_removed(older, ended);
             self.reap(older, ended.is_some());
         }
-        self.log(Level::Info, format!("{name}: adopted as instance {}", instance.0));
+        self.happened(Who::ControlPlane, What::Adopted, Some(name.clone()));
         self.note(Record::Created { instance, generation });
         self.watch(&name);
         self.note(Record::Starting { name: name.clone(), instance, taps });
@@ -149,7 +149,6 @@ impl Engine {
                 }
                 Run::Absent | Run::Ended { .. } => {}
                 Run::Running { .. } if self.shim.ever_ready() => {
-                    self.log(Level::Warning, format!("{name}: ended unseen"));
                     self.ended(instance, ExitStatus::Unknown, None);
                 }
                 Run::Starting | Run::Running { .. } => self.apply(Record::Absent(instance)),
@@ -158,8 +157,7 @@ impl Engine {
         if self.journal.is_sound() && !self.state.is_complete() {
             self.note(Record::Complete);
         }
-        let state = &self.state;
-        self.consoles.retain(|&instance, _| state.by_id(instance).is_some());
+        self.consoles_claimed();
         self.shim_ready();
         self.reconcile_all();
     }

@@ -5,7 +5,9 @@ use alloc::{boxed::Box, vec::Vec};
 use petrel_wire::{
     BridgeName, DeviceName, List, Mac, Name,
     limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, TAPS_MAX, UNIKERNELS_MAX, WINDOW_S_MAX},
-    operator::{Block, Change, Cpus, Create, DeviceKind, Held, Net, Refusal, Response, Supervision, Table},
+    operator::{
+        Block, Change, Cpus, Create, DeviceKind, Held, Net, Refusal, Response, Supervision, Table, What,
+    },
     shim::Host,
 };
 use sha2::{Digest as _, Sha256};
@@ -92,6 +94,7 @@ impl Engine {
         let name = spec.name.clone();
         let generation = Generation { number: 1, faulty: false, spec: Box::new(spec) };
         let instance = self.new_instance();
+        self.happened(grant.who(), What::Created(generation.spec.image), Some(name.clone()));
         self.apply(Record::Created { instance, generation });
         self.watch(&name);
         let waits = self.state.get(&name).is_some_and(|unikernel| self.waits_for(unikernel).next().is_some());

@@ -7,12 +7,13 @@ use alloc::{
 
 use petrel_wire::{
     Name,
+    operator::{What, Who},
     shim::{InstanceId, TapId},
 };
 
 use crate::{
     Config, Input, Level, Now, Output, SessionId,
-    console::Console,
+    consoles::Consoles,
     images::Images,
     journal::{Journal, Transfer},
     policy,
@@ -51,7 +52,7 @@ pub struct Engine {
     pub(crate) withholding: bool,
     /// A state file that is on its way in.
     pub(crate) transfer: Option<Transfer>,
-    pub(crate) consoles: BTreeMap<InstanceId, Console>,
+    pub(crate) consoles: Consoles,
     pub(crate) images: Images,
     pub(crate) uploads: Uploads,
     pub(crate) launches: Launches,
@@ -92,7 +93,7 @@ impl Engine {
             journal,
             withholding: false,
             transfer: None,
-            consoles: BTreeMap::new(),
+            consoles: Consoles::default(),
             images: Images::default(),
             uploads: Uploads::new(),
             launches: Launches::new(),
@@ -111,7 +112,7 @@ impl Engine {
         if matches!(input, Input::StateFailed) {
             return self.state_failed();
         }
-        let mark = self.begin();
+        let (mark, events) = (self.begin(), self.state.events.next());
         self.end_expired();
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
@@ -125,6 +126,7 @@ impl Engine {
             Input::Probed { id, passed } => self.probed(id, passed),
             Input::StateFailed => {}
         }
+        self.tell_events(events);
         self.commit(mark);
     }
 
@@ -143,11 +145,12 @@ impl Engine {
     /// Does what is due by now.
     pub fn handle_timeout(&mut self, now: Now) {
         self.set_now(now);
-        let mark = self.begin();
+        let (mark, events) = (self.begin(), self.state.events.next());
         self.end_expired();
         self.shim_deadline();
         self.watches_due();
         self.watches_due();
+        self.tell_events(events);
         self.commit(mark);
     }
 
@@ -163,6 +166,9 @@ impl Engine {
 
     fn set_now(&mut self, now: Now) {
         self.now = now;
-        self.started_ns.get_or_insert(now.monotonic_ns);
+        if self.started_ns.is_none() {
+            self.started_ns = Some(now.monotonic_ns);
+            self.happened(Who::ControlPlane, What::ControlPlaneStarted(self.config.release), None);
+        }
     }
 }

@@ -4,8 +4,9 @@
 use petrel_wire::{
     Name,
     limits::{
-        CONSOLE_HISTORY_BYTES, IMAGES_MAX, REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX,
-        SHIM_REQUESTS_MAX, TAPS_MAX, UNIKERNELS_MAX, UPLOADS_MAX,
+        CONSOLE_HISTORY_BYTES, CONSOLES_DEAD_BYTES_MAX, CONSOLES_DEAD_MAX, EVENTS_MAX, IMAGES_MAX,
+        REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX, SHIM_REQUESTS_MAX, TAPS_MAX, UNIKERNELS_MAX,
+        UPLOADS_MAX,
     },
     operator::ReadOnly,
     shim::InstanceId,
@@ -13,7 +14,7 @@ use petrel_wire::{
 
 use crate::{
     Engine,
-    limits::{CONSOLE_GAPS_MAX, CREATES_WAITING_MAX, PROBES_MAX, RECORDS_WAITING_MAX},
+    limits::{CONSOLE_ENTRIES_MAX, CREATES_WAITING_MAX, PROBES_MAX, RECORDS_WAITING_MAX},
     session::Session,
     unikernel::Run,
 };
@@ -38,7 +39,8 @@ impl Engine {
         let passes = |name, entries, max| Table { name, entries, max, passing: true };
         let fullest = |count: fn(&Session) -> usize| self.sessions.values().map(count).max().unwrap_or(0);
         let askers = SESSIONS_MAX * REQUESTS_MAX;
-        let consoles = || self.consoles.values();
+        let consoles = || self.consoles.iter();
+        let (dead, dead_bytes) = self.consoles.dead();
         [
             stays("sessions", self.sessions.len(), SESSIONS_MAX),
             stays("requests of a session", fullest(|session| session.requests.len()), REQUESTS_MAX),
@@ -51,18 +53,21 @@ impl Engine {
             passes("unlisted unikernels", self.shim.unlisted.len(), UNIKERNELS_MAX),
             stays("unikernels", self.state.len(), UNIKERNELS_MAX),
             stays("taps", self.state.taps_len() + self.foreign_taps.len(), 2 * TAPS_MAX),
-            stays("consoles", self.consoles.len(), 2 * UNIKERNELS_MAX),
+            stays("consoles", consoles().count(), 2 * UNIKERNELS_MAX + CONSOLES_DEAD_MAX),
+            stays("consoles of the dead", dead, CONSOLES_DEAD_MAX),
+            stays("bytes of the consoles of the dead", dead_bytes, CONSOLES_DEAD_BYTES_MAX),
             stays(
                 "bytes of a console",
-                consoles().map(|console| console.kept()).max().unwrap_or(0),
+                consoles().map(|console| console.bytes()).max().unwrap_or(0),
                 CONSOLE_HISTORY_BYTES,
             ),
             stays(
-                "gaps of a console",
-                consoles().map(|console| console.gaps()).max().unwrap_or(0),
-                CONSOLE_GAPS_MAX,
+                "entries of a console",
+                consoles().map(|console| console.entries()).max().unwrap_or(0),
+                CONSOLE_ENTRIES_MAX,
             ),
             stays("readers", consoles().map(|console| console.readers.len()).sum(), askers),
+            stays("events", self.state.events.iter().count(), EVENTS_MAX),
             stays("known images", self.images.known_len(), IMAGES_MAX),
             passes("inspections", self.images.inspections_len(), UPLOADS_MAX + CREATES_WAITING_MAX),
             passes("creates that wait", self.images.creates_waiting, CREATES_WAITING_MAX),
@@ -96,7 +101,7 @@ impl Engine {
     /// What is out of step.
     pub fn audit(&self) -> Result<(), &'static str> {
         self.state.audit()?;
-        let readers: usize = self.consoles.values().map(|console| console.readers.len()).sum();
+        let readers: usize = self.consoles.iter().map(|console| console.readers.len()).sum();
         let reading: usize = self.sessions.values().map(Session::consoles_read).sum();
         ensure(readers == reading, "the consoles' readers are not the sessions' streams")?;
         let watched = self.state.names().all(|name| self.watches.contains_key(name));

@@ -18,7 +18,9 @@
 //! | `create` | what is checked before a unikernel, or a new generation of one, is taken in |
 //! | `unikernel` | one unikernel: what it shall be, was, and is at the shim |
 //! | `supervise` | keeps each at what it is wished to be |
-//! | `console` | what is kept of a guest's output |
+//! | `console`, `consoles` | what is kept of guests' output, and of whose |
+//! | `events` | what happened and who did it |
+//! | `stats`, `procfs` | what unikernels use, asked of the shim when an operator asks, in the kernel's words |
 //! | `inspect`, `planted` | for the simulator: how full the tables are, and faults that its checkers must find |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -27,8 +29,10 @@ extern crate alloc;
 
 mod adopt;
 mod console;
+mod consoles;
 mod create;
 mod engine;
+mod events;
 mod images;
 #[cfg(feature = "inspect")]
 mod inspect;
@@ -37,10 +41,12 @@ mod journal;
 mod limits;
 mod planted;
 mod policy;
+mod procfs;
 mod record;
 mod session;
 mod shim_client;
 mod state;
+mod stats;
 mod stream;
 mod supervise;
 mod unikernel;

@@ -6,8 +6,8 @@ pub(crate) const SHIM_SILENCE_NS: u64 = 30_000_000_000;
 pub(crate) const CLOCK_CHECK_NS: u64 = 60_000_000_000;
 /// Creates that wait until their image has been looked into.
 pub(crate) const CREATES_WAITING_MAX: usize = 128;
-/// Places in the kept part of a console where bytes were lost.
-pub(crate) const CONSOLE_GAPS_MAX: usize = 16;
+/// The parts of one console that are told apart: by the second of their arrival, by lost bytes between them.
+pub(crate) const CONSOLE_ENTRIES_MAX: usize = 256;
 
 /// How long a unikernel is left alone after it has ended soon for the first time, in nanoseconds. Doubled each time.
 pub(crate) const BACK_OFF_MIN_NS: u64 = 200_000_000;
@@ -37,6 +37,8 @@ pub(crate) const BATCH_BYTES_MAX: usize = 32 * 1024;
 pub(crate) const LOG_BYTES_MIN: u64 = 1024 * 1024;
 /// … and to so many times what the state took when it was written.
 pub(crate) const LOG_PER_SNAPSHOT: u64 = 4;
+/// What has happened takes at most this part of the room for the state when that is written.
+pub(crate) const HISTORY_PER_AREA: u64 = 8;
 /// How long a record that need not be durable at once waits for another that does, in nanoseconds.
 pub(crate) const RECORD_WAIT_NS: u64 = 1_000_000_000;
 /// … and how many may wait.

@@ -8,7 +8,7 @@ use alloc::{boxed::Box, vec::Vec};
 use petrel_wire::{
     Blob, Digest, ExitStatus, Label, List, Mac, Name, Path,
     limits::{ARGS_MAX, BLOCKS_MAX, CMDLINE_BYTES_MAX, CPUS_MAX, NETS_MAX, TAG_BYTES_MAX},
-    operator::{Block, Held, Net, Policy, Revocation, Supervision, Wish},
+    operator::{Block, Event, Held, Net, Policy, Revocation, Supervision, Wish},
     shim::{InstanceId, TapId},
 };
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,9 @@ pub(crate) enum Record {
     PolicyRemoved(Path),
     /// An operator has revoked certificates.
     Revoked(Revocation),
+
+    /// Something happened: history, which changes nothing else.
+    Happened(Box<Event>),
 }
 
 /// When a record has to be on the disk.
@@ -70,7 +73,7 @@ impl Record {
     pub fn durability(&self) -> Durability {
         match self {
             Self::Started { .. } => Durability::Never,
-            Self::Ended { .. } | Self::Absent(_) | Self::Past { .. } | Self::Complete => Durability::Later,
+            Self::Ended { .. } | Self::Absent(_) | Self::Past { .. } | Self::Complete | Self::Happened(_) => Durability::Later,
             Self::Created { .. } | Self::Updated { .. } | Self::PolicySet { .. } => {
                 Durability::Before { grows: true }
             }

@@ -4,19 +4,21 @@
 //! answered twice, nor after it was cancelled or its session closed.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, VecDeque},
-    format,
     sync::Arc,
 };
 
 use petrel_wire::{
-    Path, frame,
+    CommonName, Path, frame,
     limits::{OPERATOR_VERSION, REQUESTS_MAX, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, Welcome},
+    operator::{
+        self, ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, Welcome, What,
+    },
 };
 
 use crate::{
-    Engine, Level, Output, Peer, SessionId,
+    Engine, Output, Peer, SessionId,
     planted::{self, Planted},
     policy::{self, Authority, Grant, Inward, Outward},
     stream::{Source, Stream, response_bytes},
@@ -81,7 +83,8 @@ impl Engine {
     pub(crate) fn session_opened(&mut self, id: SessionId, peer: Peer) {
         self.session_closed(id);
         if self.sessions.len() >= SESSIONS_MAX {
-            self.log(Level::Warning, format!("session {}: too many sessions", id.0));
+            let full = What::SessionRefused(Box::new(Refusal::Full(Table::Sessions)));
+            self.happened(stranger(&peer), full, None);
             self.outputs.push_back(Output::CloseSession { session: id });
             return;
         }
@@ -89,8 +92,7 @@ impl Engine {
             Ok(authority) => Arc::new(authority),
             Err(refusal) => return self.turn_away(id, &peer, refusal),
         };
-        let scope = authority.scope();
-        self.log(Level::Info, format!("session {}: opened by {:?}, for {scope}", id.0, peer.name));
+        self.happened(authority.who(), What::SessionOpened, None);
         self.first_expiry_ms = self.first_expiry_ms.min(authority.not_after_ms());
         let session = Session {
             authority,
@@ -105,7 +107,7 @@ impl Engine {
 
     /// What the certificates of a peer permit, if they open a session.
     fn authorize(&self, peer: &Peer) -> Result<Authority, Refusal> {
-        let authority = Authority::new(&peer.chain)?;
+        let authority = Authority::new(peer)?;
         match self.state.revoked(&authority).or_else(|| authority.expired(self.now.wall_ms)) {
             Some(refusal) => Err(refusal),
             None => Ok(authority),
@@ -114,7 +116,7 @@ impl Engine {
 
     /// Ends a connection that TLS let in, and says why.
     fn turn_away(&mut self, id: SessionId, peer: &Peer, refusal: Refusal) {
-        self.log(Level::Warning, format!("session {}: {:?} turned away: {refusal:?}", id.0, peer.name));
+        self.happened(stranger(peer), What::SessionRefused(Box::new(refusal.clone())), None);
         let message = ServerMessage { id: 0, response: Response::Refused(refusal) };
         self.outputs.push_back(Output::ToSession { session: id, message });
         self.outputs.push_back(Output::CloseSession { session: id });
@@ -218,7 +220,12 @@ impl Engine {
             Request::Create(create) => self.create(Who { asker, grant }, create),
             Request::List => self.list(asker, &grant),
             Request::Info(name) => self.info(asker, &name),
-            Request::Console { name, follow } => self.console(asker, &name, follow),
+            Request::Console(asked) => self.console(asker, asked),
+            Request::Consoles => {
+                self.open_stream(asker, Source::Consoles { scope: grant.scope(), after: None })
+            }
+            Request::Events(asked) => self.events(asker, grant.scope(), *asked),
+            Request::Stats(name) => self.stats(asker, grant, name),
             Request::Destroy(name) => self.destroy(Who { asker, grant }, &name),
             Request::Start(name) => self.start(Who { asker, grant }, &name),
             Request::Stop(name) => self.stop(Who { asker, grant }, &name),
@@ -260,6 +267,7 @@ impl Engine {
             unikernels: u32::try_from(self.state.len()).unwrap_or(u32::MAX),
             bridges: host.bridges.clone(),
             monitors: host.monitors.clone(),
+            limits: host.limits.clone(),
             journal: self.journal.told(),
         };
         self.answer(asker, Response::Host(info.into()));
@@ -348,7 +356,10 @@ impl Engine {
 
     /// Refuses and ends a session: its client does not keep to the protocol, or a certificate of its is no longer good.
     pub(crate) fn expel(&mut self, id: SessionId, number: u32, refusal: Refusal) {
-        self.log(Level::Warning, format!("session {}: closed: {refusal:?}", id.0));
+        if let Some(session) = self.sessions.get(&id) {
+            let refused = What::SessionRefused(Box::new(refusal.clone()));
+            self.happened(session.authority.who(), refused, None);
+        }
         self.send(id, number, Response::Refused(refusal));
         self.outputs.push_back(Output::CloseSession { session: id });
         self.session_closed(id);
@@ -412,4 +423,9 @@ impl Engine {
             self.outputs.push_back(Output::ToSession { session, message });
         }
     }
+}
+
+/// One who was let in by TLS and no further: what its certificates are for is not known.
+fn stranger(peer: &Peer) -> operator::Who {
+    operator::Who::Operator { name: CommonName::lossy(&peer.name), scope: Path::ROOT }
 }

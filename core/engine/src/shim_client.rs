@@ -13,11 +13,13 @@ use alloc::{
 use petrel_wire::{
     Digest, Label, frame,
     limits::{SHIM_REQUESTS_MAX, SHIM_VERSION, UNIKERNELS_MAX, UPLOADS_MAX},
-    operator::Refusal,
+    operator::{Refusal, What, Who},
     shim::{Event, Fault, FromShim, Host, InstanceId, Op, Reply, Request, TapId},
 };
 
-use crate::{Engine, Level, Now, Output, images::Image, limits::SHIM_SILENCE_NS, policy, policy::Grant};
+use crate::{
+    Engine, Level, Now, Output, images::Image, limits::SHIM_SILENCE_NS, policy, policy::Grant, session::Asker,
+};
 
 /// What an unanswered request was for.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,7 @@ pub(crate) enum Waiting {
     Spawn(InstanceId),
     Kill(InstanceId),
     Forget(InstanceId),
+    Stats(Asker),
 }
 
 /// What the shim sent cannot be: the link has to be reset. Says what it was.
@@ -181,7 +184,7 @@ impl Engine {
 
     pub(crate) fn link_closed(&mut self) {
         if self.shim.phase != Phase::Away {
-            self.log(Level::Warning, "shim: the link is gone".into());
+            self.happened(Who::ControlPlane, What::ShimLost, None);
             self.link_lost();
         }
     }
@@ -196,10 +199,12 @@ impl Engine {
         self.endings_lost();
         self.reaps_lost();
         self.orders_lost();
+        self.stats_lost();
     }
 
     pub(crate) fn reset_link(&mut self, why: &str) {
         self.log(Level::Error, format!("shim: the link is reset: {why}"));
+        self.happened(Who::ControlPlane, What::ShimLost, None);
         self.outputs.push_back(Output::ResetLink);
         self.link_lost();
     }
@@ -252,6 +257,7 @@ impl Engine {
             Waiting::Spawn(instance) => self.spawned(instance, result),
             Waiting::Kill(instance) => self.killed(instance, result),
             Waiting::Forget(instance) => self.forgotten(instance, result),
+            Waiting::Stats(asker) => self.stats_told(asker, result),
         }
     }
 
@@ -278,37 +284,28 @@ impl Engine {
     pub(crate) fn shim_ready(&mut self) {
         self.shim.phase = Phase::Ready;
         self.shim.ever_ready = true;
-        let [major, minor, patch] = self.shim.release;
-        let count = self.state.len();
-        self.log(Level::Info, format!("shim: release {major}.{minor}.{patch}, unikernels: {count}"));
+        self.happened(Who::ControlPlane, What::ShimConnected(self.shim.release), None);
     }
 
     fn event(&mut self, event: Event) -> Handled {
         match event {
             Event::Console { instance, data } => {
+                let wall_ms = self.now.wall_ms;
                 if let Some(console) = self.console_of(instance) {
-                    console.push(&data);
+                    console.push(wall_ms, &data);
                     self.console_changed(instance);
                     self.console_heard(instance, &data);
                 }
                 Ok(())
             }
-            Event::ConsoleLost { instance, bytes } => {
+            Event::ConsoleLost { instance, bytes, lines } => {
                 if let Some(console) = self.console_of(instance) {
-                    console.lose(bytes);
+                    console.lose(bytes, lines);
                     self.console_changed(instance);
                 }
                 Ok(())
             }
             Event::Exited { instance, status } => self.exited(instance, status),
         }
-    }
-
-    /// Where a unikernel's console is kept. While the shim has not told yet what runs, that of an unknown one
-    /// is kept until it has.
-    fn console_of(&mut self, instance: InstanceId) -> Option<&mut crate::console::Console> {
-        let known = self.state.by_id(instance).is_some();
-        let may_be_listed = self.shim.is_learning() && self.consoles.len() < 2 * UNIKERNELS_MAX;
-        (known || may_be_listed).then(|| self.consoles.entry(instance).or_default())
     }
 }

@@ -14,6 +14,7 @@ use petrel_wire::{
 };
 
 use crate::{
+    events::Events,
     planted::{self, Planted},
     policy::{Settings, Usage},
     record::Record,
@@ -39,6 +40,7 @@ pub(crate) struct State {
     pub usage: Usage,
     /// What operators have set and revoked.
     pub settings: Settings,
+    pub events: Events,
 }
 
 /// What a record changes, as it was before.
@@ -95,13 +97,18 @@ impl State {
             Record::PolicySet { path, policy } => self.settings.set_policy(path, policy),
             Record::PolicyRemoved(path) => self.settings.remove_policy(&path),
             Record::Revoked(revocation) => self.settings.revoke(revocation),
+            Record::Happened(event) => self.events.push(*event),
         }
     }
 
-    /// Records that make this state again, but for what is learned anew: the journal's snapshot.
-    pub fn records(&self) -> impl Iterator<Item = Record> {
+    /// Records that make this state again, but for what is learned anew: the journal's snapshot. Of what has happened,
+    /// the latest, up to `history_bytes`.
+    pub fn records(&self, history_bytes: usize) -> impl Iterator<Item = Record> {
         let unikernels = self.unikernels.values().flat_map(Unikernel::records);
-        unikernels.chain(self.complete.then_some(Record::Complete)).chain(self.settings.records())
+        let events = self.events.latest(history_bytes).cloned();
+        let events = events.map(|event| Record::Happened(Box::new(event)));
+        let complete = self.complete.then_some(Record::Complete);
+        unikernels.chain(complete).chain(self.settings.records()).chain(events)
     }
 
     /// What takes `record` back, if nothing may be left of it when it could not be made durable. Ask before it is
@@ -126,7 +133,8 @@ impl State {
             | Record::Absent(_)
             | Record::Past { .. }
             | Record::Removed(_)
-            | Record::Complete => return None,
+            | Record::Complete
+            | Record::Happened(_) => return None,
         };
         let unikernel = self.unikernels.get(name).cloned().map(Box::new);
         Some(Before::Unikernel { name: name.clone(), unikernel })
@@ -423,11 +431,14 @@ mod tests {
             let record = any_record(&state, below(5), below(1000), next);
             state.apply(record.clone());
             let mut again = State::default();
-            state.records().for_each(|record| {
+            state.records(usize::MAX).for_each(|record| {
                 let bytes = postcard::to_allocvec(&record).unwrap();
                 again.apply(petrel_wire::frame::decode(&bytes).unwrap());
             });
-            assert!(again.records().eq(state.records()), "after {next} records, the last of them {record:?}");
+            assert!(
+                again.records(usize::MAX).eq(state.records(usize::MAX)),
+                "after {next} records, the last of them {record:?}"
+            );
         }
     }
 

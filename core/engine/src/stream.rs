@@ -1,22 +1,23 @@
-//! Answers that come in pieces: consoles and listings. Each session has a credit of bytes in its queue; when
+//! Answers that come in pieces: consoles, events, listings. Each session has a credit of bytes in its queue; when
 //! it is used up its streams wait, in turn, and cost nobody else.
 
 use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    ExitStatus, List, Name, Path,
+    List, Name, Path,
     limits::{PAGE_ENTRIES_MAX, SESSION_QUEUE_BYTES},
-    operator::{Refusal, Response, Unikernel},
-    shim::InstanceId,
+    operator::{Refusal, Response, Unikernel, Usage},
 };
 
 use crate::{
     Engine, SessionId,
-    console::{Console, Piece},
+    console::Cursor,
+    events::Following,
     journal::Export,
     planted::{self, Planted},
     policy::{PolicyListing, RevocationListing},
     session::{Asker, Kind},
+    stats::Asking,
 };
 
 /// A request that is answered in pieces.
@@ -41,8 +42,14 @@ pub(crate) enum Source {
     List { scope: Path, after: Option<Name> },
     /// The generations of a unikernel with greater numbers than this.
     History { name: Name, after: u32 },
-    /// A console, from this position on, up to that one; without one it goes on until the unikernel has ended.
-    Console { instance: InstanceId, cursor: u64, until: Option<u64> },
+    /// A console, from this place on, up to that one; without one it goes on until the unikernel has ended.
+    Console { name: Name, cursor: Cursor, until: Option<Cursor> },
+    /// The listing of the consoles, from behind this name on.
+    Consoles { scope: Path, after: Option<Name> },
+    /// What happened.
+    Events(Box<Following>),
+    /// What unikernels use.
+    Stats(Box<Asking>),
     /// What may be, and what there is.
     Policies(PolicyListing),
     /// What is revoked.
@@ -52,7 +59,7 @@ pub(crate) enum Source {
 }
 
 /// What a stream does next.
-enum Step {
+pub(crate) enum Step {
     Send(Response),
     /// `Some` goes before the end of the stream.
     End(Option<Response>, Response),
@@ -61,23 +68,12 @@ enum Step {
 
 impl Step {
     /// A page, the last one if no `more` follow.
-    fn page(page: Response, more: bool) -> Self {
+    pub fn page(page: Response, more: bool) -> Self {
         if more { Self::Send(page) } else { Self::End(None, page) }
     }
 }
 
 impl Engine {
-    pub(crate) fn console(&mut self, asker: Asker, name: &Name, follow: bool) {
-        let Some((instance, _)) = self.state.by_name(name) else {
-            let refusal = self.unknown_name();
-            return self.refuse(asker, refusal);
-        };
-        let console = self.consoles.entry(instance).or_default();
-        console.readers.push(asker.session);
-        let until = (!follow).then_some(console.end());
-        self.open_stream(asker, Source::Console { instance, cursor: 0, until });
-    }
-
     pub(crate) fn open_stream(&mut self, asker: Asker, source: Source) {
         self.set_kind(asker, Kind::Stream);
         if let Some(session) = self.sessions.get_mut(&asker.session) {
@@ -88,10 +84,8 @@ impl Engine {
 
     /// A stream has been taken off its session.
     pub(crate) fn stream_closed(&mut self, session: SessionId, stream: &Stream) {
-        if let Source::Console { instance, .. } = stream.source
-            && let Some(console) = self.consoles.get_mut(&instance)
-        {
-            console.remove_reader(session);
+        if let Source::Console { name, .. } = &stream.source {
+            self.console_unread(session, name);
         }
     }
 
@@ -105,7 +99,7 @@ impl Engine {
                 return;
             }
             let Some(mut stream) = session.streams.pop_front() else { return };
-            let step = self.step(&mut stream.source);
+            let step = self.step(stream.asker, &mut stream.source);
             waiting = if matches!(step, Step::Wait) { waiting + 1 } else { 0 };
             self.take_step(id, stream, step);
         }
@@ -129,11 +123,14 @@ impl Engine {
         }
     }
 
-    fn step(&self, source: &mut Source) -> Step {
+    fn step(&mut self, asker: Asker, source: &mut Source) -> Step {
         match source {
             Source::List { scope, after } => self.step_list(scope, after),
             Source::History { name, after } => self.step_history(name, after),
-            Source::Console { instance, cursor, until } => self.step_console(*instance, cursor, *until),
+            Source::Console { name, cursor, until } => self.step_console(name, cursor, *until),
+            Source::Consoles { scope, after } => self.step_consoles(scope, after),
+            Source::Events(following) => following.step(&self.state.events),
+            Source::Stats(asking) => self.step_stats(asker, asking),
             Source::Policies(listing) => {
                 let (page, more) = self.state.policies(listing);
                 Step::page(Response::Policies { page, more }, more)
@@ -168,92 +165,6 @@ impl Engine {
         let response = Response::Generation { generation: generation.into(), more };
         if more { Step::Send(response) } else { Step::End(None, response) }
     }
-
-    fn step_console(&self, instance: InstanceId, cursor: &mut u64, until: Option<u64>) -> Step {
-        let next = self.consoles.get(&instance).and_then(|console| console.read(*cursor));
-        match (next, until) {
-            (_, Some(until)) if *cursor >= until => Step::End(None, Response::ConsoleEnd),
-            (Some((piece, next)), _) => {
-                *cursor = next;
-                Step::Send(piece.into_response())
-            }
-            (None, Some(_)) => Step::End(None, Response::ConsoleEnd),
-            (None, None) => match self.state.by_id(instance) {
-                Some(unikernel) if !unikernel.is_at_rest() => Step::Wait,
-                unikernel => {
-                    let ended = unikernel.and_then(|unikernel| unikernel.ended());
-                    Step::End(ended.map(Response::Ended), Response::ConsoleEnd)
-                }
-            },
-        }
-    }
-
-    /// The console has more to read, or its unikernel has ended.
-    pub(crate) fn console_changed(&mut self, instance: InstanceId) {
-        let Some(console) = self.consoles.get(&instance) else { return };
-        for session in console.readers.clone() {
-            self.pump(session);
-        }
-    }
-
-    /// A unikernel goes on as another instance, and its console with it.
-    pub(crate) fn console_moved(&mut self, from: InstanceId, to: InstanceId) {
-        if from == to {
-            return;
-        }
-        let Some(console) = self.consoles.remove(&from) else { return };
-        for reader in &console.readers {
-            let streams = self.sessions.get_mut(reader).map(|session| session.streams.iter_mut());
-            for stream in streams.into_iter().flatten() {
-                if let Source::Console { instance, .. } = &mut stream.source
-                    && *instance == from
-                {
-                    *instance = to;
-                }
-            }
-        }
-        self.consoles.insert(to, console);
-    }
-
-    /// The unikernel is no more, nor is what it wrote: its readers are told what they miss.
-    pub(crate) fn console_removed(&mut self, instance: InstanceId, ended: Option<ExitStatus>) {
-        let Some(console) = self.consoles.remove(&instance) else { return };
-        for &session in &console.readers {
-            self.close_reader(session, instance, &console, ended);
-        }
-    }
-
-    fn close_reader(
-        &mut self,
-        session: SessionId,
-        instance: InstanceId,
-        console: &Console,
-        ended: Option<ExitStatus>,
-    ) {
-        let Some(open) = self.sessions.get_mut(&session) else { return };
-        let reads =
-            |stream: &Stream| matches!(stream.source, Source::Console { instance: i, .. } if i == instance);
-        let Some(index) = open.streams.iter().position(reads) else { return };
-        let Some(stream) = open.streams.remove(index) else { return };
-        let Source::Console { cursor, until, .. } = stream.source else { return };
-        let missed = until.unwrap_or(console.end()).saturating_sub(cursor);
-        if missed > 0 {
-            self.tell(stream.asker, Response::ConsoleMissed(missed));
-        }
-        if let (None, Some(status)) = (until, ended) {
-            self.tell(stream.asker, Response::Ended(status));
-        }
-        self.answer(stream.asker, Response::ConsoleEnd);
-    }
-}
-
-impl Piece {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Bytes(bytes) => Response::Console(bytes),
-            Self::Missed(bytes) => Response::ConsoleMissed(bytes),
-        }
-    }
 }
 
 /// About how many bytes a response takes in its session's queue, until the driver tells how many are there.
@@ -262,7 +173,15 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
     const BRIEF: usize = 64;
     const LONG: usize = 1024;
     match response {
-        Response::Console(bytes) => ENVELOPE + bytes.len(),
+        Response::Console { data, .. } => ENVELOPE + data.len(),
+        Response::Consoles { page, .. } => {
+            ENVELOPE + page.iter().map(|entry| BRIEF + entry.name.len()).sum::<usize>()
+        }
+        Response::Events(page) => ENVELOPE + page.len() * 2 * BRIEF,
+        Response::Stats { page, .. } => {
+            let bytes = |usage: &Usage| BRIEF + usage.name.len() + usage.nets.len() * BRIEF;
+            ENVELOPE + page.iter().map(bytes).sum::<usize>()
+        }
         Response::StateData(bytes) => ENVELOPE + bytes.len(),
         Response::Listed { page, .. } => {
             ENVELOPE + page.iter().map(|entry: &Unikernel| BRIEF + entry.name.len()).sum::<usize>()
@@ -280,7 +199,8 @@ mod tests {
 
     use petrel_wire::{
         Digest, List, frame,
-        operator::{ClientMessage, Hello, Request},
+        operator::{ClientMessage, ConsoleAsked, Hello, Request},
+        shim::InstanceId,
     };
 
     use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
@@ -323,14 +243,16 @@ mod tests {
             frame::encode(&ClientMessage { id: 1, request }, &mut bytes).unwrap();
             let payload = &bytes[frame::HEADER_BYTES..];
             engine.handle(Now::default(), Input::SessionFrame { session, payload });
-            engine.consoles.get(&instance).map_or(0, |console| console.readers.len())
+            engine.consoles.readers(&"a".parse().unwrap())
         };
         send(&mut engine, Request::Hello(Hello { oldest: 1, newest: 1 }));
-        let follow = Request::Console { name, follow: true };
+        let follow =
+            ConsoleAsked { name: name.clone(), follow: true, since: None, tail: None, latest: false };
+        let follow = Request::Console(follow);
         assert_eq!(send(&mut engine, follow.clone()), 1);
         assert_eq!(send(&mut engine, Request::Cancel), 0);
         assert_eq!(send(&mut engine, follow), 1);
         engine.handle(Now::default(), Input::SessionClosed { session });
-        assert_eq!(engine.consoles[&instance].readers, []);
+        assert_eq!(engine.consoles.readers(&name), 0);
     }
 }

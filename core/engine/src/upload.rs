@@ -6,6 +6,7 @@
 //! refusal nothing of the upload is on the host.
 
 use alloc::{
+    boxed::Box,
     collections::{BTreeMap, VecDeque},
     format,
 };
@@ -13,7 +14,7 @@ use alloc::{
 use petrel_wire::{
     Blob, Digest,
     limits::{CHUNK_BYTES_MAX, IMAGE_BYTES_MAX, UPLOADS_MAX},
-    operator::{Refusal, Response, Table},
+    operator::{Refusal, Response, Table, What},
     shim::{Fault, Op, Reply},
 };
 use sha2::{Digest as _, Sha256};
@@ -267,11 +268,12 @@ impl Engine {
         let Some(Upload { owner, verdict, mut waiting, .. }) = self.uploads.remove(&digest) else { return };
         let for_all = match verdict {
             None => {
-                self.log(Level::Info, format!("image {digest}: stored"));
+                self.happened(owner.grant.who(), What::ImageStored(digest), None);
                 Response::ImageStored(digest)
             }
             Some(Verdict::Image(refusal)) => {
-                self.log(Level::Info, format!("image {digest}: not kept: {refusal:?}"));
+                let what = What::ImageRefused(digest, Box::new(refusal.clone()));
+                self.happened(owner.grant.who(), what, None);
                 Response::Refused(refusal)
             }
             Some(verdict) => {

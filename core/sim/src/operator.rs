@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use petrel_wire::{
-    Blob, Digest, List, Name,
-    operator::{Block, Create, DeviceKind, Net, Request, Supervision},
+    Blob, Digest, List, Name, Path,
+    operator::{Block, ConsoleAsked, Create, DeviceKind, EventsAsked, Net, Request, Supervision},
 };
 
 use crate::{
@@ -52,6 +52,15 @@ pub enum Asked {
     Console(Reading),
     /// ImagePush.
     Push(Push),
+    /// Events, so far up to this number.
+    Events {
+        /// Whether it goes on.
+        follow: bool,
+        /// The last one's number.
+        last: Option<u64>,
+    },
+    /// What unikernels use, or which consoles are kept.
+    Watching,
     /// StateExport, and what has come of the file.
     Export(Vec<u8>),
     /// StateImport.
@@ -190,7 +199,7 @@ impl Operator {
 
 /// Something to ask: the request, and what its answer is held against. Mostly something that can be done.
 pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, Asked) {
-    match random.below(20) {
+    match random.below(21) {
         0..8 => {
             let create = Box::new(wish(plan, model, random));
             (Request::Create(create.clone()), Asked::Create(create))
@@ -214,8 +223,19 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
         15 | 16 => {
             let (name, follow) = (name(plan, model, true, random), random.chance(600));
             let reading = Reading { name: name.clone(), follow, position: 0, ended: false };
-            (Request::Console { name, follow }, Asked::Console(reading))
+            // Of one that was there before under this name, the positions are not known.
+            let asked = ConsoleAsked { name, follow, since: None, tail: None, latest: true };
+            (Request::Console(asked), Asked::Console(reading))
         }
+        17 => match random.below(4) {
+            0 => (Request::Stats(Path::ROOT), Asked::Watching),
+            1 => (Request::Consoles, Asked::Watching),
+            _ => {
+                let follow = random.chance(200);
+                let asked = EventsAsked { follow, ..EventsAsked::default() };
+                (Request::Events(Box::new(asked)), Asked::Events { follow, last: None })
+            }
+        },
         _ => {
             let push = push(plan, random);
             (Request::ImagePush { digest: push.digest(), bytes: push.announced }, Asked::Push(push))

@@ -29,8 +29,8 @@ fn worlds_get_everywhere() {
     // What holds when the host's operating system refuses something is not settled yet.
     let options = Options { steps: 5000, without: vec![Event::HostFails] };
     let counts = run_many(0..100, &options).expect("worlds that hold").counts;
-    let answers = "Console ConsoleEnd ConsoleMissed Created Destroyed Ended Hello Host ImageStored ImageWanted Info \
-        Listed StateData StateExported StateImported StateWanted";
+    let answers = "Console ConsoleBegan ConsoleEnd ConsoleMissed Consoles Created Destroyed Ended Events EventsEnd \
+        Hello Host ImageStored ImageWanted Info Listed StateData StateExported StateImported StateWanted Stats";
     let refusals = "Arguments BridgeUnknown CpuUnknown DeviceMissing DeviceTwice DeviceUnknown DigestMismatch \
         FrameTooLong Full(Requests) Full(Uploads) HelloExpected IdInUse ImageSize Malformed Memory \
         NameTaken NoMonitor NoSuchImage NoSuchUnikernel NotAnImage ReadOnly ShimAway StateFile StateInUse \

@@ -28,7 +28,7 @@ pub mod shim;
 
 pub use digest::{Digest, ParseDigestError};
 pub use list::{Blob, List, TooLong};
-pub use name::{BridgeName, DeviceName, Label, Name, NameError, VolumeName};
+pub use name::{BridgeName, CommonName, DeviceName, Label, Name, NameError, VolumeName};
 pub use path::{Path, ancestors};
 pub use probe::{ConsoleText, HttpPath, Probe, ProbeError};
 

@@ -22,9 +22,15 @@ pub const CHUNK_BYTES_MAX: usize = 32 * 1024;
 pub const CONSOLE_BYTES_MAX: usize = 4 * 1024;
 /// The entries that one page of a listing carries.
 pub const PAGE_ENTRIES_MAX: usize = 64;
+/// The events that one frame carries.
+pub const EVENTS_PAGE_MAX: usize = 16;
+/// The unikernels of which one frame tells what they use.
+pub const STATS_PAGE_MAX: usize = 10;
 
 /// A whole name, labels and separators.
 pub const NAME_BYTES_MAX: usize = 128;
+/// Whoever did something: the common name of a certificate (X.520's bound).
+pub const COMMON_NAME_BYTES_MAX: usize = 64;
 /// One label of a name, a volume's name.
 pub const LABEL_BYTES_MAX: usize = 63;
 /// The labels of a name.
@@ -79,6 +85,8 @@ pub const TAPS_MAX: usize = 4096;
 pub const BRIDGES_MAX: usize = 64;
 /// Monitors (tenders) that a host may name.
 pub const MONITORS_MAX: usize = 8;
+/// Kinds of limits that a host can set.
+pub const LIMITS_MAX: usize = 3;
 
 /// Certificates that an operator presents: its own, and those of the CAs between it and the operators' CA.
 /// webpki follows six of those.
@@ -101,6 +109,16 @@ pub const REQUESTS_MAX: usize = 16;
 pub const UPLOADS_MAX: usize = 16;
 /// Console bytes kept of one unikernel.
 pub const CONSOLE_HISTORY_BYTES: usize = 16 * 1024;
+/// Consoles kept of unikernels that are no more.
+pub const CONSOLES_DEAD_MAX: usize = 256;
+/// Console bytes kept of all unikernels together that are no more.
+pub const CONSOLES_DEAD_BYTES_MAX: usize = 1024 * 1024;
+/// Events that are kept.
+pub const EVENTS_MAX: usize = 2048;
+/// Events among them that are about sessions: visitors do not push out what was done.
+pub const EVENTS_OF_SESSIONS_MAX: usize = 512;
+/// Kinds of events that one request can ask for.
+pub const EVENT_KINDS_ASKED_MAX: usize = 32;
 /// Bytes queued towards one session before its streams wait.
 pub const SESSION_QUEUE_BYTES: usize = 64 * 1024;
 /// Requests to the shim that may be unanswered.

@@ -5,7 +5,9 @@ use core::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::limits::{BRIDGE_BYTES_MAX, DEVICE_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX};
+use crate::limits::{
+    BRIDGE_BYTES_MAX, COMMON_NAME_BYTES_MAX, DEVICE_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX,
+};
 
 /// Why a text is not a name. The bounds are in [`crate::limits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,16 @@ fn check_device(text: &str) -> Result<(), NameError> {
     }
 }
 
+/// A certificate's common name is whatever its issuer wrote, but it is shown in terminals and logs.
+fn check_common_name(text: &str) -> Result<(), NameError> {
+    match text.chars().find(|c| c.is_control()) {
+        _ if text.is_empty() => Err(NameError::Empty),
+        _ if text.len() > COMMON_NAME_BYTES_MAX => Err(NameError::TooLong(COMMON_NAME_BYTES_MAX)),
+        Some(c) => Err(NameError::Character(c)),
+        None => Ok(()),
+    }
+}
+
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
@@ -146,6 +158,24 @@ text_type! {
     /// A device in a unikernel's manifest.
     DeviceName, check_device
 }
+text_type! {
+    /// Whom a certificate names: any text without control characters.
+    CommonName, check_common_name
+}
+
+impl CommonName {
+    /// As much of `text` as such a name can hold: without control characters, cut to the bound.
+    pub fn lossy(text: &str) -> Self {
+        let mut name = String::new();
+        for c in text.chars().filter(|c| !c.is_control()) {
+            if name.len() + c.len_utf8() > COMMON_NAME_BYTES_MAX {
+                break;
+            }
+            name.push(c);
+        }
+        if name.is_empty() { Self("?".into()) } else { Self(name) }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -169,6 +199,15 @@ mod tests {
         assert!("service0".parse::<DeviceName>().is_ok());
         assert_eq!("a-b".parse::<DeviceName>(), Err(NameError::Character('-')));
         assert_eq!("0123456789abcdef".parse::<BridgeName>(), Err(NameError::TooLong(15)));
+    }
+
+    #[test]
+    fn of_any_text_a_common_name_can_be_made() {
+        assert_eq!(&*CommonName::lossy("Ada \u{1b}[31mLovelace\n"), "Ada [31mLovelace");
+        assert_eq!(&*CommonName::lossy("\0\n"), "?");
+        let long = CommonName::lossy(&"é".repeat(100));
+        assert_eq!(long.len(), COMMON_NAME_BYTES_MAX);
+        assert_eq!(long.parse::<CommonName>(), Ok(long));
     }
 
     #[test]

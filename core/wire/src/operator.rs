@@ -14,6 +14,9 @@
 //! | `List` | one or more `Listed`, the last with `more: false` |
 //! | `Info` | `Info` |
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
+//! | `Consoles` | one or more `Consoles`, the last with `more: false` |
+//! | `Events` | `Events`… then, unless it follows, `EventsEnd` |
+//! | `Stats` | one or more `Stats`, the last with `more: false` |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
 //! | `Start` | `Started` when the monitor's process runs, or at once when it waits for others |
 //! | `Stop` | `Stopped` when the monitor's process has ended |
@@ -32,9 +35,12 @@
 //! All names are relative to the session's scope, which its certificates tell: see [`MapNames`].
 //! Any request may be answered by `Refused`, which ends it.
 
+mod console;
+mod events;
 mod journal;
 mod names;
 mod policy;
+mod stats;
 mod supervise;
 
 pub use names::MapNames;
@@ -45,7 +51,11 @@ pub use policy::{
 
 use alloc::boxed::Box;
 
+pub use console::{ConsoleAsked, ConsoleBrief, Since};
+pub use events::{Event, EventsAsked, KINDS, What, Who};
 pub use journal::{Journal, ReadOnly, StateFault};
+pub use stats::{Flow, Storage, Traffic, Usage};
+
 use serde::{Deserialize, Serialize};
 pub use supervise::{
     Change, GenerationInfo, Liveness, Restart, RestartWhen, Setback, Supervision, Watching, Wish,
@@ -53,9 +63,9 @@ pub use supervise::{
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
-    MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX,
+    EVENTS_PAGE_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
 };
-use crate::shim::Monitor;
+use crate::shim::{Limit, Monitor};
 use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, Path, VolumeName};
 
 /// What the client sends.
@@ -90,16 +100,18 @@ pub enum Request {
     /// One unikernel.
     Info(Name),
     /// The console of one unikernel: what is kept of it, then, if `follow`, what comes.
-    Console {
-        /// Whose console.
-        name: Name,
-        /// Whether to go on with what comes.
-        follow: bool,
-    },
+    Console(ConsoleAsked),
     /// Stops a unikernel and forgets it.
     Destroy(Name),
     /// Ends the stream or the upload with this `id`.
     Cancel,
+    // Watching.
+    /// The consoles of which something is kept, those of unikernels that are no more included.
+    Consoles,
+    /// What happened: what is kept of it, then, if asked so, what happens.
+    Events(Box<EventsAsked>),
+    /// What unikernels that run use: those of this path, its own included.
+    Stats(Path),
     /// Sets what all that lies below a path may have.
     PolicySet {
         /// The path.
@@ -248,9 +260,19 @@ pub enum Response {
     /// One unikernel, whole.
     Info(Box<UnikernelInfo>),
     /// The next bytes of the console.
-    Console(Blob<CONSOLE_BYTES_MAX>),
-    /// So many bytes of the console are not to be had any more.
-    ConsoleMissed(u64),
+    Console {
+        /// When the first of them arrived: the host's clock, in milliseconds since 1970.
+        wall_ms: u64,
+        /// The bytes.
+        data: Blob<CONSOLE_BYTES_MAX>,
+    },
+    /// A part of the console is not to be had any more.
+    ConsoleMissed {
+        /// How many bytes.
+        bytes: u64,
+        /// How many lines ended in them, as far as that is known.
+        lines: u64,
+    },
     /// The unikernel whose console is followed has ended.
     Ended(ExitStatus),
     /// The console stream is over.
@@ -259,6 +281,32 @@ pub enum Response {
     Destroyed,
     /// The request was not carried out, and this is why.
     Refused(Refusal),
+    // Watching.
+    /// What follows on the console was written by another start of the unikernel than what came before.
+    ConsoleBegan {
+        /// When it was first heard: the host's clock, in milliseconds since 1970.
+        wall_ms: u64,
+    },
+    /// A page of the consoles, in the order of the names.
+    Consoles {
+        /// The consoles of this page.
+        page: List<ConsoleBrief, PAGE_ENTRIES_MAX>,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// What happened, the oldest first.
+    Events(List<Event, EVENTS_PAGE_MAX>),
+    /// So many events between the last one and the next are not to be had any more, whatever they were about.
+    EventsMissed(u64),
+    /// All that was asked for of the events has been sent.
+    EventsEnd,
+    /// What unikernels use, in the order of their names.
+    Stats {
+        /// Those of this page that run.
+        page: List<Usage, STATS_PAGE_MAX>,
+        /// Whether another page follows.
+        more: bool,
+    },
     /// The unikernel runs, or will when those that it is started after are ready.
     Started(Box<Unikernel>),
     /// The unikernel is stopped.
@@ -347,6 +395,8 @@ pub struct HostInfo {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors that can run them.
     pub monitors: List<Monitor, MONITORS_MAX>,
+    /// What the host's kernel holds each unikernel to.
+    pub limits: List<Limit, LIMITS_MAX>,
     /// Where the control plane keeps what it knows.
     pub journal: Journal,
 }
@@ -607,6 +657,10 @@ pub enum Refusal {
     /// The interval or the number of failures of a liveness probe, or an update's window, is out of its bounds.
     Supervision,
 
+    // Watching.
+    /// There is this unikernel, but it does not run.
+    NotRunning,
+
     // The journal.
     /// Changes cannot be kept, so none is made.
     ReadOnly(ReadOnly),
@@ -634,6 +688,8 @@ pub enum Table {
     Taps,
     /// Requests to the shim.
     ShimRequests,
+    /// Sessions.
+    Sessions,
     /// Policies that were set.
     Policies,
     /// Certificates that were revoked.

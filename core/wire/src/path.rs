@@ -5,7 +5,7 @@ use core::{borrow::Borrow, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::name::{NameError, check_path};
+use crate::name::{Name, NameError, check_path};
 
 /// A place in the tree of names, below which unikernels, volumes and further places lie: labels joined by `:`, the
 /// outermost first, or the root, written `:`.
@@ -71,6 +71,13 @@ pub fn ancestors(name: &str) -> impl Iterator<Item = &str> {
 impl Borrow<str> for Path {
     fn borrow(&self) -> &str {
         &self.0
+    }
+}
+
+/// The place that a name is.
+impl From<&Name> for Path {
+    fn from(name: &Name) -> Self {
+        Self(String::from(&**name))
     }
 }
 

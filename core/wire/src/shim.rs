@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
-    IMAGE_READ_BYTES_MAX, MONITORS_MAX, NETS_MAX, TAG_BYTES_MAX,
+    IMAGE_READ_BYTES_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, STATS_PAGE_MAX, TAG_BYTES_MAX,
 };
 use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, VolumeName};
 
@@ -106,6 +106,8 @@ pub enum Op {
         /// Only those with a greater id.
         after: Option<InstanceId>,
     },
+    /// What those of these monitors use that run; the others are left out [`Reply::Stats`].
+    Stats(List<InstanceId, STATS_PAGE_MAX>),
 }
 
 /// What to start.
@@ -193,6 +195,13 @@ pub enum Reply {
         /// Whether entries with greater ids follow.
         more: bool,
     },
+    /// What monitors use, in the order in which they were asked for.
+    Stats {
+        /// `/proc/uptime`, read before the others.
+        uptime: Blob<64>,
+        /// Those that run.
+        page: List<Usage, STATS_PAGE_MAX>,
+    },
 }
 
 /// The entries of a page of the ledger: so many, each with a full tag, fit one frame.
@@ -213,6 +222,26 @@ pub struct Listed {
     pub tag: Blob<TAG_BYTES_MAX>,
 }
 
+/// What a monitor uses, in the words of proc(5). The control plane reads them, so that the shim need not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Which.
+    pub instance: InstanceId,
+    /// `/proc/[pid]/stat`; empty if its process is gone.
+    pub stat: Blob<STAT_BYTES_MAX>,
+    /// `/proc/[pid]/io`; empty where the shim may not read it.
+    pub io: Blob<IO_BYTES_MAX>,
+    /// The lines of `/proc/net/dev` for its taps, in the order of its network devices.
+    pub nets: List<Blob<NET_LINE_BYTES_MAX>, NETS_MAX>,
+}
+
+/// The bytes of proc(5)'s `stat` that are told: its first fields.
+pub const STAT_BYTES_MAX: usize = 448;
+/// The bytes of proc(5)'s `io` that are told.
+pub const IO_BYTES_MAX: usize = 224;
+/// The bytes of a line of proc(5)'s `net/dev` that are told: its first columns.
+pub const NET_LINE_BYTES_MAX: usize = 192;
+
 /// What a host is and has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
@@ -224,6 +253,19 @@ pub struct Host {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors.
     pub monitors: List<Monitor, MONITORS_MAX>,
+    /// What the kernel holds each monitor to.
+    pub limits: List<Limit, LIMITS_MAX>,
+}
+
+/// What the kernel holds a monitor to, in a control group of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Limit {
+    /// The memory of its guest and a fixed sum for itself; over that, it is killed.
+    Memory,
+    /// Its processes and threads.
+    Processes,
+    /// An equal share of a busy CPU, of which the control plane gets a larger one.
+    CpuShare,
 }
 
 /// A program that runs guests.
@@ -265,6 +307,8 @@ pub enum Event {
         instance: InstanceId,
         /// How many.
         bytes: u64,
+        /// How many lines ended in them.
+        lines: u64,
     },
     /// A monitor's process has ended, its console has been sent, its taps are gone. It stays in the ledger
     /// until it is forgotten.
@@ -314,6 +358,20 @@ mod tests {
         };
         let page = vec![listed; LIST_PAGE_MAX].try_into().unwrap();
         let reply = FromShim::Reply { id: u32::MAX, result: Ok(Reply::Listed { page, more: true }) };
+        assert_eq!(frame::encode(&reply, &mut Vec::new()), Ok(()));
+    }
+
+    #[test]
+    fn the_largest_page_of_statistics_fits_a_frame() {
+        let usage = Usage {
+            instance: InstanceId(u64::MAX),
+            stat: vec![0; STAT_BYTES_MAX].try_into().unwrap(),
+            io: vec![0; IO_BYTES_MAX].try_into().unwrap(),
+            nets: vec![vec![0; NET_LINE_BYTES_MAX].try_into().unwrap(); NETS_MAX].try_into().unwrap(),
+        };
+        let page = vec![usage; STATS_PAGE_MAX].try_into().unwrap();
+        let result = Ok(Reply::Stats { uptime: vec![0; 64].try_into().unwrap(), page });
+        let reply = FromShim::Reply { id: u32::MAX, result };
         assert_eq!(frame::encode(&reply, &mut Vec::new()), Ok(()));
     }
 }

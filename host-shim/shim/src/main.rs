@@ -5,7 +5,8 @@
 //! * `config`: `shim.toml`
 //! * `link`: TLS to the peer
 //! * `ops`: carries out what was checked, on `images` and `interface` (taps; the only unsafe code)
-//! * `monitor`: the programs that run guests, and their processes
+//! * `monitor`: the programs that run guests, and their processes; `limits`: what the kernel holds those to; `usage`: what
+//!   they use
 //! * `control_plane`: the control plane's own monitor
 //!
 //! One thread, one loop, below. Killing the shim stops no workload: the next one takes over what runs.
@@ -16,9 +17,11 @@ mod control_plane;
 mod images;
 #[allow(unsafe_code)]
 mod interface;
+mod limits;
 mod link;
 mod monitor;
 mod ops;
+mod usage;
 
 use std::fmt::{Arguments, Display};
 use std::fs::{self, File, Permissions};

@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::{about, config::Monitor, log};
+use crate::{about, config::Monitor, limits::Limits, log};
 
 /// The console bytes that are dropped at once: most of a pipe, whose rest is what the control plane would keep.
 const SHED_BYTES: usize = 48 * 1024;
@@ -51,7 +51,7 @@ impl Program {
         let (mut command, mut set) = (command(&self.path, uid), CpuSet::new());
         command.args(&self.first_options).arg(format!("--mem={memory_mib}"));
         cpus.iter().for_each(|cpu| set.set(usize::from(*cpu)));
-        Launch { command, cpus: set, uid, is_upstream: self.is_upstream, inherited: Vec::new() }
+        Launch { command, cpus: set, uid, memory_mib, is_upstream: self.is_upstream, inherited: Vec::new() }
     }
 }
 
@@ -60,6 +60,7 @@ pub struct Launch {
     command: Command,
     cpus: CpuSet,
     uid: Option<u32>,
+    memory_mib: u32,
     is_upstream: bool,
     /// What the command line names. Not closed on exec: this is the only thread, so nothing else inherits them.
     inherited: Vec<OwnedFd>,
@@ -94,7 +95,13 @@ impl Launch {
     }
 
     /// Starts it. Its record is completed and kept in `folder`, and `news` is readable when there are any.
-    pub fn start(mut self, folder: &Path, record: &mut Record, news: &OwnedFd) -> io::Result<Process> {
+    pub fn start(
+        mut self,
+        folder: &Path,
+        record: &mut Record,
+        news: &OwnedFd,
+        limits: &Limits,
+    ) -> io::Result<Process> {
         let fifo = folder.join("console");
         mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR)?;
         // Open for reading too: its writes find a reader whatever becomes of the shim.
@@ -103,6 +110,7 @@ impl Launch {
         let mut child = self.command.spawn()?;
         let pid = child.id();
         let mut keep = || {
+            limits.hold(record.listed.instance, self.memory_mib, pid)?;
             sched_setaffinity(Some(Pid::from_child(&child)), &self.cpus)?;
             (record.listed.pid, record.started, record.uid) = (pid, started(pid)?, self.uid);
             let mut bytes = Vec::new();
@@ -121,8 +129,8 @@ pub struct Process {
     pidfd: OwnedFd,
     /// What the guest writes. It is open for writing too: it never comes to an end, it only has nothing to read.
     console: File,
-    /// Console bytes that were dropped and not told yet.
-    lost: u64,
+    /// Console bytes that were dropped and not told yet, and the lines that ended in them.
+    lost: (u64, u64),
 }
 
 impl Process {
@@ -132,7 +140,7 @@ impl Process {
         let instance = epoll::EventData::new_u64(record.listed.instance.0);
         epoll::add(news, &pidfd, instance, epoll::EventFlags::IN)?;
         epoll::add(news, &console, instance, epoll::EventFlags::IN)?;
-        Ok(Self { pidfd, console: console.into(), lost: 0 })
+        Ok(Self { pidfd, console: console.into(), lost: (0, 0) })
     }
 
     /// Takes over what an earlier shim started: its record, and its process if that still runs. One without a whole
@@ -174,8 +182,8 @@ impl Process {
 
     /// What is to be told of it next. All that it wrote comes before its end.
     pub fn news(&mut self, instance: InstanceId) -> Option<Event> {
-        if let bytes @ 1.. = mem::take(&mut self.lost) {
-            return Some(Event::ConsoleLost { instance, bytes });
+        if let (bytes @ 1.., lines) = mem::take(&mut self.lost) {
+            return Some(Event::ConsoleLost { instance, bytes, lines });
         }
         // Looked at before the console: what is not there once it has ended never comes.
         let is_over = is_ready(&self.pidfd, PollFlags::IN, Timespec::default());
@@ -197,7 +205,10 @@ impl Process {
     /// Drops the oldest bytes of a console that nobody takes and that makes its guest wait.
     pub fn shed_console(&mut self) {
         if !is_ready(&self.console, PollFlags::OUT, Timespec::default()) {
-            self.lost += self.console.read(&mut [0; SHED_BYTES]).unwrap_or(0) as u64;
+            let mut data = [0; SHED_BYTES];
+            let count = self.console.read(&mut data).unwrap_or(0);
+            let lines = data[..count].iter().filter(|byte| **byte == b'\n').count();
+            self.lost = (self.lost.0 + count as u64, self.lost.1 + lines as u64);
         }
     }
 }

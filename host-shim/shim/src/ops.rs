@@ -15,8 +15,9 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::{buffer::spare_capacity, system::sysinfo};
 
+use crate::limits::Limits;
 use crate::monitor::{Launch, Process, Program};
-use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link};
+use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link, usage::usage};
 
 /// The monitors that are looked at in one turn of the loop.
 const MONITORS_PER_TURN: usize = 32;
@@ -34,6 +35,7 @@ pub struct Ops {
     programs: Vec<Program>,
     /// What monitors run as, each as another; as the shim itself where there are no others.
     users: Option<Cycle<RangeInclusive<u32>>>,
+    limits: Limits,
     /// Readable when a monitor has something to tell.
     pub watched: OwnedFd,
 }
@@ -48,11 +50,13 @@ impl Ops {
         let is_given = |cpu: &u16| config.cpus.as_ref().is_none_or(|given| given.contains(cpu));
         let cpus = (0..u16::MAX).take(CpuSet::MAX_CPU).filter(|cpu| usable.is_set(usize::from(*cpu)));
         let memory = sysinfo();
+        let limits = Limits::find(&config.state_dir.join("run")).map_err(about("run"))?;
         let host = Host {
             cpus: List::fill(&mut cpus.filter(is_given)),
             memory_mib: memory.totalram.saturating_mul(u64::from(memory.mem_unit)) >> 20,
             bridges: config.bridges.clone(),
             monitors: List::fill(&mut programs.iter().map(|program| program.told.clone())),
+            limits: limits.told(),
         };
         let names = fs::read_dir(config.state_dir.join("images")).map_err(about("images"))?;
         let images = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
@@ -60,7 +64,7 @@ impl Ops {
         let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
         let config = Arc::new(config);
-        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, watched })
+        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, limits, watched })
     }
 
     /// Takes over what an earlier shim started.
@@ -97,6 +101,7 @@ impl Ops {
             Op::Hello { .. } => return Ok(Reply::Hello { release: RELEASE }),
             Op::Host => return Ok(Reply::Host(Box::new(self.host.clone()))),
             Op::List { after } => return Ok(self.ledger.page(after)),
+            Op::Stats(instances) => return Ok(usage(&instances, &self.ledger)),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
                 return Ok(Reply::Stored);
             }
@@ -176,7 +181,7 @@ impl Ops {
     pub fn start(&mut self, launch: Launch, mut record: Record) -> io::Result<u32> {
         let folder = self.folder(record.listed.instance);
         fs::create_dir(&folder)?;
-        let started = launch.start(&folder, &mut record, &self.watched);
+        let started = launch.start(&folder, &mut record, &self.watched, &self.limits);
         let process = started.inspect_err(|_| drop(fs::remove_dir_all(folder)))?;
         record.listed.taps.iter().for_each(|tap| drop(self.taps.remove(tap))); // the monitor's alone now
         self.processes.insert(record.listed.instance, process);
@@ -209,6 +214,7 @@ impl Ops {
         let news = self.processes.get_mut(&instance)?.news(instance);
         if let Some(Event::Exited { status, .. }) = news {
             self.processes.remove(&instance);
+            self.limits.remove(instance);
             self.ledger.ended(instance, status);
         }
         news

@@ -285,7 +285,7 @@ fn given_no_link_when_guests_write_and_end_then_that_is_told_when_the_peer_is_ba
         let wait = format!("while [ -d {} ]; do sleep 0.01; done;", marker.display());
         peer.spawn(1, image, &format!("{wait} echo last words; exit 5"));
         // More than a console's pipe holds: if nobody took it, it would not come to its end.
-        let flood = peer.spawn(2, image, &format!("{wait} head -c 2000000 /dev/zero; exit 6"));
+        let flood = peer.spawn(2, image, &format!("{wait} yes 123456789 | head -c 2000000; exit 6"));
         drop(peer);
         site.wait_for_log("control plane disconnected");
         fs::remove_dir(marker).unwrap();
@@ -298,21 +298,21 @@ fn given_no_link_when_guests_write_and_end_then_that_is_told_when_the_peer_is_ba
             std::thread::yield_now();
         }
         let mut peer = site.connect();
-        let (mut words, mut got, mut lost, mut ends) = (Vec::new(), 0, 0, Vec::new());
+        let (mut words, mut got, mut lost, mut ends) = (Vec::new(), 0, (0, 0), Vec::new());
         while ends.len() < 2 {
             match peer.event() {
                 Event::Console { instance: InstanceId(1), data } => words.extend_from_slice(&data),
                 Event::Console { data, .. } => got += data.len() as u64,
-                Event::ConsoleLost { instance, bytes } => {
+                Event::ConsoleLost { instance, bytes, lines } => {
                     assert_eq!(instance, InstanceId(2));
-                    lost += bytes;
+                    lost = (lost.0 + bytes, lost.1 + lines);
                 }
                 Event::Exited { status, .. } => ends.push(status),
             }
         }
         assert_eq!(words, b"last words\n");
-        assert_eq!(got + lost, 2_000_000);
-        assert!(lost > 0);
+        assert_eq!(got + lost.0, 2_000_000);
+        assert!(lost.0 > 0 && lost.0.abs_diff(10 * lost.1) < 10, "each line has ten bytes: {lost:?}");
         assert!(ends.contains(&ExitStatus::Code(5)) && ends.contains(&ExitStatus::Code(6)), "{ends:?}");
     });
 }

@@ -5,7 +5,7 @@
 //! could not do them, so that every flow takes its own way back; the good news in the answers becomes a refusal.
 
 use petrel_wire::{
-    operator::{ReadOnly, Refusal, Request, Response},
+    operator::{ReadOnly, Refusal, Request, Response, What, Who},
     shim::{Fault, Op},
 };
 
@@ -100,10 +100,9 @@ impl Engine {
 
     /// The device did not take what it was given last.
     pub(crate) fn state_failed(&mut self) {
-        let line = "state: block device \"state\" cannot be written: changes are refused from here on";
         self.journal.fail(ReadOnly::Unwritable);
         self.withhold(0, ReadOnly::Unwritable);
-        self.log(Level::Error, line.into());
+        self.happened(Who::ControlPlane, What::JournalFailed(ReadOnly::Unwritable), None);
     }
 
     /// Takes back the outputs from `mark` on, and what they follow from: it cannot be kept. What the flows do about it
@@ -170,7 +169,9 @@ impl Engine {
             match undo {
                 Undo::Change(before) => self.restore(before),
                 Undo::State(state) => {
+                    let next = self.state.events.next();
                     self.state = *state;
+                    self.state.events.go_on_from(next);
                     self.watch_anew();
                 }
             }
@@ -223,7 +224,10 @@ fn changes(request: &Request) -> bool {
         | Request::Host
         | Request::List
         | Request::Info(_)
-        | Request::Console { .. }
+        | Request::Console(_)
+        | Request::Consoles
+        | Request::Events(_)
+        | Request::Stats(_)
         | Request::Cancel
         | Request::History(_)
         | Request::StateExport
@@ -253,8 +257,14 @@ fn acknowledges(response: &Response) -> bool {
         | Response::ImageWanted
         | Response::Listed { .. }
         | Response::Info(_)
-        | Response::Console(_)
-        | Response::ConsoleMissed(_)
+        | Response::Console { .. }
+        | Response::ConsoleMissed { .. }
+        | Response::ConsoleBegan { .. }
+        | Response::Consoles { .. }
+        | Response::Events(_)
+        | Response::EventsMissed(_)
+        | Response::EventsEnd
+        | Response::Stats { .. }
         | Response::Ended(_)
         | Response::ConsoleEnd
         | Response::Generation { .. }
@@ -271,7 +281,12 @@ fn acknowledges(response: &Response) -> bool {
 fn is_effect(op: &Op) -> bool {
     match op {
         // A chunk is of an upload whose beginning was let go.
-        Op::Hello { .. } | Op::Host | Op::List { .. } | Op::ImageRead { .. } | Op::ImageChunk { .. } => false,
+        Op::Hello { .. }
+        | Op::Host
+        | Op::List { .. }
+        | Op::Stats(_)
+        | Op::ImageRead { .. }
+        | Op::ImageChunk { .. } => false,
         Op::ImageBegin { .. }
         | Op::ImageCommit(_)
         | Op::ImageAbort(_)

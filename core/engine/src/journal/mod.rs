@@ -18,7 +18,10 @@ use petrel_wire::operator::{self, ReadOnly};
 
 use crate::{
     Output,
-    limits::{BATCH_BYTES_MAX, LOG_BYTES_MIN, LOG_PER_SNAPSHOT, RECORD_WAIT_NS, RECORDS_WAITING_MAX},
+    limits::{
+        BATCH_BYTES_MAX, HISTORY_PER_AREA, LOG_BYTES_MIN, LOG_PER_SNAPSHOT, RECORD_WAIT_NS,
+        RECORDS_WAITING_MAX,
+    },
     record::{Durability, Record},
     state::{Before, State},
 };
@@ -135,6 +138,7 @@ impl Journal {
         }
         match durability {
             Durability::Never => return,
+            Durability::Later if self.read_only().is_some() => return,
             Durability::Later => {}
             Durability::Before { grows } => {
                 self.urgent = true;
@@ -198,7 +202,7 @@ impl Journal {
     fn fail(&mut self, reason: ReadOnly) {
         self.mode = Mode::ReadOnly(reason);
         self.pending.clear();
-        self.due_ns = None;
+        (self.waiting, self.due_ns) = (0, None);
     }
 }
 
@@ -255,7 +259,9 @@ impl Log {
         let salt = mixed(self.seed ^ epoch);
         let (active, head) = (1 - self.active, geometry.first_batch());
         let mut next = Self { active, epoch, salt, sequence: 0, head, ..*self };
-        let records = state.records().map(|record| postcard::to_allocvec(&record).unwrap_or_default());
+        let history_bytes = usize::try_from(geometry.room() / HISTORY_PER_AREA).unwrap_or(usize::MAX);
+        let records =
+            state.records(history_bytes).map(|record| postcard::to_allocvec(&record).unwrap_or_default());
         let mut outputs: Vec<_> = pack(records)?.iter().map(|records| next.append(records)).collect();
         let snapshot_bytes = next.head - geometry.first_batch();
         // With a quarter left to the log, the state is not written anew at every change.

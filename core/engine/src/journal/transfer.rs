@@ -1,16 +1,16 @@
 //! State files: the state goes out as one, and comes in as one.
 
-use alloc::{boxed::Box, format, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
     Blob, Path,
     limits::{CHUNK_BYTES_MAX, NETS_MAX, STATE_FILE_BYTES_MAX, UNIKERNELS_MAX},
-    operator::{Refusal, Response, StateFault, Table},
+    operator::{Refusal, Response, StateFault, Table, What, Who},
 };
 
 use super::file::{self, Reader};
 use crate::{
-    Engine, Level, Output,
+    Engine, Output,
     policy::Grant,
     record::Record,
     session::{Asker, Kind},
@@ -87,6 +87,7 @@ fn is_possible(state: &State, record: &Record) -> bool {
             let own = |unikernel: &Unikernel| unikernel.name() == name;
             state.by_id(*instance).is_none_or(own) && taps.len() <= NETS_MAX
         }
+        Record::Happened(event) => event.sequence >= state.events.next(),
         Record::PolicySet { .. } => state.settings.has_room_for_policy(&Path::ROOT),
         Record::Revoked(_) => state.settings.has_room_for_revocation(&Path::ROOT),
         // About one that is not there, these change nothing.
@@ -113,7 +114,7 @@ impl Engine {
         if self.is_exporting() {
             return self.refuse(asker, Refusal::Full(Table::StateFiles));
         }
-        let (file, records) = file::write(self.state.records());
+        let (file, records) = file::write(self.state.records(usize::MAX));
         self.open_stream(asker, Source::Export(Box::new(Export { file, sent: 0, records })));
     }
 
@@ -200,6 +201,7 @@ impl Engine {
         };
         self.orders_lost();
         let before = core::mem::replace(&mut self.state, *state);
+        self.state.events.go_on_from(before.events.next());
         // Nothing runs, so what the shim still has is what was given up.
         self.state.apply(Record::Complete);
         for instance in before.ids() {
@@ -209,7 +211,9 @@ impl Engine {
         self.journal.replace(before);
         self.number_from_state();
         self.watch_anew();
-        self.log(Level::Warning, format!("state: replaced by a state file with {records} records"));
+        let who =
+            self.sessions.get(&asker.session).map_or(Who::ControlPlane, |session| session.authority.who());
+        self.happened(who, What::StateImported(records), None);
         self.answer(asker, Response::StateImported { records });
         self.end_revoked();
         // What the host has is asked for again, and made one with what is known now.

@@ -1,37 +1,49 @@
 //! What the certificates of a session permit.
 
 use petrel_certificate::{Chain, Link};
-use petrel_wire::Path;
-use petrel_wire::operator::{CertificateFault, ChainIndex, Policy, Refusal, Rights};
+use petrel_wire::operator::{CertificateFault, ChainIndex, Policy, Refusal, Rights, Who};
+use petrel_wire::{CommonName, Path};
+
+use crate::Peer;
 
 /// What a session may do, and below which path. Made once, from the chain that TLS has verified.
 #[derive(Debug)]
-pub(crate) struct Authority(Chain);
+pub(crate) struct Authority {
+    chain: Chain,
+    name: CommonName,
+}
 
 impl Authority {
-    /// Reads the chain (DER, the operator's own certificate first).
-    pub fn new(chain: &[alloc::vec::Vec<u8>]) -> Result<Self, Refusal> {
-        Chain::read(chain).map(Self).map_err(|(index, fault)| Refusal::Certificate { index, fault })
+    /// Reads the peer's chain.
+    pub fn new(peer: &Peer) -> Result<Self, Refusal> {
+        let chain =
+            Chain::read(&peer.chain).map_err(|(index, fault)| Refusal::Certificate { index, fault })?;
+        Ok(Self { chain, name: CommonName::lossy(&peer.name) })
+    }
+
+    /// Whose it is.
+    pub fn who(&self) -> Who {
+        Who::Operator { name: self.name.clone(), scope: self.scope().clone() }
     }
 
     /// Below what all its names lie.
     pub fn scope(&self) -> &Path {
-        &self.0.scope
+        &self.chain.scope
     }
 
     /// Which requests it may make.
     pub fn rights(&self) -> Rights {
-        self.0.rights
+        self.chain.rights
     }
 
     /// Its last moment, in milliseconds since 1970: certificates are valid through their last second.
     pub fn not_after_ms(&self) -> u64 {
-        self.0.not_after_ms.saturating_add(999)
+        self.chain.not_after_ms.saturating_add(999)
     }
 
     /// What its certificates say for what lies below `path`.
     pub fn policy(&self, path: &str) -> Option<&Policy> {
-        self.0.policies.iter().find(|(of, _)| of.labels() == path).map(|(_, policy)| policy)
+        self.chain.policies.iter().find(|(of, _)| of.labels() == path).map(|(_, policy)| policy)
     }
 
     /// Whether it may rule over what lies below `path`: if it is not its own path, for which those above it decide.
@@ -48,7 +60,7 @@ impl Authority {
 
     /// The first certificate that `is_revoked`.
     pub fn revoked(&self, is_revoked: impl Fn(&Link) -> bool) -> Option<Refusal> {
-        let index = self.0.links.iter().position(is_revoked)?;
+        let index = self.chain.links.iter().position(is_revoked)?;
         let index = ChainIndex::try_from(index).unwrap_or(ChainIndex::MAX);
         Some(Refusal::Certificate { index, fault: CertificateFault::Revoked })
     }

@@ -28,7 +28,8 @@ pub(crate) use usage::Usage;
 
 use alloc::sync::Arc;
 
-use petrel_wire::operator::{Refusal, Request, Right};
+use petrel_wire::Path;
+use petrel_wire::operator::{Refusal, Request, Right, Who};
 
 /// Permission for one request's effects. It cannot be made elsewhere, nor copied.
 #[derive(Debug)]
@@ -38,6 +39,16 @@ impl Grant {
     /// On whose behalf; `None` for the control plane's own.
     pub fn authority(&self) -> Option<&Arc<Authority>> {
         self.0.as_ref()
+    }
+
+    /// Who answers for what is done with it.
+    pub fn who(&self) -> Who {
+        self.0.as_ref().map_or(Who::ControlPlane, |authority| authority.who())
+    }
+
+    /// Below what all lies that it is for.
+    pub fn scope(&self) -> Path {
+        self.0.as_ref().map_or(Path::ROOT, |authority| authority.scope().clone())
     }
 }
 
@@ -69,7 +80,10 @@ fn rights_for(request: &Request) -> &'static [Right] {
         Request::Host
         | Request::List
         | Request::Info(_)
-        | Request::Console { .. }
+        | Request::Console(_)
+        | Request::Consoles
+        | Request::Events(_)
+        | Request::Stats(_)
         | Request::History(_)
         | Request::PolicyList(_)
         | Request::CertRevocations

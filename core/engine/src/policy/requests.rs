@@ -1,14 +1,14 @@
 //! The requests about policies and certificates, and the sessions that end by them.
 
-use alloc::{boxed::Box, collections::BTreeSet, format, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeSet, sync::Arc, vec::Vec};
 
 use petrel_wire::operator::{
-    Policy, PolicyEntry, PolicyPage, Refusal, Response, Revocable, Revocation, RevocationPage, Table,
+    Policy, PolicyEntry, PolicyPage, Refusal, Response, Revocable, Revocation, RevocationPage, Table, What,
 };
 use petrel_wire::{List, Path, limits::POLICY_PAGE_ENTRIES_MAX};
 
 use crate::{
-    Engine, Level, Now, SessionId,
+    Engine, Now, SessionId,
     limits::CLOCK_CHECK_NS,
     policy::{Authority, Grant},
     record::Record,
@@ -44,7 +44,7 @@ impl Engine {
                 Refusal::Full(Table::Policies)
             }
             _ => {
-                self.log(Level::Info, format!("policy of {path}: {policy:?}"));
+                self.happened_at(grant.who(), What::PolicySet, path.clone());
                 self.apply(Record::PolicySet { path, policy });
                 return self.answer(asker, Response::PolicySet);
             }
@@ -57,7 +57,7 @@ impl Engine {
             Some(authority) if !authority.rules(&path) => Refusal::OutsideScope,
             _ if self.state.settings.policy(path.labels()).is_none() => Refusal::NoSuchPolicy,
             _ => {
-                self.log(Level::Info, format!("policy of {path}: removed"));
+                self.happened_at(grant.who(), What::PolicyRemoved, path.clone());
                 self.apply(Record::PolicyRemoved(path));
                 return self.answer(asker, Response::PolicyRemoved);
             }
@@ -86,7 +86,7 @@ impl Engine {
             if !room {
                 return self.refuse(asker, Refusal::Full(Table::Revocations));
             }
-            self.log(Level::Warning, format!("revoked below {path}: {what:?}"));
+            self.happened_at(grant.who(), What::CertificateRevoked(what.clone()), path.clone());
             let at_ms = self.now.wall_ms;
             self.apply(Record::Revoked(Revocation { path, what, at_ms }));
         }

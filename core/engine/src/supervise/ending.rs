@@ -4,16 +4,14 @@
 //! doing, and offers nothing else. So a stop is a kill. Should a monitor ever be able to tell its guest, the place for
 //! it is [`Engine::kill`]: a softer operation first, and the kill at its deadline.
 
-use alloc::format;
-
 use petrel_wire::{
     ExitStatus, Name,
-    operator::{Refusal, Response, Setback, Wish},
+    operator::{Refusal, Response, Setback, What, Who, Wish},
     shim::{Fault, InstanceId, Op, Reply},
 };
 
 use crate::{
-    Engine, Level,
+    Engine,
     limits::{KILL_DEADLINE_NS, LONG_LIFE_NS, RETRY_NS},
     planted::{self, Planted},
     record::Record,
@@ -73,8 +71,8 @@ impl Engine {
         let Some(unikernel) = self.state.by_id(instance) else { return };
         let (name, stale, on_trial) =
             (unikernel.name().clone(), unikernel.is_stale(), unikernel.trial.is_some());
-        self.log(Level::Info, format!("{name}: ended: {status}"));
         self.apply(Record::Ended { instance, status, at_ms });
+        self.happened(Who::ControlPlane, What::Exited(status), Some(name.clone()));
         let again = self.state.get(&name).is_some_and(|unikernel| unikernel.starts_again());
         let now_ns = self.now.monotonic_ns;
         let watch = self.watch(&name);
@@ -89,7 +87,9 @@ impl Engine {
             self.fail_trial(&name, Setback::Ended(status));
         } else if by_itself && again {
             watch.quick_ends = watch.quick_ends.saturating_add(1);
-            watch.not_before_ns = now_ns.saturating_add(pace::delay_ns(&name, watch.quick_ends));
+            let delay_ns = pace::delay_ns(&name, watch.quick_ends);
+            watch.not_before_ns = now_ns.saturating_add(delay_ns);
+            self.happened(Who::ControlPlane, What::BackOff(delay_ns / 1_000_000), Some(name.clone()));
         }
         if core::mem::take(&mut self.watch(&name).replace) {
             self.clear_way(&name);
@@ -132,7 +132,7 @@ impl Engine {
     /// The shim could not end it: the unikernel stays as it is.
     fn ending_failed(&mut self, instance: InstanceId, fault: Fault) {
         let Some(name) = self.name_of(instance) else { return };
-        self.log(Level::Error, format!("{name}: could not be ended: {fault:?}"));
+        self.happened(Who::ControlPlane, What::EndFailed(fault), Some(name.clone()));
         let not_before_ns = self.now.monotonic_ns.saturating_add(RETRY_NS);
         let watch = self.watch(&name);
         watch.asked = None;
@@ -150,7 +150,7 @@ impl Engine {
             return;
         }
         let seconds = u32::try_from(KILL_DEADLINE_NS / 1_000_000_000).unwrap_or(u32::MAX);
-        self.log(Level::Error, format!("{name}: has not ended {seconds} s after it was killed"));
+        self.happened(Who::ControlPlane, What::NotEnding(seconds), Some(name.clone()));
         if let Some(order) = self.take_order(name) {
             for asker in order.askers {
                 self.refuse(asker, Refusal::NotEnding { seconds });
@@ -174,8 +174,12 @@ impl Engine {
     pub(crate) fn forget_unikernel(&mut self, name: &Name, answer: Response) {
         let Some(unikernel) = self.state.get(name) else { return };
         let (instance, ended) = (unikernel.instance, unikernel.ended());
+        let (who, ordered) = (self.who_orders(name), unikernel.wish == Wish::Destroyed);
         self.apply(Record::Removed(name.clone()));
         self.console_removed(instance, ended);
+        if ordered && answer == Response::Destroyed {
+            self.happened(who, What::Destroyed, Some(name.clone()));
+        }
         let Some(order) = self.unwatch(name).and_then(|watch| watch.order) else { return };
         let answer = match (&order.goal, answer) {
             (Goal::Destroy, answer) | (_, answer @ Response::Refused(_)) => answer,

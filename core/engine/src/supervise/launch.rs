@@ -7,7 +7,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, vec::Vec};
 
 use petrel_wire::{
     List, Name,
-    operator::{Refusal, Response, Table},
+    operator::{Refusal, Response, Table, What, Who},
     shim::{Fault, InstanceId, Op, Reply, Spawn, SpawnBlock, SpawnNet, TapId},
 };
 
@@ -77,7 +77,7 @@ impl Engine {
         }
         let instance = if first { earlier } else { self.new_instance() };
         let taps: Vec<TapId> = nets.iter().map(|_| self.new_tap()).collect();
-        self.log(Level::Info, format!("{name}: starts as instance {}", instance.0));
+        self.log(Level::Debug, format!("{name}: starts as instance {}", instance.0));
         self.decide(Record::Starting { name: name.clone(), instance, taps: taps.clone() });
         self.console_moved(earlier, instance);
         let own = upkeep();
@@ -204,10 +204,15 @@ impl Engine {
             return;
         }
         let Some(launch) = self.launches.remove(&instance) else { return };
+        let who = match &launch.creator {
+            Some(creator) => creator.grant.who(),
+            None => self.who_orders(&launch.name),
+        };
         let asker = launch.creator.map(|creator| creator.asker);
         match (launch.pid, launch.failure) {
             (Some(pid), None) => {
                 self.apply(Record::Started { instance, pid });
+                self.happened(who, What::Started(pid), Some(launch.name.clone()));
                 self.launched(&launch.name, asker);
             }
             (_, failure) => {
@@ -250,11 +255,13 @@ impl Engine {
 
     /// It could not be started, and nothing of the attempt is left.
     fn launch_failed(&mut self, name: &Name, creator: Option<Asker>, refusal: Refusal) {
-        self.log(Level::Info, format!("{name}: not started: {refusal:?}"));
+        let reason = Box::new(refusal.clone());
         if let Some(asker) = creator {
+            self.happened(Who::ControlPlane, What::CreateFailed(reason), Some(name.clone()));
             self.refuse(asker, refusal);
             return self.remove(name);
         }
+        self.happened(Who::ControlPlane, What::StartFailed(reason), Some(name.clone()));
         let now_ns = self.now.monotonic_ns;
         let watch = self.watch(name);
         watch.quick_ends = watch.quick_ends.saturating_add(1);
@@ -279,7 +286,10 @@ impl Engine {
                 if !planted::is(Planted::ForgetOrphan) {
                     self.doomed.insert(instance);
                 }
-                self.refuse(creator.asker, launch.failure.unwrap_or(Refusal::ShimAway));
+                let refusal = launch.failure.unwrap_or(Refusal::ShimAway);
+                let what = What::CreateFailed(Box::new(refusal.clone()));
+                self.happened(Who::ControlPlane, what, Some(launch.name.clone()));
+                self.refuse(creator.asker, refusal);
                 self.forget_unikernel(&launch.name, Response::Refused(Refusal::ShimAway));
             }
         }

@@ -26,7 +26,7 @@ use alloc::{collections::BTreeMap, vec::Vec};
 
 use petrel_wire::{
     Name,
-    operator::{Refusal, Setback, Wish},
+    operator::{Refusal, Setback, What, Who, Wish},
     shim::Op,
 };
 
@@ -197,9 +197,17 @@ impl Engine {
         self.shim.ask(self.now, grant, op, waiting, &mut self.outputs);
     }
 
+    /// Who ordered what is done about a unikernel now.
+    pub(crate) fn who_orders(&self, name: &Name) -> Who {
+        let order = self.watches.get(name).and_then(|watch| watch.order.as_ref());
+        order.map_or(Who::ControlPlane, |order| order.grant.who())
+    }
+
     /// The new generation has done well.
     pub(crate) fn accept(&mut self, name: &Name) {
         self.decide(Record::Accepted(name.clone()));
+        let number = self.state.get(name).map_or(0, |unikernel| unikernel.current.number);
+        self.happened(Who::ControlPlane, What::Updated(number), Some(name.clone()));
         self.order_done(name);
     }
 
@@ -217,10 +225,8 @@ impl Engine {
         let Some(unikernel) = self.state.get(name) else { return };
         let Some(trial) = unikernel.trial else { return };
         let failed = unikernel.current.number;
-        self.log(
-            crate::Level::Warning,
-            alloc::format!("{name}: generation {failed} is given up for {}: {why:?}", trial.from),
-        );
+        let what = What::RolledBack(failed, trial.from, why);
+        self.happened(Who::ControlPlane, what, Some(name.clone()));
         self.set_back(name, Refusal::RolledBack { failed, generation: trial.from, why }, true);
     }
 

@@ -3,15 +3,15 @@
 //! There is one order at a time. A later one takes the place of an earlier one, whose askers are told so; so whatever
 //! a unikernel is at, it can be stopped and destroyed.
 
-use alloc::{boxed::Box, format, vec::Vec};
+use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
     Name,
-    operator::{Refusal, Response, Unikernel as Brief, Wish},
+    operator::{Refusal, Response, Unikernel as Brief, What, Wish},
 };
 
 use crate::{
-    Engine, Level,
+    Engine,
     policy::Grant,
     record::{Generation, Record, Spec, Trial},
     session::Asker,
@@ -95,7 +95,7 @@ impl Engine {
         if let Err(refusal) = self.check_start(unikernel.spec()) {
             return self.refuse(who.asker, refusal);
         }
-        self.log(Level::Info, format!("{name}: to be started"));
+        self.happened(who.grant.who(), What::Starting, Some(name.clone()));
         if !self.place(who, name, Goal::Run, Response::Started) {
             return;
         }
@@ -109,7 +109,7 @@ impl Engine {
 
     pub(crate) fn stop(&mut self, who: Who, name: &Name) {
         let Some(who) = self.may_be_changed(who, name) else { return };
-        self.log(Level::Info, format!("{name}: to be stopped"));
+        self.happened(who.grant.who(), What::Stopping, Some(name.clone()));
         if !self.place(who, name, Goal::Stop, Response::Stopped) {
             return;
         }
@@ -132,7 +132,7 @@ impl Engine {
         if !self.place(who, name, Goal::Destroy, Response::Stopped) {
             return;
         }
-        self.log(Level::Info, format!("{name}: to be destroyed"));
+        self.happened(self.who_orders(name), What::Destroying, Some(name.clone()));
         self.drop_trial(name);
         self.start_over(name);
         self.wish(name, Wish::Destroyed);
@@ -147,7 +147,7 @@ impl Engine {
         let number = unikernel.next_number();
         let from = unikernel.trial.map_or(unikernel.current.number, |trial| trial.from);
         let generation = Generation { number, faulty: false, spec: Box::new(spec) };
-        self.log(Level::Info, format!("{name}: generation {number} is to be"));
+        self.happened(who.grant.who(), What::Updating(number), Some(name.clone()));
         let record = |trial| Record::Updated { name: name.clone(), generation, trial };
         self.try_out(who, &name, manner, from, record);
     }
@@ -167,7 +167,7 @@ impl Engine {
         if let Err(refusal) = self.check_return(&who.grant, &spec) {
             return self.refuse(who.asker, refusal);
         }
-        self.log(Level::Info, format!("{name}: generation {number} is to be again"));
+        self.happened(who.grant.who(), What::Updating(number), Some(name.clone()));
         let record = |trial| Record::Switched { name: name.clone(), number, trial };
         let manner = Manner { answer: Response::Updated, window_s: None, starts: false };
         self.try_out(who, name, manner, current, record);
@@ -285,6 +285,9 @@ impl Engine {
     /// What was ordered is done.
     pub(crate) fn order_done(&mut self, name: &Name) {
         let Some(order) = self.take_order(name) else { return };
+        if order.goal == Goal::Stop {
+            self.happened(order.grant.who(), What::Stopped, Some(name.clone()));
+        }
         for asker in order.askers {
             self.answer_brief(asker, name, order.answer);
         }

@@ -3,16 +3,16 @@
 //! Console probes are decided here. For the others the driver makes the connection and tells the outcome; there are
 //! never more than [`PROBES_MAX`] of them under way.
 
-use alloc::{collections::BTreeMap, format, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 
 use petrel_wire::{
     Name, Probe,
-    operator::{Liveness, Supervision},
+    operator::{Liveness, Supervision, What, Who},
     shim::InstanceId,
 };
 
 use crate::{
-    Engine, Level, Output, ProbeId, ProbeKind,
+    Engine, Output, ProbeId, ProbeKind,
     limits::{PROBE_POSTPONED_NS, PROBE_TIMEOUT_MS, PROBES_MAX, READY_INTERVAL_NS},
     unikernel::Run,
 };
@@ -151,10 +151,8 @@ impl Engine {
         watch.probing.failures = if passed { 0 } else { watch.probing.failures.saturating_add(1) };
         if watch.probing.failures >= alive.failures {
             watch.unhealthy = true;
-            self.log(
-                Level::Warning,
-                format!("{name}: not alive: {} failed {} times", alive.probe, alive.failures),
-            );
+            let what = What::NotAlive(Box::new(alive.probe), alive.failures.into());
+            self.happened(Who::ControlPlane, what, Some(name.clone()));
         }
     }
 
@@ -166,7 +164,7 @@ impl Engine {
         let probing = &mut self.watch(name).probing;
         probing.ready = true;
         probing.due_ns = alive.map(|alive| now_ns.saturating_add(interval_ns(&alive)));
-        self.log(Level::Info, format!("{name}: ready"));
+        self.happened(Who::ControlPlane, What::Ready, Some(name.clone()));
         if on_trial {
             self.accept(name);
         }

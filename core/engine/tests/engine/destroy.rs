@@ -113,7 +113,7 @@ fn a_unikernel_that_has_ended_is_kept_with_its_console_until_it_is_destroyed() {
     world.run();
     assert_eq!(world.list()[0].state, State::Ended(ExitStatus::Code(255)));
     world.send(session, 2, console("a", false));
-    assert!(matches!(world.next(session, 2), Response::Console(bytes) if *bytes == *b"last words"));
+    assert!(matches!(world.next(session, 2), Response::Console { data, .. } if *data == *b"last words"));
     assert_eq!(world.next(session, 2), Response::ConsoleEnd);
     world.send(session, 3, destroy("a"));
     assert!(matches!(world.requests[0].op, Op::Forget(_)));

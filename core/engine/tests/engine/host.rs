@@ -12,7 +12,7 @@ use petrel_wire::{
     limits::{CONSOLE_BYTES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
     shim::{
         Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Listed, Monitor, Op, Reply, Request,
-        Spawn, TapId,
+        Spawn, TapId, Usage,
     },
 };
 
@@ -56,6 +56,7 @@ impl Host {
                 memory_mib: 2048,
                 bridges: bridges.try_into().unwrap(),
                 monitors: monitors.try_into().unwrap(),
+                limits: Default::default(),
             },
             ledger: Ledger::default(),
             received: BTreeMap::new(),
@@ -148,8 +149,29 @@ impl Host {
             }
             Op::Forget(instance) => drop(self.ledger.monitors.remove(&instance)),
             Op::List { after } => return Ok(self.ledger.page(after)),
+            Op::Stats(instances) => {
+                let running = instances.iter().filter(|of| self.is_running(**of)).map(|of| self.usage(*of));
+                let page = running.collect::<Vec<_>>().try_into().unwrap();
+                return Ok(Reply::Stats { uptime: Blob::try_from(&b"100.00 1.00\n"[..]).unwrap(), page });
+            }
         }
         Ok(Reply::Done)
+    }
+
+    /// What a monitor uses: numbers that tell whose they are.
+    pub fn usage(&self, instance: InstanceId) -> Usage {
+        let text = |text: String| text.into_bytes();
+        let started = 10_000 - instance.0 % 100;
+        let stat = format!("7 (a b) S{} 4 6 0 0 0 0 0 0 {started} 0 5 0", " 0".repeat(10));
+        let taps = &self.ledger.monitors[&instance].listed.taps;
+        let line =
+            |tap: &TapId| text(format!("pt{}: 1 2 0 3 0 0 0 0 {} 5 0 6", tap.0, tap.0)).try_into().unwrap();
+        Usage {
+            instance,
+            stat: text(stat).try_into().unwrap(),
+            io: text("read_bytes: 1\nwrite_bytes: 2\n".into()).try_into().unwrap(),
+            nets: taps.iter().map(line).collect::<Vec<_>>().try_into().unwrap(),
+        }
     }
 
     /// Killed monitors end. Returns whether there were any.

@@ -61,7 +61,7 @@ fn without_a_link_what_is_known_is_still_shown_and_the_rest_is_refused() {
     world.link_down();
     assert_eq!(states(&mut world), [("a".into(), State::Running)]);
     assert!(matches!(world.ask(session, 2, info("a")), Response::Info(_)));
-    assert!(matches!(world.ask(session, 3, console("a", false)), Response::Console(_)));
+    assert!(matches!(world.ask(session, 3, console("a", false)), Response::Console { .. }));
     assert_eq!(world.next(session, 3), Response::ConsoleEnd);
     let image = b"something".to_vec();
     let refused = [
@@ -280,7 +280,7 @@ fn a_control_plane_without_memory_takes_over_all_that_runs() {
     // They can be used as before, and what is created next gets in nobody's way.
     world.host.write(world.instance(3), b"still here");
     world.run();
-    assert!(matches!(world.ask(session, 20, console("u3", false)), Response::Console(_)));
+    assert!(matches!(world.ask(session, 20, console("u3", false)), Response::Console { .. }));
     world.next(session, 20);
     assert_eq!(world.ask(session, 21, destroy("u3")), Response::Destroyed);
     assert_eq!(world.refused(session, 22, create(networked("u5", digest, &["net0"]))), Refusal::NameTaken);
@@ -302,7 +302,7 @@ fn console_bytes_that_come_before_their_unikernel_is_listed_are_kept() {
     world.run();
     let session = world.client();
     assert!(
-        matches!(world.ask(session, 1, console("a", false)), Response::Console(bytes) if *bytes == *b"early")
+        matches!(world.ask(session, 1, console("a", false)), Response::Console { data, .. } if *data == *b"early")
     );
 }
 

@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, btree_map::Entry};
 
 use petrel_engine::SessionId;
 use petrel_wire::{
-    Blob, Digest, ExitStatus, Probe,
+    Blob, Digest, ExitStatus, Path, Probe,
     limits::{REQUESTS_MAX, SESSION_QUEUE_BYTES},
     operator::{
-        Change, Create, Liveness, Refusal, Request, Response, RestartWhen, State, Supervision, Unikernel,
-        Wish,
+        Change, Create, EventsAsked, Liveness, Refusal, Request, Response, RestartWhen, State, Supervision,
+        Unikernel, Wish,
     },
     shim::{Fault, InstanceId, Op},
 };
@@ -199,7 +199,7 @@ impl Walk {
 
     fn any_request(&mut self, index: usize, id: u32) -> Request {
         let unikernel = format!("u{}", self.random.below(12));
-        match self.random.below(19) {
+        match self.random.below(22) {
             0..4 => {
                 let devices: &[&str] = if self.random.below(8) == 0 { &["net0"] } else { &["net1", "net0"] };
                 let image = match self.random.below(4) {
@@ -230,6 +230,20 @@ impl Walk {
             8 => console(&unikernel, self.random.below(2) == 0),
             9 => Request::List,
             10 => Request::Host,
+            19 => Request::Consoles,
+            20 => {
+                // One that follows never ends: of those each client has one at most.
+                let session = self.clients[index].session;
+                let follows = |asked: &String| asked.contains("EventsAsked { follow: true");
+                let mut asked = self.world.unanswered.iter().filter(|((of, _), _)| *of == session);
+                let follow = !asked.any(|(_, asked)| follows(asked));
+                Request::Events(EventsAsked { follow, ..Default::default() }.into())
+            }
+            21 => Request::Stats(if self.random.below(2) == 0 {
+                Path::ROOT
+            } else {
+                unikernel.parse().unwrap()
+            }),
             _ => {
                 let image = self.uploads[self.random.below(self.uploads.len())].clone();
                 let lie = self.random.below(6) == 0;
@@ -399,7 +413,7 @@ fn whatever_happens_what_is_shown_is_what_there_is() {
     }
     // The walks get everywhere.
     let answers = "Host ImageWanted ImageStored Created Listed Info Console ConsoleMissed Ended ConsoleEnd Destroyed \
-         Started Stopped Updated Generation";
+         Started Stopped Updated Generation ConsoleBegan Consoles Events EventsEnd Stats Refused(NotRunning)";
     let refusals = "NoSuchUnikernel NameTaken NoSuchImage UnexpectedChunk NotAnImage NoMonitor DeviceMissing \
         Full(Taps) Full(Unikernels) ShimAway Shim AfterUnknown AfterCycle NoSuchGeneration RolledBack \
         Superseded BeingDestroyed";

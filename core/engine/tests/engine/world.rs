@@ -9,8 +9,8 @@ use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
     operator::{
-        ClientMessage, Create, Hello, Net, Refusal, Request, Response, ServerMessage, State, Supervision,
-        Unikernel, UnikernelInfo,
+        ClientMessage, ConsoleAsked, Create, Hello, Net, Refusal, Request, Response, ServerMessage, State,
+        Supervision, Unikernel, UnikernelInfo,
     },
     shim::InstanceId,
 };
@@ -454,12 +454,18 @@ fn kind_of(output: &Output) -> &'static str {
 
 fn is_last(response: &Response) -> bool {
     match response {
-        Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
-            false
+        Response::ImageWanted
+        | Response::Console { .. }
+        | Response::ConsoleMissed { .. }
+        | Response::ConsoleBegan { .. }
+        | Response::Ended(_)
+        | Response::Events(_)
+        | Response::EventsMissed(_) => false,
+        Response::Listed { more, .. } | Response::Consoles { more, .. } | Response::Stats { more, .. } => {
+            !more
         }
         Response::StateWanted | Response::StateData(_) => false,
-        Response::Listed { more, .. }
-        | Response::Generation { more, .. }
+        Response::Generation { more, .. }
         | Response::Policies { more, .. }
         | Response::Revocations { more, .. } => !more,
         _ => true,
@@ -526,5 +532,5 @@ pub fn destroy(unikernel: &str) -> Request {
 }
 
 pub fn console(unikernel: &str, follow: bool) -> Request {
-    Request::Console { name: name(unikernel), follow }
+    Request::Console(ConsoleAsked { name: name(unikernel), follow, since: None, tail: None, latest: false })
 }

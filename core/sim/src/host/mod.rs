@@ -205,5 +205,6 @@ fn facts(memory_mib: u64) -> Facts {
         memory_mib,
         bridges: bridges.collect::<Vec<_>>().try_into().unwrap_or_default(),
         monitors: monitors.collect::<Vec<_>>().try_into().unwrap_or_default(),
+        limits: Default::default(),
     }
 }

@@ -8,9 +8,9 @@ use petrel_shim::{
     ledger::{Ledger, Record},
 };
 use petrel_wire::{
-    Blob, Digest, ExitStatus, frame,
+    Blob, Digest, ExitStatus, List, frame,
     limits::CONSOLE_BYTES_MAX,
-    shim::{Event, Fault, FromShim, InstanceId, Listed, Op, Reply, Request, Spawn},
+    shim::{Event, Fault, FromShim, InstanceId, Listed, Op, Reply, Request, Spawn, Usage},
 };
 use sha2::Digest as _;
 
@@ -134,6 +134,18 @@ impl Host {
             }
             Op::Host => return Some(Ok(Reply::Host(Box::new(self.facts.clone())))),
             Op::List { after } => return Some(Ok(ledger.page(after))),
+            Op::Stats(instances) => {
+                let known = instances.iter().filter_map(|instance| ledger.monitor(*instance));
+                let running = known.filter(|record| record.listed.exited.is_none());
+                // Of what there is nothing here to be told, the kernel tells nothing.
+                let usages = &mut running.map(|record| Usage {
+                    instance: record.listed.instance,
+                    stat: Blob::default(),
+                    io: Blob::default(),
+                    nets: List::new(),
+                });
+                return Some(Ok(Reply::Stats { uptime: Blob::default(), page: List::fill(usages) }));
+            }
             Op::ImageBegin { digest, .. } if ledger.images.contains(&digest) => {
                 return Some(Ok(Reply::Stored));
             }
@@ -303,7 +315,7 @@ impl Host {
         let Some(process) = self.processes.get_mut(&instance) else { return false };
         if watched.lost > 0 {
             let bytes = std::mem::take(&mut watched.lost);
-            turn.push(FromShim::Event(Event::ConsoleLost { instance, bytes }));
+            turn.push(FromShim::Event(Event::ConsoleLost { instance, bytes, lines: 0 }));
         }
         let data = process.read(CONSOLE_BYTES_MAX);
         let some = !data.is_empty();

@@ -45,6 +45,15 @@ impl Model {
             }
             (Asked::Destroy(name), Response::Destroyed) => self.destroyed(name, host)?,
             (Asked::Console(reading), response) => self.read(reading, response, host)?,
+            (Asked::Events { last, .. }, Response::Events(page)) => {
+                for event in page {
+                    ensure(Some(event.sequence) > *last, || format!("an event out of order: {event:?}"))?;
+                    *last = Some(event.sequence);
+                }
+            }
+            (Asked::Events { .. }, Response::EventsMissed(1..)) => {}
+            (Asked::Events { follow: false, .. }, Response::EventsEnd) => {}
+            (Asked::Watching, Response::Stats { .. } | Response::Consoles { .. }) => {}
             (Asked::Export(file), response) => self.exported(file, response)?,
             (Asked::Import(import), response) => self.import_answered(import, response)?,
             (asked, response) => return Err(Violation(format!("{asked:?} was answered by {response:?}"))),
@@ -178,14 +187,18 @@ impl Model {
             format!("{}: more of a console after its end", reading.name)
         })?;
         match response {
-            Response::Console(bytes) => {
+            Response::Console { data, .. } => {
                 let from = reading.position;
-                reading.position += bytes.len() as u64;
-                let right = (from..).zip(&**bytes).all(|(position, byte)| *byte == console_byte(position));
+                reading.position += data.len() as u64;
+                let right = (from..).zip(&**data).all(|(position, byte)| *byte == console_byte(position));
                 ensure(right || !exact, || format!("{}: other bytes than were written", reading.name))
             }
-            Response::ConsoleMissed(bytes) => {
+            Response::ConsoleMissed { bytes, .. } => {
                 reading.position += bytes;
+                Ok(())
+            }
+            Response::ConsoleBegan { .. } => {
+                reading.position = 0;
                 Ok(())
             }
             Response::Ended(status) => {
@@ -252,11 +265,17 @@ pub fn shows_truth(shown: &Unikernel, running: bool, host: &Host) -> Checked {
 /// Whether a response ends its request.
 fn is_last(response: &Response) -> bool {
     match response {
-        Response::ImageWanted | Response::Console(_) | Response::ConsoleMissed(_) | Response::Ended(_) => {
-            false
+        Response::ImageWanted
+        | Response::Console { .. }
+        | Response::ConsoleMissed { .. }
+        | Response::ConsoleBegan { .. }
+        | Response::Ended(_)
+        | Response::Events(_)
+        | Response::EventsMissed(_) => false,
+        Response::Listed { more, .. } | Response::Consoles { more, .. } | Response::Stats { more, .. } => {
+            !more
         }
         Response::StateWanted | Response::StateData(_) => false,
-        Response::Listed { more, .. } => !more,
         _ => true,
     }
 }

@@ -105,7 +105,13 @@ impl World {
     pub(super) fn cancel_request(&mut self, index: usize, id: u32) -> Checked {
         let operator = &mut self.operators[index];
         if let Some(
-            Asked::Console(_) | Asked::List(_) | Asked::Push(_) | Asked::Export(_) | Asked::Import(_),
+            Asked::Console(_)
+            | Asked::List(_)
+            | Asked::Push(_)
+            | Asked::Export(_)
+            | Asked::Import(_)
+            | Asked::Events { .. }
+            | Asked::Watching,
         ) = operator.asked.get(&id)
         {
             operator.asked.remove(&id);

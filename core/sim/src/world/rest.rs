@@ -112,7 +112,12 @@ impl World {
 
     fn is_quiet(&self) -> bool {
         let answered = self.operators.iter().all(|operator| {
-            operator.asked.values().all(|asked| matches!(asked, Asked::Console(reading) if reading.follow))
+            let goes_on = |asked: &Asked| match asked {
+                Asked::Console(reading) => reading.follow,
+                Asked::Events { follow, .. } => *follow,
+                _ => false,
+            };
+            operator.asked.values().all(goes_on)
         });
         let up = self.plane.engine.is_some() && self.host.shim.is_some();
         up && answered && self.link.plane_has && self.link.shim_has && self.link.is_quiet()

@@ -5,8 +5,8 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use super::{
-    Block, Create, GenerationInfo, PolicyEntry, Refusal, Request, Response, Revocation, Supervision,
-    Unikernel, Watching,
+    Block, ConsoleAsked, ConsoleBrief, Create, Event, EventsAsked, GenerationInfo, PolicyEntry, Refusal,
+    Request, Response, Revocation, Supervision, Unikernel, Usage, Watching, What, Who,
 };
 use crate::limits::AFTER_MAX;
 use crate::{List, Name, Path, VolumeName};
@@ -50,7 +50,13 @@ impl Request {
                 Self::Create(create.into())
             }
             Self::Info(name) => Self::Info(map.name(name)?),
-            Self::Console { name, follow } => Self::Console { name: map.name(name)?, follow },
+            Self::Console(asked) => Self::Console(ConsoleAsked { name: map.name(asked.name)?, ..asked }),
+            Self::Events(asked) => {
+                let EventsAsked { follow, path, since, kinds, limit } = *asked;
+                let path = map.path(path)?;
+                Self::Events(EventsAsked { follow, path, since, kinds, limit }.into())
+            }
+            Self::Stats(path) => Self::Stats(map.path(path)?),
             Self::Destroy(name) => Self::Destroy(map.name(name)?),
             Self::Start(name) => Self::Start(map.name(name)?),
             Self::Stop(name) => Self::Stop(map.name(name)?),
@@ -70,6 +76,7 @@ impl Request {
             | Self::ImageChunk(_)
             | Self::List
             | Self::Cancel
+            | Self::Consoles
             | Self::CertRevocations
             | Self::StateExport
             | Self::StateImport { .. }
@@ -113,13 +120,25 @@ impl Response {
                 let entry = |entry: Revocation| Ok(Revocation { path: map.path(entry.path)?, ..entry });
                 Self::Revocations { page: map_list(page, entry)?, more }
             }
+            Self::Consoles { page, more } => {
+                let entry = |entry: ConsoleBrief| Ok(ConsoleBrief { name: map.name(entry.name)?, ..entry });
+                Self::Consoles { page: map_list(page, entry)?, more }
+            }
+            Self::Stats { page, more } => {
+                let entry = |entry: Usage| Ok(Usage { name: map.name(entry.name)?, ..entry });
+                Self::Stats { page: map_list(page, entry)?, more }
+            }
+            Self::Events(page) => Self::Events(map_list(page, |event| event.map_names(map))?),
             Self::Refused(refusal) => Self::Refused(refusal.map_names(map)?),
             nameless @ (Self::Hello(_)
             | Self::Host(_)
             | Self::ImageWanted
             | Self::ImageStored(_)
-            | Self::Console(_)
-            | Self::ConsoleMissed(_)
+            | Self::Console { .. }
+            | Self::ConsoleMissed { .. }
+            | Self::ConsoleBegan { .. }
+            | Self::EventsMissed(_)
+            | Self::EventsEnd
             | Self::Ended(_)
             | Self::ConsoleEnd
             | Self::Destroyed
@@ -131,6 +150,30 @@ impl Response {
             | Self::StateWanted
             | Self::StateImported { .. }) => nameless,
         })
+    }
+}
+
+impl Event {
+    fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
+        let Self { sequence, wall_ms, who, what, about } = self;
+        let who = match who {
+            // Whoever is above is not to be placed from below.
+            Who::Operator { name, scope } => {
+                Who::Operator { name, scope: map.path(scope).unwrap_or(Path::ROOT) }
+            }
+            Who::ControlPlane => Who::ControlPlane,
+        };
+        let map_boxed = |refusal: Box<Refusal>| refusal.map_names(map).map(Box::new);
+        let what = match what {
+            What::SessionRefused(refusal) => What::SessionRefused(map_boxed(refusal)?),
+            What::CreateFailed(refusal) => What::CreateFailed(map_boxed(refusal)?),
+            What::StartFailed(refusal) => What::StartFailed(map_boxed(refusal)?),
+            What::ImageRefused(digest, refusal) => What::ImageRefused(digest, map_boxed(refusal)?),
+            nameless => nameless,
+        };
+        // What is about no path is about none from wherever it is seen.
+        let about = if about.is_root() { about } else { map.path(about)? };
+        Ok(Self { sequence, wall_ms, who, what, about })
     }
 }
 
@@ -167,6 +210,7 @@ impl Refusal {
             | Self::Arguments { .. }
             | Self::Full(_)
             | Self::ShimAway
+            | Self::NotRunning
             | Self::Shim(_)
             | Self::MonitorUnknown(_)
             | Self::NotEnding { .. }

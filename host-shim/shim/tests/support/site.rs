@@ -1,10 +1,10 @@
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use petrel_wire::Digest;
 
@@ -60,6 +60,8 @@ pub struct Site {
     pub folder: PathBuf,
     pub keys: Keys,
     shim: Option<Child>,
+    /// The control groups that it is in, as cgroups(7) tells them.
+    shim_groups: String,
     log: Receiver<String>,
 }
 
@@ -85,7 +87,7 @@ impl Site {
         file("seal.img", &[0; 512], 0o600);
         file("shim.toml", configuration().as_bytes(), 0o644);
         let (_, log) = channel();
-        let mut site = Self { folder, keys, shim: None, log };
+        let mut site = Self { folder, keys, shim: None, shim_groups: String::new(), log };
         site.start_shim();
         site
     }
@@ -100,6 +102,8 @@ impl Site {
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
         (self.shim, self.log) = (Some(shim), receive);
         self.wait_for_log("listening on");
+        self.shim_groups =
+            fs::read_to_string(format!("/proc/{}/cgroup", self.shim_pid())).unwrap_or_default();
     }
 
     /// Waits until the shim has logged a line with `text`.
@@ -146,6 +150,21 @@ impl Site {
     pub fn run_folder(&self) -> PathBuf {
         self.folder.join("state/run")
     }
+
+    /// The folders of the shim's control groups, in all hierarchies that it can use.
+    pub fn group_folders(&self) -> Vec<PathBuf> {
+        let run = fs::metadata(self.run_folder()).unwrap();
+        let name = format!("petrel-{:x}-{:x}", run.dev(), run.ino());
+        let lines = self.shim_groups.lines().filter_map(|line| line.split_once(':')?.1.split_once(":/"));
+        let places = lines.flat_map(|(controllers, path)| {
+            let mounts = if controllers.is_empty() { vec!["", "unified"] } else { vec![controllers] };
+            // In v2, the shim's own is beside them, unless it is the root.
+            let path = path.strip_suffix("shim").unwrap_or(path);
+            let place = |mount| PathBuf::from("/sys/fs/cgroup").join(mount).join(path).join(&name);
+            mounts.into_iter().map(place).collect::<Vec<_>>()
+        });
+        places.filter(|place| place.exists()).collect()
+    }
 }
 
 impl Drop for Site {
@@ -161,7 +180,20 @@ impl Drop for Site {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
+        self.group_folders().iter().for_each(|folder| remove_groups(folder));
         fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+/// Removes a folder of control groups, once the processes in them are gone.
+fn remove_groups(folder: &Path) {
+    let until = Instant::now() + PATIENCE;
+    let groups = fs::read_dir(folder).unwrap().map_while(Result::ok).filter(|entry| entry.path().is_dir());
+    for group in groups.map(|entry| entry.path()).chain([folder.to_owned()]) {
+        while fs::remove_dir(&group).is_err() {
+            assert!(Instant::now() < until, "{} is not left by its processes", group.display());
+            std::thread::yield_now();
+        }
     }
 }
 

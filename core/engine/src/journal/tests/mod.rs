@@ -62,7 +62,7 @@ impl Disk {
     /// What it holds, if it can be gone on with.
     fn records(&self) -> Result<Vec<Record>, ReadOnly> {
         let Recovered { journal, state, .. } = self.recover(7);
-        journal.read_only().map_or(Ok(state.records().collect()), Err)
+        journal.read_only().map_or(Ok(state.records(usize::MAX).collect()), Err)
     }
 }
 
@@ -86,7 +86,7 @@ impl Rig {
     /// A start with this disk.
     fn on(disk: Disk, seed: u64) -> Self {
         let Recovered { journal, state, repair, .. } = disk.recover(seed);
-        let history = vec![state.records().collect()];
+        let history = vec![state.records(usize::MAX).collect()];
         let (writes, commit_of) = (Vec::new(), Vec::new());
         let mut rig = Self { disk, journal, state, now_ns: 1, writes, commit_of, history };
         rig.carry_out(repair.into_iter().collect());
@@ -102,7 +102,7 @@ impl Rig {
         }
         let outputs = self.journal.commit(self.now_ns, &self.state)?;
         let count = outputs.len();
-        self.history.push(self.state.records().collect());
+        self.history.push(self.state.records(usize::MAX).collect());
         self.carry_out(outputs);
         Ok(count)
     }

@@ -22,7 +22,7 @@ impl Model {
         let state_at = |told: &[Record]| {
             let mut state = State::default();
             told.iter().for_each(|record| state.apply(record.clone()));
-            state.records().collect::<Vec<_>>()
+            state.records(usize::MAX).collect::<Vec<_>>()
         };
         let point =
             (self.acknowledged..=self.told.len()).find(|&point| state_at(&self.told[..point]) == found);
