@@ -40,6 +40,9 @@ const SETTINGS: &[(&str, &str)] = &[
     // The host itself talks to nobody but its own control plane.
     ("net/ipv4/ip_forward", "0"),
     ("net/ipv4/icmp_echo_ignore_all", "1"),
+    // Its end of the link to the control plane is on no other wire.
+    ("net/ipv4/conf/all/arp_ignore", "1"),
+    ("net/ipv4/conf/all/rp_filter", "1"),
     ("net/ipv6/conf/all/disable_ipv6", "1"),
     ("net/ipv6/conf/default/disable_ipv6", "1"),
 ];
