@@ -11,7 +11,7 @@ STATIC_TARGET := x86_64-unknown-linux-gnu
 STATIC_PROGRAM := petrel-tender
 STATIC := target/static/$(STATIC_TARGET)/release
 # What an appliance has of ours. All of it static, as there is nothing else on it.
-APPLIANCE_PROGRAMS := petrel-init petrel-shim petrel-tender
+APPLIANCE_PROGRAMS := petrel-init petrel-shim petrel-tender petrel-witness
 GUESTS := petrel hello web crash
 GUEST_TARGET := x86_64-solo5-hvt
 FUZZ_SECONDS := 60
@@ -57,6 +57,7 @@ appliance: setup-appliance host guests ## make the sealed appliance in out/appli
 		--target $(STATIC_TARGET) --target-dir target/static
 	$(HOST_CARGO) run --release --locked --quiet -p petrel-appliance -- --programs $(STATIC) \
 		--control-plane $(OUT)/petrel.hvt --cache target/appliance --out $(OUT)/appliance
+	@install -C $(STATIC)/petrel-witness $(OUT)/appliance # for tests; it is in no image
 
 qemu: appliance ## boot the appliance in QEMU, on emulated AMD-V, and drive it from outside
 	$(HOST_CARGO) test --release --locked -p petrel-qemu-tests --test appliance -- --test-threads 1 $(TESTS)

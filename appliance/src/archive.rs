@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{about, run};
+use crate::{about, read, run};
 
 const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
@@ -54,7 +54,11 @@ pub fn compress(archive: &[u8], file: &Path) -> Result<(), String> {
     let plain = file.with_extension("cpio");
     std::fs::write(&plain, archive).map_err(about(&plain))?;
     let options = ["-q", "-f", "-19", "--single-thread", "--no-progress", "--rm"];
-    run::run(Command::new("zstd").args(options).arg(&plain).arg("-o").arg(file)).map(drop)
+    run::run(Command::new("zstd").args(options).arg(&plain).arg("-o").arg(file))?;
+    // What may follow it begins where the kernel looks for an archive.
+    let mut compressed = read(file)?;
+    compressed.resize(compressed.len().next_multiple_of(4), 0);
+    std::fs::write(file, compressed).map_err(about(file))
 }
 
 #[cfg(test)]

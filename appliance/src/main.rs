@@ -1,14 +1,4 @@
-//! Makes the sealed appliance. The same inputs give the same bytes: nothing in it tells when or where it was made.
-//!
-//! * `packages`: Debian's packages, unpacked and not installed
-//! * `modules`: the kernel's modules that go in, and their order
-//! * `archive`: the initramfs, as a cpio archive
-//! * `run`: other programs
-
-mod archive;
-mod modules;
-mod packages;
-mod run;
+//! Makes the sealed appliance: `petrel-appliance --help`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::archive::Archive;
-use crate::packages::Packages;
+use petrel_appliance::archive::{self, Archive};
+use petrel_appliance::packages::{self, Packages};
+use petrel_appliance::{about, modules, read, run};
 
 /// What goes in of ours: petrel-init as the first process, and what it starts.
 const PROGRAMS: &[&str] = &["petrel-shim", "petrel-tender"];
@@ -103,13 +94,4 @@ fn empty_state(cache: &Path) -> Result<Vec<u8>, String> {
             .env("PATH", run::path()),
     )?;
     read(&file)
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    fs::read(file).map_err(about(file))
-}
-
-/// Says what an error is about.
-fn about<E: std::fmt::Display>(what: &Path) -> impl FnOnce(E) -> String {
-    move |error| format!("{}: {error}", what.display())
 }

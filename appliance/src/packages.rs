@@ -11,6 +11,7 @@ use crate::run::{path, run};
 pub struct Packages(PathBuf);
 
 impl Packages {
+    /// Keeps them in a folder, which is made.
     pub fn new(folder: &Path) -> Result<Self, String> {
         fs::create_dir_all(folder.join("packages")).map_err(about(folder))?;
         let folder = folder.canonicalize().map_err(about(folder))?;

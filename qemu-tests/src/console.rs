@@ -42,6 +42,13 @@ impl Console {
         lines.iter().find(|(_, line)| line.contains(text)).cloned()
     }
 
+    /// All lines that hold `text`, each from there on.
+    #[must_use]
+    pub fn after(&self, text: &str) -> Vec<String> {
+        let lines = self.0.lock().expect("no reader panics");
+        lines.iter().filter_map(|(_, line)| Some(line.split_once(text)?.1.to_owned())).collect()
+    }
+
     /// Waits for a line that holds `text`.
     #[track_caller]
     #[must_use]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use petrel_appliance::archive::Archive;
 use petrel_tests::{Ended, out};
 use tempfile::TempDir;
 
@@ -52,20 +53,32 @@ impl Host {
         )
     }
 
+    /// A file to be put over the appliance's root file system: these files, each by its path there.
+    #[must_use]
+    pub fn overlay(&self, files: &[(&str, PathBuf)]) -> PathBuf {
+        let mut archive = Archive::default();
+        for (path, file) in files {
+            archive.file(path, 0o755, std::fs::read(file).expect("what goes into an overlay"));
+        }
+        let overlay = self.path("overlay.cpio");
+        std::fs::write(&overlay, archive.finish()).expect("room for an overlay");
+        overlay
+    }
+
     /// A file of its folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The operator's profile, for the loopback port that leads to the machine.
+    /// The operator's profile, for where the machine is reached.
     #[must_use]
-    pub fn profile(&self, port: u16) -> PathBuf {
+    pub fn profile(&self, address: &str, port: u16) -> PathBuf {
         let profile = self.path("site/profile");
         let file = profile.join("profile.toml");
         let text = std::fs::read_to_string(&file).expect("a profile");
         let lines = text.lines().map(|line| match line.starts_with("address") {
-            true => format!("address = \"127.0.0.1:{port}\""),
+            true => format!("address = \"{address}:{port}\""),
             false => line.to_owned(),
         });
         std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).expect("writable");

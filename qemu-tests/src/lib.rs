@@ -16,7 +16,7 @@ mod machine;
 pub use console::Console;
 pub use disk::Disk;
 pub use host::Host;
-pub use machine::{Machine, Settings};
+pub use machine::{Machine, Network, Settings};
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! A machine in QEMU.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,9 +14,23 @@ use crate::{Console, Host, PATIENCE};
 
 /// Where guests' pages are reached from outside.
 pub const WEB: &str = "10.0.2.20";
+const NEIGHBOUR: &str = "10.0.2.2";
+const CABLE: &str = "cable";
+const QEMU: &str = "qemu-system-x86_64";
+
+/// How a machine is connected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// By QEMU's user network: single ports of loopback lead to it.
+    User,
+    /// By a cable to a network namespace of its own: all of it can be reached from there.
+    Namespace,
+}
 
 /// What is particular about a machine.
 pub struct Settings {
+    /// How it is connected.
+    pub network: Network,
     /// The file that is the sealed host's disk, if there is one.
     pub seal: Option<PathBuf>,
     /// What is put into the root file system, over what the appliance has: a cpio archive.
@@ -30,6 +44,7 @@ pub struct Settings {
 /// A machine that was turned on. It is turned off when it is dropped, as if by pulling its plug.
 pub struct Machine {
     qemu: Child,
+    network: Network,
     /// When it was turned on.
     pub start: Instant,
     /// Its serial console.
@@ -44,7 +59,7 @@ impl Settings {
     #[must_use]
     pub fn of(host: &Host) -> Self {
         let seal = Some(host.path("seal.img"));
-        Self { seal, overlay: None, append: String::new(), options: Vec::new() }
+        Self { network: Network::User, seal, overlay: None, append: String::new(), options: Vec::new() }
     }
 }
 
@@ -60,8 +75,11 @@ impl Machine {
     #[track_caller]
     #[must_use]
     pub fn boot_with(host: &Host, settings: &Settings) -> Self {
-        let ports = [free_port(), free_port()];
-        let mut command = Command::new("qemu-system-x86_64");
+        let [port, web_port] = [free_port(), free_port()];
+        let mut command = match settings.network {
+            Network::User => Command::new(QEMU),
+            Network::Namespace => in_a_namespace(),
+        };
         command.args([
             "-accel",
             "tcg,thread=multi",
@@ -92,27 +110,49 @@ impl Machine {
         if let Some(seal) = &settings.seal {
             disk(&mut command, "seal", &format!("{},readonly=on", seal.display()), "");
         }
-        let [port, web_port] = ports;
-        let forward = |port, to, inner| format!(",hostfwd=tcp:127.0.0.1:{port}-{to}:{inner}");
-        let (control, web) = (forward(port, ADDRESS, 1025), forward(web_port, WEB, 80));
-        command.args([
-            "-netdev",
-            &format!("user,id=n0{control}{web}"),
-            "-device",
-            "virtio-net-pci,netdev=n0",
-        ]);
+        let netdev = match settings.network {
+            Network::User => {
+                let forward = |port, to, inner| format!(",hostfwd=tcp:127.0.0.1:{port}-{to}:{inner}");
+                format!("user,id=n0{}{}", forward(port, ADDRESS, 1025), forward(web_port, WEB, 80))
+            }
+            Network::Namespace => format!("tap,id=n0,ifname={CABLE},script=no,downscript=no"),
+        };
+        command.args(["-netdev", &netdev, "-device", "virtio-net-pci,netdev=n0"]);
         command.args(&settings.options);
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
         let mut qemu = spawned.expect("qemu-system-x86_64 runs: `make setup-appliance` installs it");
         let console = Console::of(qemu.stdout.take().expect("it is piped"));
-        Self { qemu, start: Instant::now(), console, profile: host.profile(port), web_port }
+        let profile = match settings.network {
+            Network::User => host.profile("127.0.0.1", port),
+            Network::Namespace => host.profile(ADDRESS, 1025),
+        };
+        Self { qemu, network: settings.network, start: Instant::now(), console, profile, web_port }
     }
 
     /// A command that has the operator's profile.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(out("petrel"));
-        command.env("PETREL_PROFILE", &self.profile).args(arguments).stdin(Stdio::null());
+        let mut command = self.outside(&out("petrel"));
+        command.env("PETREL_PROFILE", &self.profile).args(arguments);
+        command
+    }
+
+    /// A program that reaches the machine's network.
+    #[must_use]
+    pub fn outside(&self, program: &Path) -> Command {
+        let mut command = match self.network {
+            Network::User => Command::new(program),
+            Network::Namespace => {
+                let mut enter = Command::new("nsenter");
+                enter.args(["--target", &self.qemu.id().to_string(), "--net"]);
+                if !is_root() {
+                    enter.args(["--user", "--preserve-credentials"]);
+                }
+                enter.arg(program);
+                enter
+            }
+        };
+        command.stdin(Stdio::null());
         command
     }
 
@@ -147,7 +187,8 @@ impl Machine {
     #[track_caller]
     pub fn until_whole(&self) {
         self.eventually("the host is whole", || {
-            assert!(self.console.find("STOPPED").is_none(), "{}", self.console.text());
+            let is_over = ["STOPPED", "Kernel panic"].iter().any(|end| self.console.find(end).is_some());
+            assert!(!is_over, "it has come to an early end");
             (self.petrel(&["host"]).code == 0).then_some(())
         });
     }
@@ -187,6 +228,26 @@ impl Drop for Machine {
             eprintln!("--- the serial console:\n{}", self.console.text());
         }
     }
+}
+
+/// QEMU in a network namespace of its own, which has the other end of the machine's cable. An ordinary user needs a user
+/// namespace around it.
+fn in_a_namespace() -> Command {
+    let script = format!(
+        "ip link set lo up && ip tuntap add dev {CABLE} mode tap && ip address add {NEIGHBOUR}/24 dev {CABLE} && \
+         ip link set {CABLE} up && exec {QEMU} \"$@\""
+    );
+    let mut command = Command::new("unshare");
+    if !is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--net", "sh", "-c", &script, "sh"]);
+    command
+}
+
+fn is_root() -> bool {
+    let own = std::fs::metadata("/proc/self").expect("this process");
+    std::os::unix::fs::MetadataExt::uid(&own) == 0
 }
 
 /// The kernel takes several archives, one after the other.
