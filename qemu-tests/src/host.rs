@@ -12,6 +12,9 @@ use crate::Disk;
 /// The control plane's address in QEMU's user network.
 pub const ADDRESS: &str = "10.0.2.16";
 
+/// The size of a state disk.
+pub const STATE_MIB: u64 = 512;
+
 /// A host's keys, its sealed host, its state disk. All of it goes when it is dropped.
 pub struct Host {
     folder: TempDir,
@@ -24,15 +27,22 @@ impl Host {
     #[track_caller]
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self::with(name, |_| {})
+        Self::with(name, STATE_MIB, |_| {})
+    }
+
+    /// Makes one with a state disk of this size.
+    #[track_caller]
+    #[must_use]
+    pub fn with_disk(name: &str, mib: u64) -> Self {
+        Self::with(name, mib, |_| {})
     }
 
     /// Makes one, whose `shim.toml` is edited before it is sealed.
     #[track_caller]
     #[must_use]
-    pub fn with(name: &str, edit: impl FnOnce(&mut String)) -> Self {
+    pub fn with(name: &str, mib: u64, edit: impl FnOnce(&mut String)) -> Self {
         let folder = tempfile::tempdir().expect("room for a host");
-        let state = Disk::blank(folder.path().join("state.img"), 512);
+        let state = Disk::blank(folder.path().join("state.img"), mib);
         let host = Self { folder, state };
         let (site, cidr) = (host.path("site"), format!("{ADDRESS}/24"));
         let init = ["init", "--appliance", "--no-profile", "--host", name, "--ipv4", &cidr];

@@ -1,12 +1,14 @@
 //! A machine in QEMU.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use petrel_tests::{Ended, out};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
 use crate::host::{ADDRESS, appliance};
@@ -218,6 +220,26 @@ impl Machine {
 
     /// Pulls its plug.
     pub fn cut_power(self) {}
+
+    /// Its plug, to be pulled while something else is done to it.
+    #[must_use]
+    pub fn plug(&self) -> Plug {
+        Plug(pidfd(&self.qemu))
+    }
+}
+
+/// What can be pulled.
+pub struct Plug(OwnedFd);
+
+impl Plug {
+    /// Ends QEMU at once.
+    pub fn pull(self) {
+        pidfd_send_signal(self.0, Signal::KILL).expect("QEMU runs");
+    }
+}
+
+fn pidfd(child: &Child) -> OwnedFd {
+    pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("QEMU is ours")
 }
 
 impl Drop for Machine {

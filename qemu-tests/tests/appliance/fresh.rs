@@ -1,4 +1,4 @@
-//! What the appliance is and does, each story on a machine of its own.
+//! A machine that is turned on for the first time.
 
 use std::collections::BTreeSet;
 use std::path::Path;
