@@ -12,7 +12,7 @@ STATIC_PROGRAM := petrel-tender
 STATIC := target/static/$(STATIC_TARGET)/release
 # What an appliance has of ours. All of it static, as there is nothing else on it.
 APPLIANCE_PROGRAMS := petrel-init petrel-shim petrel-tender petrel-witness
-GUESTS := petrel hello web crash
+GUESTS := petrel hello web crash disk
 GUEST_TARGET := x86_64-solo5-hvt
 FUZZ_SECONDS := 60
 
@@ -47,7 +47,7 @@ host:
 	@install -C $(STATIC)/$(STATIC_PROGRAM) $(OUT)
 
 guests:
-	$(GUEST_CARGO) build --release --locked -p petrel-unikernel -p hello -p web -p crash $(GUEST_FLAGS) --target-dir target/guests
+	$(GUEST_CARGO) build --release --locked -p petrel-unikernel -p hello -p web -p crash -p disk $(GUEST_FLAGS) --target-dir target/guests
 	@mkdir -p $(OUT)
 	@for guest in $(GUESTS); do \
 		install -C -m 644 target/guests/$(GUEST_TARGET)/release/$$guest $(OUT)/$$guest.hvt; done
@@ -70,7 +70,7 @@ run: setup build ## bring a whole host up, run two unikernels on it, fetch a pag
 
 test: setup build ## run all tests: units, conformance, a whole host from outside
 	PETREL_TENDER=$(CURDIR)/$(OUT)/$(STATIC_PROGRAM) \
-	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash
+	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash --exclude disk
 	@$(MAKE) sim
 	$(HOST_CARGO) test --profile sim --locked -p petrel-sim --features planted --test planted
 

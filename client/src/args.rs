@@ -24,6 +24,8 @@ pub use supervise::{
 
 /// The memory of a unikernel for which none is given, in MiB.
 pub const MEMORY_MIB: u32 = 32;
+pub use crate::storage::args::{Get, ImageCommand, VolumeCommand};
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -159,6 +161,21 @@ pub enum Command {
         #[arg(value_parser = name)]
         name: Name,
     },
+    /// Make, fill, read and remove volumes: what block devices store on
+    Volume {
+        /// What to do
+        #[command(subcommand)]
+        command: VolumeCommand,
+    },
+    /// Upload, list and remove images
+    Image {
+        /// What to do
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// Download the image that a unikernel is made of
+    #[command(after_help = crate::storage::GET_FIELDS)]
+    Get(Get),
     /// Set, show and remove what all that lies below a path may have
     Policy {
         /// What to do
@@ -303,7 +320,7 @@ pub struct Create {
     /// Plug a network device of its manifest into a bridge of the host (repeatable)
     #[arg(long, value_name = "DEVICE=BRIDGE", value_parser = net)]
     pub net: Vec<Net>,
-    /// Back a block device of its manifest by a volume of the host (repeatable)
+    /// Back a block device of its manifest by a volume (repeatable)
     #[arg(long, value_name = "DEVICE=VOLUME", value_parser = block)]
     pub block: Vec<Block>,
     /// An argument for the unikernel (repeatable)
@@ -369,7 +386,7 @@ pub enum ImageArg {
     Digest(Digest),
 }
 
-fn name(text: &str) -> Result<Name, String> {
+pub fn name(text: &str) -> Result<Name, String> {
     text.parse().map_err(|error: petrel_wire::NameError| error.to_string())
 }
 

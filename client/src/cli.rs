@@ -16,7 +16,9 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{apply, cert, create, init, json, policy, seal, show, state, stats, supervise, units, watch};
+use crate::{
+    apply, cert, create, init, json, policy, seal, show, state, stats, storage, supervise, units, watch,
+};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
@@ -99,6 +101,9 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             ask_about(profile, &name, Request::Destroy(name.clone()))?;
             Ok(0)
         }
+        Command::Volume { command } => storage::volume(&command, || open(profile)),
+        Command::Image { command } => storage::image(&command, || open(profile)),
+        Command::Get(args) => storage::get(&args, || open(profile)),
         Command::Policy { command } => policy::run(&command, || open(profile)),
         Command::Cert { command } => cert::run(&command, || load(profile)),
         Command::State { verb } => print(&state::run(&verb, || open(profile))?),

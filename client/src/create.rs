@@ -127,7 +127,7 @@ fn too_many(what: &str, max: usize) -> Failure {
 pub(crate) fn deploy(session: &mut Session, request: Request, image: &Source) -> Result<Response, Error> {
     match (session.request(request.clone()), image) {
         (Err(Error::Refused(Refusal::NoSuchImage)), Source::Here(image)) => {
-            let mut progress = Progress::new(image.bytes.len());
+            let mut progress = Progress::new("uploading", image.bytes.len() as u64);
             session.push(&image.bytes, image.digest(), |done| progress.update(done))?;
             drop(progress);
             session.request(request)

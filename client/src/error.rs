@@ -35,6 +35,20 @@ pub enum Error {
         /// What is wrong with it.
         fault: ImageProblem,
     },
+    /// A local file that is read or written on the way to or from a host failed.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// What arrived is not the image that was asked for.
+    Digest {
+        /// The image that was asked for.
+        asked: petrel_wire::Digest,
+        /// The digest of what arrived.
+        received: petrel_wire::Digest,
+    },
     /// No connection came about.
     Connect {
         /// The host's address, as in the profile.
@@ -123,8 +137,8 @@ impl Error {
     /// The exit code that it leads to.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Profile { .. } | Self::Image { .. } => Exit::Local,
-            Self::Refused(_) => Exit::Refused,
+            Self::Profile { .. } | Self::Image { .. } | Self::File { .. } => Exit::Local,
+            Self::Refused(_) | Self::Digest { .. } => Exit::Refused,
             Self::Connect { .. }
             | Self::Tls { .. }
             | Self::NotPetrel { .. }

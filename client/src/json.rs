@@ -16,10 +16,10 @@ use crate::sentence;
 pub const HOST_FIELDS: &str = "\
 Fields of --json:
   host, control_plane, shim (releases, \"1.2.3\"), uptime_ms, cpus [N], memory_mib, memory_used_mib, unikernels
-  (how many), bridges [NAME], monitors [{name, target, target_number, abi_version, backend: kvm|ring3}], limits
-  [memory|processes|cpu-share] (what the kernel holds each unikernel to), journal: in-memory|kept|read-only,
-  journal_epoch, journal_used_bytes and journal_area_bytes (null unless it is kept), journal_fault (TEXT, null unless
-  it is read-only)";
+  (how many), volumes_mib (null when only the disk bounds them), volumes_used_mib, bridges [NAME],
+  monitors [{name, target, target_number, abi_version, backend: kvm|ring3}], limits [memory|processes|cpu-share] (what
+  the kernel holds each unikernel to), journal: in-memory|kept|read-only, journal_epoch, journal_used_bytes and
+  journal_area_bytes (null unless it is kept), journal_fault (TEXT, null unless it is read-only)";
 
 /// What `inspect --json` prints.
 pub const INSPECT_FIELDS: &str = "\
@@ -70,7 +70,8 @@ pub const EVENT_FIELDS: &str = "\
 Prints with --json one object a line, with the fields
   sequence, wall_ms (milliseconds since 1970 by the host's clock), kind, who (null: the control plane) and scope (the path
   that the operator's certificate is for, or null), about (the name it happened to, or null), text, and where the kind
-  has it image (digest), exit_code, signal, pid, release, delay_ms, generation, failed_generation; or {missed: N} where N events are no longer kept";
+  has it image (digest), exit_code, signal, pid, release, delay_ms, generation, failed_generation, bytes, from (a
+  volume); or {missed: N} where N events are no longer kept";
 
 /// What `stats --json` prints.
 pub const STATS_FIELDS: &str = "\
@@ -131,6 +132,8 @@ pub fn host(host: &HostInfo) -> Value {
         "memory_mib": host.memory_mib,
         "memory_used_mib": host.memory_used_mib,
         "unikernels": host.unikernels,
+        "volumes_mib": host.volumes_mib,
+        "volumes_used_mib": host.volumes_used_mib,
         "bridges": host.bridges.iter().map(|bridge| &**bridge).collect::<Vec<_>>(),
         "monitors": monitors.collect::<Vec<_>>(),
         "limits": host.limits.iter().map(|limit| self::limit(*limit)).collect::<Vec<_>>(),

@@ -36,6 +36,7 @@ pub mod session;
 mod show;
 mod state;
 mod stats;
+mod storage;
 mod supervise;
 mod time;
 mod units;

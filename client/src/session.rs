@@ -4,6 +4,8 @@
 //! so requests can be pipelined and answers taken in any order. The greeting goes out with the first request and
 //! its answer is taken on the way, so it costs no round trip of its own.
 
+mod transfer;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -12,7 +14,8 @@ use std::time::Duration;
 use petrel_wire::frame::{self, Inbox};
 use petrel_wire::limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION, UNIKERNELS_MAX};
 use petrel_wire::operator::{
-    ClientMessage, Hello, Refusal, Request, Response, ServerMessage, Unikernel, Welcome,
+    ClientMessage, Download, Hello, ImageResponse, Refusal, Request, Response, ServerMessage, Unikernel,
+    VolumeResponse, Welcome,
 };
 use petrel_wire::{Blob, Digest};
 use rustls::ClientConnection;
@@ -144,7 +147,7 @@ impl Session {
     }
 
     /// Uploads an image unless the host has it. `sent` is told the bytes that are on their way so far.
-    pub fn push(&mut self, image: &[u8], digest: Digest, mut sent: impl FnMut(usize)) -> Result<(), Error> {
+    pub fn push(&mut self, image: &[u8], digest: Digest, mut sent: impl FnMut(u64)) -> Result<(), Error> {
         let id = self.send(Request::ImagePush { digest, bytes: image.len() as u64 })?;
         match self.receive(id)? {
             Response::ImageStored(_) => return Ok(()),
@@ -178,7 +181,7 @@ impl Session {
         &mut self,
         file: &[u8],
         force: bool,
-        mut sent: impl FnMut(usize),
+        mut sent: impl FnMut(u64),
     ) -> Result<u32, Error> {
         let id = self.send(Request::StateImport { bytes: file.len() as u64, force })?;
         let Response::StateWanted = self.receive(id)? else { return Err(self.unexpected()) };
@@ -195,12 +198,12 @@ impl Session {
         id: u32,
         bytes: &[u8],
         request: fn(Blob<CHUNK_BYTES_MAX>) -> Request,
-        sent: &mut impl FnMut(usize),
+        sent: &mut impl FnMut(u64),
     ) -> Result<(), Error> {
         let mut done = 0;
         for chunk in bytes.chunks(CHUNK_BYTES_MAX) {
             let chunk = Blob::try_from(chunk).map_err(|_| self.protocol("no chunk of this size"))?;
-            done += chunk.len();
+            done += chunk.len() as u64;
             self.put(&ClientMessage { id, request: request(chunk) })?;
             self.flush()?;
             sent(done);
@@ -416,6 +419,9 @@ fn ends_request(answer: &Response) -> bool {
             | Response::Generation { more: true, .. }
             | Response::StateWanted
             | Response::StateData(_)
+            | Response::Image(ImageResponse::Listed { more: true, .. })
+            | Response::Volume(VolumeResponse::Listed { more: true, .. } | VolumeResponse::Wanted)
+            | Response::Download(Download::Begin { .. } | Download::Data { .. })
     )
 }
 

@@ -69,6 +69,14 @@ pub fn host(host: &HostInfo) -> String {
         format!("{} MiB, {} MiB of it given to unikernels", host.memory_mib, host.memory_used_mib),
     );
     lines.add("unikernels", host.unikernels.to_string());
+    let used = units::size(host.volumes_used_mib.saturating_mul(1 << 20));
+    lines.add(
+        "volumes",
+        match host.volumes_mib {
+            Some(mib) => format!("{}, {used} of it given", units::size(mib.saturating_mul(1 << 20))),
+            None => format!("{used} given, as much as the disk has"),
+        },
+    );
     lines.add("bridges", host.bridges.iter().map(|bridge| &**bridge).collect::<Vec<_>>().join(", "));
     lines.add_all(
         "monitors",

@@ -70,7 +70,7 @@ fn import(
             "give the path of one",
         )
     })?;
-    let mut progress = Progress::new(file.len());
+    let mut progress = Progress::new("uploading", file.len() as u64);
     let records = open()?.import_state(&file, force, |done| progress.update(done))?;
     drop(progress);
     Ok(format!("{records} records are kept now\n"))

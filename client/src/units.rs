@@ -19,6 +19,22 @@ pub fn size(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// Reads a size: bytes, or with a binary suffix as `512K`, `10M`, `4G`, `1T`.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let expected =
+        || "expected bytes, or a number with K, M, G or T, as 512M (1M is 1048576 bytes)".to_string();
+    let (digits, shift) = match text.chars().last().map(|suffix| suffix.to_ascii_uppercase()) {
+        Some('K') => (&text[..text.len() - 1], 10),
+        Some('M') => (&text[..text.len() - 1], 20),
+        Some('G') => (&text[..text.len() - 1], 30),
+        Some('T') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    let digits = Some(digits).filter(|digits| digits.chars().all(|digit| digit.is_ascii_digit()));
+    let number: u64 = digits.ok_or_else(expected)?.parse().map_err(|_| expected())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "more than any disk has".into())
+}
+
 /// A span of time by its largest unit: `42s`, `3m`, `5h`, `12d`.
 pub fn span(ms: u64) -> String {
     let seconds = ms / 1000;
@@ -55,6 +71,15 @@ mod tests {
     fn sizes_are_told_in_the_unit_that_fits() {
         let told = [0, 1023, 1024, 4_404_019, 1 << 30, u64::MAX].map(size);
         assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "4.1 MiB", "1.0 GiB", "16777215.9 TiB"]);
+    }
+
+    #[test]
+    fn sizes_are_read_with_binary_suffixes() {
+        let read = ["0", "512", "1K", "10m", "4G", "16T"].map(parse_size);
+        assert_eq!(read, [0, 512, 1024, 10 << 20, 4 << 30, 16 << 40].map(Ok));
+        for bad in ["", "K", "1.5G", "-1", "+1", "1KB", "1 K", "0x10", "99999999999T", "1é"] {
+            assert!(parse_size(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -164,6 +164,7 @@ fn text(what: &What) -> String {
             format!("generation {failed} {}: back to {generation}", sentence::setback(*why))
         }
         What::ImageRefused(digest, refusal) => format!("image {digest:?} not kept: {}", why(refusal)),
+        What::VolumeFailed(refusal) => format!("volume not changed: {}", why(refusal)),
         What::JournalFailed(reason) => {
             format!("changes are refused from here on: {}", sentence::journal_fault(*reason))
         }
@@ -208,6 +209,10 @@ fn event_as_json(event: &Event) -> Value {
         What::RolledBack(failed, generation, _) => {
             (value["failed_generation"], value["generation"]) = (json!(failed), json!(generation));
         }
+        What::VolumeCreated(bytes) | What::VolumePushed(bytes) | What::VolumeResized(bytes) => {
+            value["bytes"] = json!(bytes);
+        }
+        What::VolumeCopied(from) => value["from"] = json!(from),
         _ => {}
     }
     value

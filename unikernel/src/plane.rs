@@ -428,8 +428,9 @@ impl Display for Origin {
     }
 }
 
-/// Whether a session's frames may be read: not while it does not take its answers, nor, if it sends an image,
-/// while the shim cannot take so much.
+/// Whether a session's frames may be read: not while it does not take its answers, nor, if it sends an image or a
+/// volume, while the shim cannot take so much.
 fn may_be_read(session: &Session, link: &Link, engine: &Engine) -> bool {
-    session.may_be_read() && !(link.queued() > LINK_QUEUE_BYTES && engine.uploading(session.id))
+    let link_is_full = link.queued() > LINK_QUEUE_BYTES && engine.uploading(session.id);
+    session.may_be_read() && !link_is_full && !engine.overtaken(session.id)
 }

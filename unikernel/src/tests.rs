@@ -358,6 +358,7 @@ impl World {
                     cpus: vec![0, 1].try_into().unwrap(),
                     memory_mib: 4096,
                     bridges: vec!["service".parse().unwrap()].try_into().unwrap(),
+                    volumes_mib: None,
                     monitors: vec![Monitor {
                         name: "petrel-tender".parse().unwrap(),
                         target: 1,
@@ -369,6 +370,8 @@ impl World {
                     limits: Vec::new().try_into().unwrap(),
                 }))),
                 Op::List { .. } => Some(Reply::Listed { page: vec![].try_into().unwrap(), more: false }),
+                Op::ImageList { .. } => Some(Reply::Images { page: vec![].try_into().unwrap(), more: false }),
+                Op::Volume(_) => Some(Reply::Volumes { page: vec![].try_into().unwrap(), more: false }),
                 Op::ImageBegin { .. } | Op::ImageCommit(_) | Op::ImageRemove(_) => Some(Reply::Done),
                 _ => None,
             };

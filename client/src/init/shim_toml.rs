@@ -45,6 +45,7 @@ key = \"shim-key.der\"
 control_plane_public_key = \"control-plane-public.der\"
 bridges = [{bridges}]                # that unikernels may be plugged into
 # cpus = [0, 1]                        # that unikernels may run on; all that the shim may when absent
+# volumes_mib = 102400                 # that all volumes may take together; what the disk has when absent
 # A user of its own for each monitor: required where the shim runs as root, impossible in a namespace of one user.
 {uids}
 

@@ -4,6 +4,7 @@ mod policy;
 mod refusal;
 mod supervise;
 mod tls;
+mod volume;
 
 use std::fmt;
 use std::io;
@@ -54,6 +55,16 @@ pub fn of(error: &Error, about: &About<'_>) -> Sentence {
     match error {
         Error::Profile { path, fault } => profile(path, fault),
         Error::Image { path, fault } => image(path, fault),
+        Error::File { path, source } => say(
+            format!("{} failed ({source})", path.display()),
+            "a local file that can be read or written",
+            "correct the path, its owner and mode, or make room, and try again",
+        ),
+        Error::Digest { asked, received } => say(
+            format!("what the host sent of {asked:?} has the digest {received}"),
+            "the bytes that were uploaded",
+            "try again; if it persists the image is damaged on the host: `petrel image rm` it, and upload it anew",
+        ),
         Error::Connect { address, source } => connect(address, source),
         Error::Tls { address, fault } => tls(address, fault),
         Error::NotPetrel { address } => not_petrel(address),

@@ -9,7 +9,7 @@ use petrel_wire::operator::{DeviceKind, ImageFault, ReadOnly, Refusal, StateFaul
 use petrel_wire::shim::Fault;
 
 use super::supervise::supervise;
-use super::{About, Sentence, policy, say};
+use super::{About, Sentence, policy, say, volume};
 
 /// The sentence for a refusal.
 pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
@@ -87,15 +87,16 @@ pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
             },
             "choose one of those, or have it allowed in the host's shim.toml",
         ),
-        Refusal::VolumeUnknown(volume) => say(
-            format!("the host has no volume \"{volume}\""),
-            "a file of this name among the host's volumes",
-            "correct the name, or have the volume made on the host",
+        Refusal::Volume(reason) => volume::volume(reason),
+        Refusal::ImageInUse(names) if names.is_empty() => say(
+            "somebody uploads the image just now, or it is being looked into",
+            "an image that nobody is at",
+            "try again in a moment",
         ),
-        Refusal::VolumeInUse(volume) => say(
-            format!("the volume \"{volume}\" belongs to another unikernel"),
-            "a volume that no other uses",
-            "choose another volume, or destroy that unikernel first",
+        Refusal::ImageInUse(names) => say(
+            format!("unikernels are made of the image, or can go back to it: {}", listed(names)),
+            "an image that no unikernel needs",
+            "destroy those first",
         ),
         Refusal::Arguments { max } => say(
             "the arguments are too long, or one holds a NUL",
@@ -156,6 +157,11 @@ pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
     }
 }
 
+/// Names in a row.
+fn listed(names: &[petrel_wire::Name]) -> String {
+    names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
+}
+
 /// Refusals that this client never earns, unless the other side is of another make.
 fn client_fault(reason: &Refusal) -> Sentence {
     let what = match reason {
@@ -208,6 +214,10 @@ fn full(table: Table) -> Sentence {
         }
         Table::Unikernels => {
             ("the host has as many unikernels as it can have", "destroy one that is not needed")
+        }
+        Table::Volumes => ("the host has as many volumes as it can have", "remove one that is not needed"),
+        Table::Transfers => {
+            ("too many volumes and images are being moved on this host", "try again when one of them is done")
         }
         Table::Taps => ("the host has as many taps as it can have", "destroy a unikernel that is not needed"),
         Table::ShimRequests => ("the host is too busy", "try again in a moment"),
@@ -309,12 +319,8 @@ pub(crate) fn shim(fault: Fault) -> Sentence {
             ("the same is under way already", "one at a time", "try again when the other is done")
         }
         Fault::InUse => ("something that it needs is in use", "it to be free", "try again in a moment"),
-        Fault::NoVolume => {
-            ("the host has no such volume", "a volume of the host", "have it made on the host")
-        }
-        Fault::Full => {
-            ("the host's shim is full", "room for one more", "destroy a unikernel that is not needed")
-        }
+        Fault::NoVolume => ("the host has no such volume", "a volume of the host", "see `petrel volume ls`"),
+        Fault::Full => ("the host's shim is full", "room for one more", "remove what is not needed there"),
         Fault::Os { errno } => return os(errno),
     };
     say(what, expected, advice)

@@ -12,6 +12,7 @@ mod session;
 mod site;
 mod solo5;
 mod state;
+mod storage;
 mod supervise;
 mod trust;
 mod watch;

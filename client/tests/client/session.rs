@@ -38,6 +38,8 @@ pub fn host_info() -> HostInfo {
         memory_mib: 2048,
         memory_used_mib: 64,
         unikernels: 2,
+        volumes_mib: None,
+        volumes_used_mib: 0,
         bridges: vec!["service".parse().unwrap()].try_into().unwrap(),
         monitors: List::new(),
         limits: List::new(),

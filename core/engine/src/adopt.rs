@@ -127,7 +127,7 @@ impl Engine {
 
     /// Whether what is ours and runs is in the state. It is not when nothing is remembered, or only a part; that the
     /// disk takes nothing more does not take away what was read.
-    fn knows_all(&self) -> bool {
+    pub(crate) fn knows_all(&self) -> bool {
         let whole = matches!(self.journal.read_only(), None | Some(ReadOnly::Unwritable));
         self.state.is_complete() && whole
     }
@@ -154,7 +154,7 @@ impl Engine {
                 Run::Starting | Run::Running { .. } => self.apply(Record::Absent(instance)),
             }
         }
-        if self.journal.is_sound() && !self.state.is_complete() {
+        if self.journal.is_sound() && !self.state.is_complete() && self.volumes.known {
             self.note(Record::Complete);
         }
         self.consoles_claimed();

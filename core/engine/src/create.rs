@@ -84,7 +84,10 @@ impl Engine {
     pub(crate) fn admit(&mut self, wanted: Wanted, image: &Image) {
         let spec = match self.plan(&wanted, image) {
             Ok(spec) => spec,
-            Err(refusal) => return self.refuse(wanted.who.asker, refusal),
+            Err(refusal) => {
+                self.refuse(wanted.who.asker, refusal);
+                return self.trim_images();
+            }
         };
         if self.state.get(&spec.name).is_some() && !planted::is(Planted::NameTwice) {
             let created = Manner { answer: Response::Created, window_s: None, starts: true };
@@ -256,13 +259,7 @@ impl Engine {
         if given_mib.saturating_add(memory_mib.into()) > host.memory_mib {
             return Err(Refusal::MemoryGiven { host_mib: host.memory_mib, given_mib, asked_mib: memory_mib });
         }
-        for (i, block) in blocks.iter().enumerate() {
-            let twice = blocks.iter().take(i).any(|earlier| earlier.volume == block.volume);
-            let holder = self.state.volume_holder(&block.volume);
-            if twice || holder.is_some_and(|holder| holder != name) {
-                return Err(Refusal::VolumeInUse(block.volume.clone()));
-            }
-        }
+        self.check_volumes(name, blocks)?;
         if self.state.nets_len() - own.nets + self.foreign_taps.len() + nets > TAPS_MAX {
             return Err(Refusal::Full(Table::Taps));
         }

@@ -14,14 +14,18 @@ use petrel_wire::{
 use crate::{
     Config, Input, Level, Now, Output, SessionId,
     consoles::Consoles,
+    download::Downloads,
     images::Images,
     journal::{Journal, Transfer},
+    limits::PUSH_WRITES_MAX,
     policy,
     session::{Kind, Session},
     shim_client::ShimClient,
     state::State,
+    store::Store,
     supervise::{Watches, launch::Launches, probes::Probes, reap::Reaps},
     upload::Uploads,
+    volumes::Volumes,
 };
 
 /// The control plane's decisions; see the [crate's page](crate).
@@ -54,7 +58,10 @@ pub struct Engine {
     pub(crate) transfer: Option<Transfer>,
     pub(crate) consoles: Consoles,
     pub(crate) images: Images,
+    pub(crate) store: Store,
     pub(crate) uploads: Uploads,
+    pub(crate) downloads: Downloads,
+    pub(crate) volumes: Volumes,
     pub(crate) launches: Launches,
     pub(crate) reaps: Reaps,
     /// Nobody was promised these, and the shim may have them: ended when it lists them.
@@ -95,7 +102,10 @@ impl Engine {
             transfer: None,
             consoles: Consoles::default(),
             images: Images::default(),
+            store: Store::default(),
             uploads: Uploads::new(),
+            downloads: Downloads::new(),
+            volumes: Volumes::default(),
             launches: Launches::new(),
             reaps: Reaps::new(),
             doomed: BTreeSet::new(),
@@ -137,9 +147,14 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds, unless an input comes before.
     pub fn poll_at(&self) -> Option<u64> {
-        let expiry = policy::expiry_deadline(self.now, self.first_expiry_ms);
-        let deadlines = [self.shim.deadline(), self.watch_deadline(), self.journal.deadline(), expiry];
-        deadlines.into_iter().flatten().min()
+        let rooms = [
+            self.shim.deadline(),
+            self.watch_deadline(),
+            self.journal.deadline(),
+            self.survey_due_ns(),
+            policy::expiry_deadline(self.now, self.first_expiry_ms),
+        ];
+        rooms.into_iter().flatten().min()
     }
 
     /// Does what is due by now.
@@ -148,16 +163,23 @@ impl Engine {
         let (mark, events) = (self.begin(), self.state.events.next());
         self.end_expired();
         self.shim_deadline();
-        self.watches_due();
+        self.survey_deadline();
         self.watches_due();
         self.tell_events(events);
         self.commit(mark);
     }
 
-    /// Whether this session sends an image: the driver stops reading it while its queue towards the shim is long.
+    /// Whether this session sends an image or a volume: the driver stops reading it while its queue towards the shim is long.
     pub fn uploading(&self, session: SessionId) -> bool {
         let requests = self.sessions.get(&session).map(|session| session.requests.values());
-        requests.is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_))))
+        requests
+            .is_some_and(|mut all| all.any(|request| matches!(request.kind, Kind::Upload(_) | Kind::Push(_))))
+    }
+
+    /// Whether this session has sent more of a volume than the shim has written: the driver stops reading it until the shim
+    /// has answered.
+    pub fn overtaken(&self, session: SessionId) -> bool {
+        self.unanswered_writes(session) >= PUSH_WRITES_MAX
     }
 
     pub(crate) fn log(&mut self, level: Level, line: String) {

@@ -197,11 +197,14 @@ impl Engine {
 
 fn level(what: &What) -> Level {
     match what {
-        What::EndFailed(_) | What::NotEnding(_) | What::JournalFailed(_) => Level::Error,
+        What::EndFailed(_) | What::NotEnding(_) | What::JournalFailed(_) | What::VolumeMissing => {
+            Level::Error
+        }
         What::ShimLost
         | What::SessionRefused(_)
         | What::NotAlive(..)
         | What::RolledBack(..)
+        | What::VolumeFailed(_)
         | What::StateImported(_) => Level::Warning,
         _ => Level::Info,
     }

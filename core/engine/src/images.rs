@@ -136,6 +136,11 @@ impl Images {
         }
     }
 
+    /// Whether somebody waits to know what it is.
+    pub fn is_looked_into(&self, digest: Digest) -> bool {
+        self.inspections.contains_key(&digest)
+    }
+
     /// Gives up all inspections; returns who waited for them.
     pub fn give_up(&mut self) -> Vec<Learner> {
         self.creates_waiting = 0;

@@ -14,7 +14,9 @@
 //! | `journal` | what is kept of it through any crash; no output leaves before its records |
 //! | `shim_client` | the link: requests, replies, events |
 //! | `adopt` | what runs when the link opens |
-//! | `upload`, `images` | images on their way to the host, and what is known of those there |
+//! | `upload`, `images`, `store` | images on their way to the host, what is known of those there, and which can go |
+//! | `volumes` | what block devices store on |
+//! | `download` | volumes and images on their way to a client |
 //! | `create` | what is checked before a unikernel, or a new generation of one, is taken in |
 //! | `unikernel` | one unikernel: what it shall be, was, and is at the shim |
 //! | `supervise` | keeps each at what it is wished to be |
@@ -31,6 +33,7 @@ mod adopt;
 mod console;
 mod consoles;
 mod create;
+mod download;
 mod engine;
 mod events;
 mod images;
@@ -47,10 +50,12 @@ mod session;
 mod shim_client;
 mod state;
 mod stats;
+mod store;
 mod stream;
 mod supervise;
 mod unikernel;
 mod upload;
+mod volumes;
 
 pub use engine::Engine;
 #[cfg(feature = "inspect")]

@@ -8,6 +8,16 @@ pub(crate) const CLOCK_CHECK_NS: u64 = 60_000_000_000;
 pub(crate) const CREATES_WAITING_MAX: usize = 128;
 /// The parts of one console that are told apart: by the second of their arrival, by lost bytes between them.
 pub(crate) const CONSOLE_ENTRIES_MAX: usize = 256;
+/// Writes of one session's pushes that the shim has not answered before its session is not read any more.
+pub(crate) const PUSH_WRITES_MAX: usize = 16;
+/// What is written to a volume before it is made durable, in bytes: the shim waits for the disk that long.
+pub(crate) const SYNC_BYTES: u64 = 8 * 1024 * 1024;
+/// How long after the shim could not list the volumes it is asked again, in nanoseconds.
+pub(crate) const SURVEY_RETRY_NS: u64 = 1_000_000_000;
+/// Pieces of a download that have been asked for and not been taken by the client.
+pub(crate) const DOWNLOAD_PIECES_MAX: usize = 4;
+/// Images that no unikernel is made of which stay when a create comes to nothing.
+pub(crate) const IMAGES_SPARE_MAX: usize = 64;
 
 /// How long a unikernel is left alone after it has ended soon for the first time, in nanoseconds. Doubled each time.
 pub(crate) const BACK_OFF_MIN_NS: u64 = 200_000_000;

@@ -13,6 +13,8 @@ use petrel_wire::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::volumes::VolumeRecord;
+
 /// A change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Record {
@@ -51,7 +53,8 @@ pub(crate) enum Record {
     PolicyRemoved(Path),
     /// An operator has revoked certificates.
     Revoked(Revocation),
-
+    /// Something about a volume.
+    Volume(VolumeRecord),
     /// Something happened: history, which changes nothing else.
     Happened(Box<Event>),
 }
@@ -73,16 +76,22 @@ impl Record {
     pub fn durability(&self) -> Durability {
         match self {
             Self::Started { .. } => Durability::Never,
-            Self::Ended { .. } | Self::Absent(_) | Self::Past { .. } | Self::Complete | Self::Happened(_) => Durability::Later,
-            Self::Created { .. } | Self::Updated { .. } | Self::PolicySet { .. } => {
-                Durability::Before { grows: true }
-            }
+            Self::Ended { .. }
+            | Self::Absent(_)
+            | Self::Past { .. }
+            | Self::Complete
+            | Self::Happened(_) => Durability::Later,
+            Self::Created { .. }
+            | Self::Updated { .. }
+            | Self::PolicySet { .. }
+            | Self::Volume(VolumeRecord::Creating { .. }) => Durability::Before { grows: true },
             Self::Switched { .. }
             | Self::Accepted(_)
             | Self::RolledBack { .. }
             | Self::Wished { .. }
             | Self::Starting { .. }
             | Self::Removed(_)
+            | Self::Volume(_)
             | Self::PolicyRemoved(_)
             // It grows the state, but must be possible in the last of the room.
             | Self::Revoked(_) => Durability::Before { grows: false },
@@ -173,7 +182,10 @@ mod tests {
             let bridge = "b".repeat(15).parse().unwrap();
             (Net { device: device('n', i), bridge }, Mac([0xff; 6]))
         };
-        let block = |i| Block { device: device('b', i), volume: "v".repeat(63).parse().unwrap() };
+        let block = |i| Block {
+            device: device('b', i),
+            volume: format!("{}:{}", "v".repeat(63), "v".repeat(63)).parse().unwrap(),
+        };
         let after = |i| format!("{}:{}{i}", "n".repeat(63), "n".repeat(62)).parse().unwrap();
         let probe: Probe =
             format!("http:255.255.255.255:65535/{}", "p".repeat(PROBE_BYTES_MAX - 1)).parse().unwrap();

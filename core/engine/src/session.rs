@@ -13,7 +13,8 @@ use petrel_wire::{
     CommonName, Path, frame,
     limits::{OPERATOR_VERSION, REQUESTS_MAX, SESSIONS_MAX},
     operator::{
-        self, ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table, Welcome, What,
+        self, ClientMessage, Hello, HostInfo, Refusal, Request, Response, ServerMessage, Table,
+        VolumeRequest, Welcome, What,
     },
 };
 
@@ -23,6 +24,8 @@ use crate::{
     policy::{self, Authority, Grant, Inward, Outward},
     stream::{Source, Stream, response_bytes},
     supervise::order::{Manner, Who},
+    upload::Chunk,
+    volumes::{JobId, Piece},
 };
 
 /// A session.
@@ -65,10 +68,26 @@ pub(crate) enum Kind {
     Plain,
     /// It uploads this image, or waits for another's upload of it.
     Upload(petrel_wire::Digest),
+    /// It sends new content for a volume.
+    Push(JobId),
     /// It is one of the session's streams.
     Stream,
     /// It sends a state file.
     Import,
+}
+
+impl Kind {
+    /// Whether chunks of it come.
+    fn is_upload(self) -> bool {
+        matches!(self, Self::Upload(_) | Self::Push(_) | Self::Import)
+    }
+}
+
+/// A part of an upload.
+enum Sent {
+    Image(Chunk),
+    Volume(Piece),
+    State(Chunk),
 }
 
 /// Who waits for an answer.
@@ -140,6 +159,7 @@ impl Engine {
     fn abandon(&mut self, asker: Asker, kind: Kind) {
         match kind {
             Kind::Upload(digest) => self.upload_abandoned(asker, digest),
+            Kind::Push(job) => self.push_abandoned(job),
             Kind::Import => self.import_abandoned(asker),
             Kind::Plain | Kind::Stream => {}
         }
@@ -162,8 +182,14 @@ impl Engine {
         match (session.greeted, request) {
             (false, Request::Hello(hello)) => self.hello(id, number, hello),
             (true, Request::Cancel) => self.cancel(id, number),
-            (true, Request::ImageChunk(data)) => self.chunk(id, number, data),
-            (true, Request::StateChunk(data)) => self.state_chunk(id, number, data),
+            (true, Request::ImageChunk(data)) => self.chunk(id, number, Sent::Image(data)),
+            (true, Request::StateChunk(data)) => self.chunk(id, number, Sent::State(data)),
+            (true, Request::Volume(VolumeRequest::Chunk { offset, data })) => {
+                self.chunk(id, number, Sent::Volume(Piece::Chunk { offset, data }));
+            }
+            (true, Request::Volume(VolumeRequest::PushEnd)) => {
+                self.chunk(id, number, Sent::Volume(Piece::End))
+            }
             (false, _) | (true, Request::Hello(_)) => self.expel(id, number, Refusal::HelloExpected),
             (true, request) => self.request(id, number, request),
         }
@@ -249,6 +275,8 @@ impl Engine {
             Request::CertRevocations => self.cert_revocations(asker, &grant),
             Request::StateExport => self.state_export(asker),
             Request::StateImport { bytes, force } => self.state_import(asker, grant, bytes, force),
+            Request::Image(request) => self.image_request(asker, grant, request),
+            Request::Volume(request) => self.volume_request(asker, grant, request),
             // Told apart before they get here.
             Request::Hello(_) | Request::ImageChunk(_) | Request::StateChunk(_) | Request::Cancel => {}
         }
@@ -265,6 +293,8 @@ impl Engine {
             memory_mib: host.memory_mib,
             memory_used_mib: self.state.memory_given_mib(),
             unikernels: u32::try_from(self.state.len()).unwrap_or(u32::MAX),
+            volumes_mib: host.volumes_mib,
+            volumes_used_mib: self.state.volumes.bytes().div_ceil(1 << 20),
             bridges: host.bridges.clone(),
             monitors: host.monitors.clone(),
             limits: host.limits.clone(),
@@ -275,8 +305,7 @@ impl Engine {
 
     fn list(&mut self, asker: Asker, grant: &Grant) {
         if self.shim.ever_ready() {
-            let scope = grant.authority().map_or(Path::ROOT, |authority| authority.scope().clone());
-            self.open_stream(asker, Source::List { scope, after: None });
+            self.open_stream(asker, Source::List { scope: grant.scope(), after: None });
         } else {
             // An empty list would be a lie: the shim has not told yet what runs.
             self.refuse(asker, Refusal::ShimAway);
@@ -308,7 +337,7 @@ impl Engine {
     fn cancel(&mut self, id: SessionId, number: u32) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         match session.requests.get(&number) {
-            Some(&Unanswered { serial, kind: kind @ (Kind::Upload(_) | Kind::Import) }) => {
+            Some(&Unanswered { serial, kind }) if kind.is_upload() => {
                 session.requests.remove(&number);
                 self.abandon(Asker { session: id, id: number, serial }, kind);
             }
@@ -324,33 +353,22 @@ impl Engine {
         }
     }
 
-    fn chunk(&mut self, id: SessionId, number: u32, data: crate::upload::Chunk) {
+    fn chunk(&mut self, id: SessionId, number: u32, sent: Sent) {
         let Some(session) = self.sessions.get(&id) else { return };
-        match session.requests.get(&number) {
-            Some(&Unanswered { serial, kind: Kind::Upload(digest) }) => {
+        match (session.requests.get(&number), sent) {
+            (Some(&Unanswered { serial, kind: Kind::Upload(digest) }), Sent::Image(data)) => {
                 self.upload_chunk(Asker { session: id, id: number, serial }, digest, data);
             }
-            Some(_) => self.expel(id, number, Refusal::IdInUse),
-            None => self.stray_chunk(id, number),
-        }
-    }
-
-    /// A chunk that no upload awaits: dropped if one did, until it was refused.
-    pub(crate) fn stray_chunk(&mut self, id: SessionId, number: u32) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        if !session.refused_uploads.contains(&number) {
-            self.send(id, number, Response::Refused(Refusal::UnexpectedChunk));
-        }
-    }
-
-    fn state_chunk(&mut self, id: SessionId, number: u32, data: crate::upload::Chunk) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        match session.requests.get(&number) {
-            Some(&Unanswered { serial, kind: Kind::Import }) => {
+            (Some(&Unanswered { kind: Kind::Push(job), .. }), Sent::Volume(piece)) => {
+                self.push_piece(job, piece)
+            }
+            (Some(&Unanswered { serial, kind: Kind::Import }), Sent::State(data)) => {
                 self.import_chunk(Asker { session: id, id: number, serial }, &data);
             }
-            Some(_) => self.expel(id, number, Refusal::IdInUse),
-            None => self.stray_chunk(id, number),
+            (Some(_), _) => self.expel(id, number, Refusal::IdInUse),
+            // Some may still come of one that was refused.
+            (None, _) if session.refused_uploads.contains(&number) => {}
+            (None, _) => self.send(id, number, Response::Refused(Refusal::UnexpectedChunk)),
         }
     }
 
@@ -395,7 +413,7 @@ impl Engine {
         }
         let Some(session) = self.sessions.get_mut(&asker.session) else { return };
         let request = session.requests.remove(&asker.id);
-        let upload = matches!(request, Some(Unanswered { kind: Kind::Upload(_) | Kind::Import, .. }));
+        let upload = request.is_some_and(|request| request.kind.is_upload());
         if upload && matches!(response, Response::Refused(_)) {
             if session.refused_uploads.len() >= REQUESTS_MAX {
                 session.refused_uploads.pop_front();

@@ -12,13 +12,19 @@ use alloc::{
 
 use petrel_wire::{
     Digest, Label, frame,
-    limits::{SHIM_REQUESTS_MAX, SHIM_VERSION, UNIKERNELS_MAX, UPLOADS_MAX},
+    limits::{SHIM_REQUESTS_MAX, SHIM_VERSION, TRANSFERS_MAX, UNIKERNELS_MAX, UPLOADS_MAX},
     operator::{Refusal, What, Who},
     shim::{Event, Fault, FromShim, Host, InstanceId, Op, Reply, Request, TapId},
 };
 
 use crate::{
-    Engine, Level, Now, Output, images::Image, limits::SHIM_SILENCE_NS, policy, policy::Grant, session::Asker,
+    Engine, Level, Now, Output,
+    images::Image,
+    limits::{PUSH_WRITES_MAX, SHIM_SILENCE_NS},
+    policy,
+    policy::Grant,
+    session::Asker,
+    volumes::JobId,
 };
 
 /// What an unanswered request was for.
@@ -38,6 +44,13 @@ pub(crate) enum Waiting {
     Kill(InstanceId),
     Forget(InstanceId),
     Stats(Asker),
+    Images,
+    ImageRemoved(Digest),
+    Volumes,
+    /// What a job at a volume has asked for last, or one of its writes.
+    Volume(JobId),
+    Download(JobId),
+    DraftGone,
 }
 
 /// What the shim sent cannot be: the link has to be reset. Says what it was.
@@ -131,9 +144,9 @@ impl ShimClient {
     }
 
     /// Whether so many requests more leave room for those that nobody can be refused: one for each unikernel,
-    /// image and upload that there may be.
+    /// image, volume and upload that there may be, and what moves volumes.
     pub fn has_room(&self, requests: usize) -> bool {
-        const RESERVED: usize = UNIKERNELS_MAX + UPLOADS_MAX;
+        const RESERVED: usize = UNIKERNELS_MAX + UPLOADS_MAX + 2 * TRANSFERS_MAX * PUSH_WRITES_MAX;
         self.unanswered.len() + requests + RESERVED <= SHIM_REQUESTS_MAX
     }
 
@@ -179,7 +192,8 @@ impl Engine {
         let grant = policy::upkeep();
         self.ask(&grant, Op::Hello { version: SHIM_VERSION }, Waiting::Hello);
         self.ask(&grant, Op::Host, Waiting::Host);
-        self.ask(&grant, Op::List { after: None }, Waiting::List);
+        // What is stored is told first, what runs on it last.
+        self.survey_volumes();
     }
 
     pub(crate) fn link_closed(&mut self) {
@@ -194,6 +208,9 @@ impl Engine {
         self.shim.phase = Phase::Away;
         self.shim.unanswered.clear();
         self.uploads_lost();
+        self.volumes_lost();
+        self.downloads_lost();
+        self.images_lost();
         self.learners_lost();
         self.launches_lost();
         self.endings_lost();
@@ -258,6 +275,12 @@ impl Engine {
             Waiting::Kill(instance) => self.killed(instance, result),
             Waiting::Forget(instance) => self.forgotten(instance, result),
             Waiting::Stats(asker) => self.stats_told(asker, result),
+            Waiting::Images => self.images_listed(result),
+            Waiting::ImageRemoved(digest) => self.image_removed(digest, result),
+            Waiting::Volumes => self.volumes_listed(result),
+            Waiting::Volume(job) => self.volume_replied(job, result),
+            Waiting::Download(id) => self.download_replied(id, result),
+            Waiting::DraftGone => self.draft_gone(result),
         }
     }
 

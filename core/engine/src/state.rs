@@ -8,7 +8,7 @@ use alloc::{
 use core::ops::Bound;
 
 use petrel_wire::{
-    Digest, Name, Path, VolumeName,
+    Digest, Name, Path,
     operator::Held,
     shim::{InstanceId, TapId},
 };
@@ -19,6 +19,7 @@ use crate::{
     policy::{Settings, Usage},
     record::Record,
     unikernel::{Needs, Run, Unikernel},
+    volumes::{Book, VolumeRecord},
 };
 
 /// The unikernels of the host, and what they hold of it.
@@ -29,9 +30,12 @@ pub(crate) struct State {
     instances: BTreeMap<InstanceId, Name>,
     /// What each holds, as far as it is counted below.
     held: BTreeMap<Name, Needs>,
+    /// Who holds which volume.
+    holders: BTreeMap<Name, Name>,
+    /// The volumes, whether a unikernel has them or not.
+    pub volumes: Book,
     /// What of each policies count, as far as it is in `usage`.
     counted: BTreeMap<Name, Held>,
-    volumes: BTreeMap<VolumeName, Name>,
     taps: BTreeSet<TapId>,
     nets: usize,
     memory_given_mib: u64,
@@ -48,8 +52,8 @@ pub(crate) struct State {
 pub(crate) enum Before {
     /// A unikernel: nothing, if there was none.
     Unikernel { name: Name, unikernel: Option<Box<Unikernel>> },
-    /// What was set for a path: the record that sets it so again.
-    Setting(Record),
+    /// What was set for a path, or a volume: the record that makes it so again.
+    Record(Record),
 }
 
 impl State {
@@ -98,6 +102,7 @@ impl State {
             Record::PolicyRemoved(path) => self.settings.remove_policy(&path),
             Record::Revoked(revocation) => self.settings.revoke(revocation),
             Record::Happened(event) => self.events.push(*event),
+            Record::Volume(record) => self.change_volume(record),
         }
     }
 
@@ -105,10 +110,11 @@ impl State {
     /// the latest, up to `history_bytes`.
     pub fn records(&self, history_bytes: usize) -> impl Iterator<Item = Record> {
         let unikernels = self.unikernels.values().flat_map(Unikernel::records);
+        let volumes = self.volumes.records().map(Record::Volume);
         let events = self.events.latest(history_bytes).cloned();
         let events = events.map(|event| Record::Happened(Box::new(event)));
         let complete = self.complete.then_some(Record::Complete);
-        unikernels.chain(complete).chain(self.settings.records()).chain(events)
+        unikernels.chain(volumes).chain(complete).chain(self.settings.records()).chain(events)
     }
 
     /// What takes `record` back, if nothing may be left of it when it could not be made durable. Ask before it is
@@ -122,8 +128,11 @@ impl State {
             | Record::RolledBack { name, .. }
             | Record::Wished { name, .. }
             | Record::Starting { name, .. } => name,
+            Record::Volume(record) => {
+                return self.volumes.undo(record).map(|undo| Before::Record(Record::Volume(undo)));
+            }
             Record::PolicySet { path, .. } | Record::PolicyRemoved(path) => {
-                return Some(Before::Setting(self.settings.record_for(path)));
+                return Some(Before::Record(self.settings.record_for(path)));
             }
             // Who was found out is not let in again.
             Record::Revoked(_) => return None,
@@ -158,6 +167,17 @@ impl State {
         }
     }
 
+    fn change_volume(&mut self, record: VolumeRecord) {
+        let name = record.name().clone();
+        if let Some(before) = self.volumes.held(&name) {
+            self.usage.remove(&name, before);
+        }
+        self.volumes.apply(record);
+        if let Some(after) = self.volumes.held(&name) {
+            self.usage.add(&name, after);
+        }
+    }
+
     fn change_instance(&mut self, instance: InstanceId, change: impl FnOnce(&mut Unikernel)) {
         if let Some(name) = self.instances.get(&instance).cloned() {
             self.change(&name, change);
@@ -172,6 +192,11 @@ impl State {
         self.instances.insert(instance, name.clone());
         self.taps.extend(&taps);
         self.change(name, |unikernel| unikernel.starting(instance, taps));
+        for block in self.unikernels.get(name).iter().flat_map(|unikernel| &unikernel.spec().blocks) {
+            if let Some(volume) = self.volumes.get_mut(&block.volume) {
+                volume.last_user = Some(instance);
+            }
+        }
     }
 
     fn remove(&mut self, name: &Name) {
@@ -223,8 +248,8 @@ impl State {
             self.nets -= before.nets;
             for volume in before.volumes {
                 // Adopted unikernels may have been given one volume by different control planes.
-                if self.volumes.get(&volume) == Some(name) {
-                    self.volumes.remove(&volume);
+                if self.holders.get(&volume) == Some(name) {
+                    self.holders.remove(&volume);
                 }
             }
         }
@@ -232,7 +257,7 @@ impl State {
             self.memory_given_mib += u64::from(needs.memory_mib);
             self.nets += needs.nets;
             for volume in &needs.volumes {
-                self.volumes.entry(volume.clone()).or_insert_with(|| name.clone());
+                self.holders.entry(volume.clone()).or_insert_with(|| name.clone());
             }
             self.held.insert(name.clone(), needs);
         }
@@ -281,11 +306,22 @@ impl State {
         behind.map(|(name, _)| name).take_while(|name| scope.holds(name))
     }
 
-    /// Whether a unikernel is, was or may be again of this image.
-    pub fn uses_image(&self, digest: Digest) -> bool {
-        self.unikernels
-            .values()
-            .any(|unikernel| unikernel.generations().any(|kept| kept.spec.image == digest))
+    /// The images that unikernels are, were or may be again of, each with the unikernel's name, in the order of the names.
+    pub fn images(&self) -> impl Iterator<Item = (Digest, &Name)> {
+        self.unikernels.iter().flat_map(|(name, unikernel)| {
+            let images: BTreeSet<_> = unikernel.generations().map(|kept| kept.spec.image).collect();
+            images.into_iter().map(move |image| (image, name))
+        })
+    }
+
+    /// The unikernels that are, were or may be again of this image.
+    pub fn image_users(&self, image: Digest) -> impl Iterator<Item = &Name> {
+        self.images().filter(move |(digest, _)| *digest == image).map(|(_, name)| name)
+    }
+
+    /// Whether there is such a unikernel.
+    pub fn uses_image(&self, image: Digest) -> bool {
+        self.image_users(image).next().is_some()
     }
 
     /// What a unikernel holds of the host.
@@ -294,8 +330,8 @@ impl State {
     }
 
     /// Who holds this volume.
-    pub fn volume_holder(&self, volume: &VolumeName) -> Option<&Name> {
-        self.volumes.get(volume)
+    pub fn volume_holder(&self, volume: &Name) -> Option<&Name> {
+        self.holders.get(volume)
     }
 
     /// Whether a unikernel that has not ended has this tap.
@@ -337,12 +373,15 @@ impl State {
         ensure(known && self.instances.len() == self.unikernels.len(), "instances are out of step")?;
         let named = self.unikernels.iter().all(|(name, unikernel)| unikernel.name() == name);
         ensure(named && self.held.len() == self.unikernels.len(), "names and unikernels are out of step")?;
-        let held = |(volume, name): (&VolumeName, &Name)| {
+        let held = |(volume, name): (&Name, &Name)| {
             self.held(name).is_some_and(|needs| needs.volumes.contains(volume))
         };
-        ensure(self.volumes.iter().all(held), "a volume is taken that nobody has")?;
+        ensure(self.holders.iter().all(held), "a volume is taken that nobody has")?;
+        ensure(self.volumes.audit(), "the space of volumes is not the sum of their sizes")?;
         let mut usage = Usage::default();
         self.unikernels.iter().for_each(|(name, unikernel)| usage.add(name, unikernel.held()));
+        let volumes = self.volumes.after(None).filter_map(|(name, _)| Some((name, self.volumes.held(name)?)));
+        volumes.for_each(|(name, held)| usage.add(name, held));
         ensure(usage == self.usage, "what policies count is out of step")
     }
 }
@@ -446,14 +485,14 @@ mod tests {
     fn what_nobody_needs_any_more_is_given_back() {
         let mut state = State::default();
         state.apply(Record::Created { instance: InstanceId(1), generation: generation(1, 1) });
-        assert_eq!((state.memory_given_mib(), state.volumes.len()), (11, 1));
+        assert_eq!((state.memory_given_mib(), state.holders.len()), (11, 1));
         state.apply(Record::Starting { name: name(1), instance: InstanceId(1), taps: vec![TapId(1)] });
         state.apply(Record::Updated { name: name(1), generation: generation(1, 2), trial: None });
-        assert_eq!((state.memory_given_mib(), state.volumes.len()), (12, 2), "what runs, and what will");
+        assert_eq!((state.memory_given_mib(), state.holders.len()), (12, 2), "what runs, and what will");
         state.apply(Record::Ended { instance: InstanceId(1), status: ExitStatus::Signal(9), at_ms: None });
-        assert_eq!((state.memory_given_mib(), state.volumes.len()), (12, 1), "only what will");
+        assert_eq!((state.memory_given_mib(), state.holders.len()), (12, 1), "only what will");
         state.apply(Record::Wished { name: name(1), wish: Wish::Stopped });
-        assert_eq!((state.memory_given_mib(), state.volumes.len(), state.taps.len()), (0, 0, 0));
+        assert_eq!((state.memory_given_mib(), state.holders.len(), state.taps.len()), (0, 0, 0));
         state.apply(Record::Removed(name(1)));
         assert_eq!(state, State::default());
     }

@@ -4,9 +4,9 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    List, Name, Path,
+    Digest, List, Name, Path,
     limits::{PAGE_ENTRIES_MAX, SESSION_QUEUE_BYTES},
-    operator::{Refusal, Response, Unikernel, Usage},
+    operator::{Download, ImageResponse, Refusal, Response, StoredImage, Unikernel, Usage, VolumeResponse},
 };
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     policy::{PolicyListing, RevocationListing},
     session::{Asker, Kind},
     stats::Asking,
+    volumes::JobId,
 };
 
 /// A request that is answered in pieces.
@@ -56,6 +57,12 @@ pub(crate) enum Source {
     Revocations(RevocationListing),
     /// A state file.
     Export(Box<Export>),
+    /// The volumes below a path, from behind this name on.
+    Volumes { scope: Path, after: Option<Name> },
+    /// The images, from behind this digest on.
+    Images { after: Option<Digest> },
+    /// A volume or an image.
+    Download(JobId),
 }
 
 /// What a stream does next.
@@ -84,8 +91,10 @@ impl Engine {
 
     /// A stream has been taken off its session.
     pub(crate) fn stream_closed(&mut self, session: SessionId, stream: &Stream) {
-        if let Source::Console { name, .. } = &stream.source {
-            self.console_unread(session, name);
+        match &stream.source {
+            Source::Console { name, .. } => self.console_unread(session, name),
+            Source::Download(id) => self.download_closed(*id),
+            _ => {}
         }
     }
 
@@ -143,6 +152,9 @@ impl Engine {
                 Some(data) => Step::Send(Response::StateData(data)),
                 None => Step::End(None, export.end()),
             },
+            Source::Volumes { scope, after } => self.step_volumes(scope, after),
+            Source::Images { after } => self.step_images(after),
+            Source::Download(id) => self.step_download(*id),
         }
     }
 
@@ -155,6 +167,18 @@ impl Engine {
         *after = page.last().map(|last| last.name.clone());
         let page = List::try_from(page).unwrap_or_default();
         Step::page(Response::Listed { page, more }, more)
+    }
+
+    fn step_volumes(&self, scope: &Path, after: &mut Option<Name>) -> Step {
+        let (page, more) = self.volume_page(scope, after.as_ref());
+        *after = page.last().map(|last| last.name.clone());
+        Step::page(Response::Volume(VolumeResponse::Listed { page, more }), more)
+    }
+
+    fn step_images(&self, after: &mut Option<Digest>) -> Step {
+        let (page, more) = self.image_page(*after);
+        *after = page.last().map(|last| last.digest);
+        Step::page(Response::Image(ImageResponse::Listed { page, more }), more)
     }
 
     fn step_history(&self, name: &Name, after: &mut u32) -> Step {
@@ -185,6 +209,14 @@ pub(crate) fn response_bytes(response: &Response) -> usize {
         Response::StateData(bytes) => ENVELOPE + bytes.len(),
         Response::Listed { page, .. } => {
             ENVELOPE + page.iter().map(|entry: &Unikernel| BRIEF + entry.name.len()).sum::<usize>()
+        }
+        Response::Download(Download::Data { data, .. }) => ENVELOPE + data.len(),
+        Response::Volume(VolumeResponse::Listed { page, .. }) => {
+            ENVELOPE + page.iter().map(|entry| BRIEF + entry.name.len()).sum::<usize>()
+        }
+        Response::Image(ImageResponse::Listed { page, .. }) => {
+            let names = |image: &StoredImage| image.names.iter().map(|name| name.len()).sum::<usize>();
+            ENVELOPE + page.iter().map(|image| BRIEF + names(image)).sum::<usize>()
         }
         Response::Host(_) | Response::Info(_) | Response::Generation { .. } => LONG,
         Response::Policies { page, .. } => ENVELOPE + page.len() * LONG,

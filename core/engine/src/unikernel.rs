@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use petrel_wire::{
-    ExitStatus, Name, VolumeName,
+    ExitStatus, Name,
     limits::GENERATIONS_MAX,
     operator::{Held, Restart, RestartWhen, Wish},
     shim::{InstanceId, TapId},
@@ -53,7 +53,7 @@ pub(crate) enum Run {
 pub(crate) struct Needs {
     pub memory_mib: u32,
     pub nets: usize,
-    pub volumes: Vec<VolumeName>,
+    pub volumes: Vec<Name>,
 }
 
 impl Needs {

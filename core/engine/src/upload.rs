@@ -90,6 +90,7 @@ impl Engine {
         if let Some(image) = self.images.known(digest).filter(|_| settled) {
             // One that a create has looked into may be left from an upload that was cut, and run nowhere here.
             let runs = self.shim.monitor_for(image);
+            self.store.touch(digest);
             let stored = |_| Response::ImageStored(digest);
             return self.answer(asker, runs.map_or_else(Response::Refused, stored));
         }
@@ -108,6 +109,7 @@ impl Engine {
     }
 
     fn upload_begin(&mut self, digest: Digest, owner: Offer, waiting: VecDeque<Offer>) {
+        self.make_room_for_image();
         let op = Op::ImageBegin { digest, bytes: owner.bytes };
         self.ask(&owner.grant, op, Waiting::ImageBegin(digest));
         let left = owner.bytes;
@@ -244,6 +246,7 @@ impl Engine {
             return self.upload_end(digest);
         }
         self.images.forget(digest);
+        self.store.gone(digest);
         if let Some(upload) = self.uploads.get_mut(&digest) {
             upload.phase = Phase::Leaving;
             self.shim.ask(self.now, &upload.owner.grant, op, Waiting::ImageGone(digest), &mut self.outputs);
@@ -269,6 +272,7 @@ impl Engine {
         let for_all = match verdict {
             None => {
                 self.happened(owner.grant.who(), What::ImageStored(digest), None);
+                self.store.used(digest, owner.bytes);
                 Response::ImageStored(digest)
             }
             Some(Verdict::Image(refusal)) => {

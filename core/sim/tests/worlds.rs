@@ -34,7 +34,7 @@ fn worlds_get_everywhere() {
     let refusals = "Arguments BridgeUnknown CpuUnknown DeviceMissing DeviceTwice DeviceUnknown DigestMismatch \
         FrameTooLong Full(Requests) Full(Uploads) HelloExpected IdInUse ImageSize Malformed Memory \
         NameTaken NoMonitor NoSuchImage NoSuchUnikernel NotAnImage ReadOnly ShimAway StateFile StateInUse \
-        UnexpectedChunk VolumeInUse VolumeUnknown";
+        UnexpectedChunk Volume";
     let faults = "both-crash disk-fails guest-hangs link-breaks link-stalls plane-crashes plane-crashes-midway \
         power-fails shim-crashes shim-crashes-midway time-leaps wall-jumps";
     let refusals = refusals.split_whitespace().map(|refusal| format!("Refused({refusal})"));

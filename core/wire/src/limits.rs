@@ -31,7 +31,7 @@ pub const STATS_PAGE_MAX: usize = 10;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Whoever did something: the common name of a certificate (X.520's bound).
 pub const COMMON_NAME_BYTES_MAX: usize = 64;
-/// One label of a name, a volume's name.
+/// One label of a name.
 pub const LABEL_BYTES_MAX: usize = 63;
 /// The labels of a name.
 pub const LABELS_MAX: usize = 8;
@@ -79,6 +79,18 @@ pub const WINDOW_S_MAX: u32 = 3600;
 pub const UNIKERNELS_MAX: usize = 1024;
 /// Images on one host.
 pub const IMAGES_MAX: usize = 1024;
+/// Volumes on one host, drafts included.
+pub const VOLUMES_MAX: usize = 1024;
+/// The size of a volume, in bytes: what ext4 can hold in one file.
+pub const VOLUME_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024 * 1024;
+/// A volume's size is a multiple of this, the block of a block device, in bytes.
+pub const VOLUME_BLOCK_BYTES: u64 = 512;
+/// Volumes that are pushed, pulled or copied, and images that are downloaded, at once on one host.
+pub const TRANSFERS_MAX: usize = 16;
+/// Entries of one page of the images.
+pub const IMAGE_PAGE_MAX: usize = 32;
+/// The unikernels that a page of the images names for each image.
+pub const IMAGE_USERS_MAX: usize = 8;
 /// Taps on one host.
 pub const TAPS_MAX: usize = 4096;
 /// Bridges that a host may name.

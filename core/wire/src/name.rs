@@ -91,6 +91,18 @@ fn check_common_name(text: &str) -> Result<(), NameError> {
     }
 }
 
+/// A volume's own name, or a draft's.
+fn check_volume(text: &str) -> Result<(), NameError> {
+    match text.strip_prefix('~') {
+        Some("") => Err(NameError::Empty),
+        Some(number) if number.len() > DRAFT_DIGITS_MAX => Err(NameError::TooLong(1 + DRAFT_DIGITS_MAX)),
+        Some(number) => {
+            number.chars().find(|c| !c.is_ascii_digit()).map_or(Ok(()), |c| Err(NameError::Character(c)))
+        }
+        None => check_path(text),
+    }
+}
+
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
@@ -139,7 +151,7 @@ macro_rules! text_type {
 }
 
 text_type! {
-    /// A unikernel's name: labels joined by `:`, the outermost first (`acme:web:blog`).
+    /// A unikernel's or a volume's name: labels joined by `:`, the outermost first (`acme:web:blog`).
     Name, check_path
 }
 text_type! {
@@ -147,8 +159,30 @@ text_type! {
     Label, |text| check_label(text, LABEL_BYTES_MAX)
 }
 text_type! {
-    /// A volume: a file of the shim's volume directory.
-    VolumeName, |text| check_label(text, LABEL_BYTES_MAX)
+    /// A file of the shim's volume folder. It is called as its volume is, and a draft, which no volume is made of yet,
+    /// by `~` and a number: no volume's name has a `~`. Neither has a `/`, nor is `.` or `..`.
+    VolumeName, check_volume
+}
+
+/// The digits of the largest `u64`.
+const DRAFT_DIGITS_MAX: usize = 20;
+
+impl From<&Name> for VolumeName {
+    fn from(name: &Name) -> Self {
+        Self(name.0.clone())
+    }
+}
+
+impl VolumeName {
+    /// The draft with this number.
+    pub fn draft(number: u64) -> Self {
+        Self(alloc::format!("~{number}"))
+    }
+
+    /// The volume that the file is; nothing if it is a draft.
+    pub fn volume(&self) -> Option<Name> {
+        self.parse().ok()
+    }
 }
 text_type! {
     /// A bridge of the host: a network interface's name.
@@ -208,6 +242,18 @@ mod tests {
         let long = CommonName::lossy(&"é".repeat(100));
         assert_eq!(long.len(), COMMON_NAME_BYTES_MAX);
         assert_eq!(long.parse::<CommonName>(), Ok(long));
+    }
+
+    #[test]
+    fn a_volumes_file_is_called_as_the_volume_is_and_no_draft_is() {
+        let name: Name = "acme:web:data".parse().unwrap();
+        let file = VolumeName::from(&name);
+        assert_eq!((&*file, file.volume()), ("acme:web:data", Some(name)));
+        let draft = VolumeName::draft(u64::MAX);
+        assert_eq!((draft.parse(), draft.volume()), (Ok(draft.clone()), None));
+        for bad in ["", "~", "~a", "~1/2", "~123456789012345678901", "a~1", "..", "a/b", "a:..", "-a"] {
+            assert!(bad.parse::<VolumeName>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

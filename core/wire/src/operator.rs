@@ -26,6 +26,8 @@
 //! | `History` | one or more `Generation`, the last with `more: false` |
 //! | `StateExport` | `StateData`…, then `StateExported` |
 //! | `StateImport` | `StateWanted`, then after the last `StateChunk` (same `id`) `StateImported` |
+//! | `Image(…)` | `Image(…)`, pages of `Image(Listed)`, or a `Download` |
+//! | `Volume(…)` | `Volume(…)`, pages of `Volume(Listed)`, or a `Download`; a push as that of an image |
 //! | `Cancel` | none: ends the stream or the upload that has this `id` |
 //! | `PolicySet`, `PolicyRemove` | `PolicySet`, `PolicyRemoved` |
 //! | `PolicyList` | one or more `Policies`, the last with `more: false` |
@@ -37,11 +39,13 @@
 
 mod console;
 mod events;
+mod images;
 mod journal;
 mod names;
 mod policy;
 mod stats;
 mod supervise;
+mod volumes;
 
 pub use names::MapNames;
 pub use policy::{
@@ -53,8 +57,10 @@ use alloc::boxed::Box;
 
 pub use console::{ConsoleAsked, ConsoleBrief, Since};
 pub use events::{Event, EventsAsked, KINDS, What, Who};
+pub use images::{ImageRequest, ImageResponse, StoredImage};
 pub use journal::{Journal, ReadOnly, StateFault};
 pub use stats::{Flow, Storage, Traffic, Usage};
+pub use volumes::{Download, Volume, VolumeRefusal, VolumeRequest, VolumeResponse, VolumeState};
 
 use serde::{Deserialize, Serialize};
 pub use supervise::{
@@ -63,10 +69,10 @@ pub use supervise::{
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
-    EVENTS_PAGE_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
+    EVENTS_PAGE_MAX, IMAGE_USERS_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
 };
 use crate::shim::{Limit, Monitor};
-use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, Path, VolumeName};
+use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, Path};
 
 /// What the client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +182,12 @@ pub enum Request {
     },
     /// The next bytes of the state file with this `id`; not answered by itself.
     StateChunk(Blob<CHUNK_BYTES_MAX>),
+
+    // What is stored.
+    /// Something about stored images.
+    Image(ImageRequest),
+    /// Something about volumes.
+    Volume(VolumeRequest),
 }
 
 /// The versions that a client speaks.
@@ -224,8 +236,8 @@ pub struct Net {
 pub struct Block {
     /// The device in the manifest.
     pub device: DeviceName,
-    /// The volume of the host.
-    pub volume: VolumeName,
+    /// The volume.
+    pub volume: Name,
 }
 
 /// What the control plane sends.
@@ -361,6 +373,14 @@ pub enum Response {
         /// How many records that were.
         records: u32,
     },
+
+    // What is stored.
+    /// About stored images.
+    Image(ImageResponse),
+    /// About volumes.
+    Volume(VolumeResponse),
+    /// A volume or an image on its way.
+    Download(Download),
 }
 
 /// The control plane's greeting.
@@ -391,6 +411,10 @@ pub struct HostInfo {
     pub memory_used_mib: u64,
     /// How many unikernels there are.
     pub unikernels: u32,
+    /// The space that volumes may take, in MiB; what the disk has when absent.
+    pub volumes_mib: Option<u64>,
+    /// The space that volumes take by their sizes, in MiB.
+    pub volumes_used_mib: u64,
     /// The bridges that unikernels may be plugged into.
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// The monitors that can run them.
@@ -550,10 +574,11 @@ pub enum Refusal {
         /// What there is.
         known: List<BridgeName, BRIDGES_MAX>,
     },
-    /// The host has no such volume.
-    VolumeUnknown(VolumeName),
-    /// Another unikernel has this volume.
-    VolumeInUse(VolumeName),
+    /// Something is in the way of it with a volume.
+    Volume(VolumeRefusal),
+    /// Unikernels are made of this image, or can go back to it: the first of them. None if somebody uploads it, or it is
+    /// being looked into.
+    ImageInUse(List<Name, IMAGE_USERS_MAX>),
     /// The host's memory is given to others.
     MemoryGiven {
         /// What the host has, in MiB.
@@ -675,6 +700,12 @@ pub enum Refusal {
     },
 }
 
+impl From<VolumeRefusal> for Refusal {
+    fn from(refusal: VolumeRefusal) -> Self {
+        Self::Volume(refusal)
+    }
+}
+
 /// Which table is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Table {
@@ -696,6 +727,10 @@ pub enum Table {
     Revocations,
     /// State files on their way, in either direction.
     StateFiles,
+    /// Volumes.
+    Volumes,
+    /// Volumes that are pushed, pulled or copied, and images that are downloaded.
+    Transfers,
 }
 
 /// What kind of device a manifest declares.

@@ -12,13 +12,18 @@
 //! monitor the `tag` that the control plane stored with it. After `Hello`, a control plane asks `List` and
 //! knows all that runs.
 
+mod volumes;
+
 use alloc::boxed::Box;
+
+pub use volumes::{VolumeFile, VolumeOp};
 
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
-    IMAGE_READ_BYTES_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, STATS_PAGE_MAX, TAG_BYTES_MAX,
+    IMAGE_READ_BYTES_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
+    TAG_BYTES_MAX,
 };
 use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, VolumeName};
 
@@ -85,6 +90,13 @@ pub enum Op {
     },
     /// Deletes a stored image. Monitors that run it go on.
     ImageRemove(Digest),
+    /// The stored images, in pages in the order of the digests [`Reply::Images`].
+    ImageList {
+        /// Only those with a greater digest.
+        after: Option<Digest>,
+    },
+    /// Something about volumes.
+    Volume(VolumeOp),
     /// Creates a tap on a bridge. It is gone when its monitor ends, when the control plane destroys it, or,
     /// if no monitor has taken it, when the link ends.
     TapCreate {
@@ -149,7 +161,7 @@ pub struct SpawnNet {
 pub struct SpawnBlock {
     /// The device in the manifest.
     pub device: DeviceName,
-    /// The file of the volume directory.
+    /// The file of the volume folder.
     pub volume: VolumeName,
 }
 
@@ -183,6 +195,27 @@ pub enum Reply {
     Stored,
     /// A part of an image.
     Bytes(Blob<IMAGE_READ_BYTES_MAX>),
+    /// A page of the images.
+    Images {
+        /// Each with its size in bytes.
+        page: List<(Digest, u64), PAGE_ENTRIES_MAX>,
+        /// Whether entries with greater digests follow.
+        more: bool,
+    },
+    /// A page of the volumes.
+    Volumes {
+        /// The files.
+        page: List<VolumeFile, PAGE_ENTRIES_MAX>,
+        /// Whether entries with greater names follow.
+        more: bool,
+    },
+    /// A part of a volume: the first that is no hole from where was asked. Empty if nothing but a hole follows.
+    Extent {
+        /// From which byte it is.
+        offset: u64,
+        /// What is there.
+        data: Blob<CHUNK_BYTES_MAX>,
+    },
     /// The monitor's process runs.
     Spawned {
         /// Its process.
@@ -251,6 +284,8 @@ pub struct Host {
     pub memory_mib: u64,
     /// The bridges that taps may be created on.
     pub bridges: List<BridgeName, BRIDGES_MAX>,
+    /// The space that volumes may take, all sizes and drafts together, in MiB; what the disk has when absent.
+    pub volumes_mib: Option<u64>,
     /// The monitors.
     pub monitors: List<Monitor, MONITORS_MAX>,
     /// What the kernel holds each monitor to.
@@ -325,13 +360,13 @@ pub enum Event {
 pub enum Fault {
     /// There is no such image, tap or monitor.
     NotFound,
-    /// There is one already: an upload under way, a tap, a monitor.
+    /// There is one already: an upload under way, a tap, a monitor, a volume.
     Exists,
     /// It is in use: a monitor that has not ended, a volume that another monitor has.
     InUse,
     /// There is no such volume.
     NoVolume,
-    /// A table is full.
+    /// A table is full, or the space that volumes may take.
     Full,
     /// The operating system refused.
     Os {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io};
 
-use petrel_wire::shim::{Fault, Host, InstanceId, Op, Spawn, TapId};
+use petrel_wire::shim::{Fault, Host, InstanceId, Op, Spawn, TapId, VolumeOp};
 use petrel_wire::{Digest, limits};
 use rustix::io::Errno;
 
@@ -46,7 +46,8 @@ pub fn check(op: Op, host: &Host, ledger: &Ledger) -> Result<Checked, Refusal> {
     ensure(is_hello != ledger.greeted, Violation("a request before hello, or a second hello"))?;
     match &op {
         Op::Hello { .. } => ensure(is_hello, Violation("a hello of another version"))?,
-        Op::Host | Op::List { .. } | Op::Stats(_) => {}
+        Op::Host | Op::List { .. } | Op::ImageList { .. } | Op::Stats(_) => {}
+        Op::Volume(op) => check_volume(op, host, ledger)?,
         Op::ImageBegin { digest, bytes } => image_begin(digest, *bytes, ledger)?,
         // Chunks that follow a refused begin are on their way before its answer is read: they are dropped.
         Op::ImageChunk { digest, data } => {
@@ -99,6 +100,31 @@ fn image_begin(digest: &Digest, bytes: u64, ledger: &Ledger) -> Result<(), Refus
     ensure(ledger.uploads.len() < limits::UPLOADS_MAX && places < limits::IMAGES_MAX, Fault::Full)
 }
 
+fn check_volume(op: &VolumeOp, host: &Host, ledger: &Ledger) -> Result<(), Refusal> {
+    let volumes = &ledger.volume_bytes;
+    let size = |volume| volumes.get(volume).copied().ok_or(Refusal::Fault(Fault::NoVolume));
+    let free = |volume| ensure(!ledger.volumes.contains(volume), Fault::InUse);
+    let sum = |more: u64| volumes.values().fold(more, |sum, bytes| sum.saturating_add(*bytes));
+    let fits = |more| host.volumes_mib.is_none_or(|max| sum(more).div_ceil(1 << 20) <= max);
+    let room = |more| ensure(fits(more), Fault::Full);
+    match op {
+        VolumeOp::Create { volume, bytes } => {
+            ensure(!volumes.contains_key(volume), Fault::Exists)?;
+            ensure(volumes.len() < limits::VOLUMES_MAX, Fault::Full).and(room(*bytes))
+        }
+        VolumeOp::Resize { volume, bytes } => bytes.checked_sub(size(volume)?).map_or(free(volume), room),
+        VolumeOp::Remove(volume) => size(volume).and(free(volume)),
+        VolumeOp::Rename { from, to } => size(from).and(free(from)).and(free(to)),
+        VolumeOp::Clone { from, to } => ensure(size(from)? == size(to)?, Fault::NoVolume).and(free(to)),
+        VolumeOp::Write { volume, offset, data } => {
+            let fits = offset.saturating_add(data.len() as u64) <= size(volume)?;
+            ensure(fits, Violation("a write beyond the end of a volume")).and(free(volume))
+        }
+        VolumeOp::Read { volume, .. } | VolumeOp::Sync(volume) => size(volume).map(drop),
+        VolumeOp::List { .. } => Ok(()),
+    }
+}
+
 fn check_spawn(spawn: &Spawn, host: &Host, ledger: &Ledger) -> Result<(), Refusal> {
     // Whether an honest control plane may ask for it, whatever the ledger holds.
     ensure(spawn.instance != InstanceId::CONTROL_PLANE, Violation("the control plane's own instance"))?;
@@ -124,7 +150,8 @@ fn check_spawn(spawn: &Spawn, host: &Host, ledger: &Ledger) -> Result<(), Refusa
     spawn.nets.iter().try_for_each(|net| tap_free(net.tap, ledger))?;
     let mut volumes = spawn.blocks.iter().map(|block| &block.volume);
     ensure(are_distinct(volumes.clone()), Fault::InUse)?;
-    ensure(!volumes.any(|volume| ledger.volumes.contains(volume)), Fault::InUse)
+    ensure(!volumes.clone().any(|volume| ledger.volumes.contains(volume)), Fault::InUse)?;
+    ensure(volumes.all(|volume| ledger.volume_bytes.contains_key(volume)), Fault::NoVolume)
 }
 
 fn are_distinct<T: Ord>(mut items: impl Iterator<Item = T>) -> bool {

@@ -24,6 +24,8 @@ pub struct Config {
     pub bridges: List<BridgeName, BRIDGES_MAX>,
     /// What workloads may run on, of what the shim may; all of that when absent.
     pub cpus: Option<List<u16, CPUS_MAX>>,
+    /// The space that volumes may take together; what the disk has, when absent.
+    pub volumes_mib: Option<u64>,
     /// The users (and groups of the same number) that monitors run as, each its own. Nothing else on the host uses them.
     pub uids: Option<RangeInclusive<u32>>,
     pub control_plane: ControlPlane,

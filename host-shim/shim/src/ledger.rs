@@ -20,6 +20,8 @@ pub struct Ledger {
     pub uploads: BTreeMap<Digest, u64>,
     /// The taps, and who has taken each. A taken one goes with its monitor, any other when the link ends.
     pub taps: BTreeMap<TapId, Option<InstanceId>>,
+    /// The volumes that there are, drafts included, with the size of each in bytes.
+    pub volume_bytes: BTreeMap<VolumeName, u64>,
     /// The volumes that monitors have.
     pub volumes: BTreeSet<VolumeName>,
     /// The monitors that have not been forgotten, the control plane's own included.

@@ -4,7 +4,7 @@
 //! * `check`, `ledger` (the library): what the peer may ask, a pure function of the request, the host and the ledger
 //! * `config`: `shim.toml`
 //! * `link`: TLS to the peer
-//! * `ops`: carries out what was checked, on `images` and `interface` (taps; the only unsafe code)
+//! * `ops`: carries out what was checked, on `images`, `volumes` and `interface` (taps; the only unsafe code)
 //! * `monitor`: the programs that run guests, and their processes; `limits`: what the kernel holds those to; `usage`: what
 //!   they use
 //! * `control_plane`: the control plane's own monitor
@@ -22,6 +22,7 @@ mod link;
 mod monitor;
 mod ops;
 mod usage;
+mod volumes;
 
 use std::fmt::{Arguments, Display};
 use std::fs::{self, File, Permissions};

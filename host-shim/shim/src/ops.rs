@@ -9,15 +9,15 @@ use std::{
 use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
 use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
-use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE, VolumeName};
+use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE};
 use rustix::event::{Timespec, epoll};
-use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::{buffer::spare_capacity, system::sysinfo};
 
 use crate::limits::Limits;
 use crate::monitor::{Launch, Process, Program};
-use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link, usage::usage};
+use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link};
+use crate::{usage::usage, volumes::Volumes};
 
 /// The monitors that are looked at in one turn of the loop.
 const MONITORS_PER_TURN: usize = 32;
@@ -36,6 +36,7 @@ pub struct Ops {
     /// What monitors run as, each as another; as the shim itself where there are no others.
     users: Option<Cycle<RangeInclusive<u32>>>,
     limits: Limits,
+    volumes: Volumes,
     /// Readable when a monitor has something to tell.
     pub watched: OwnedFd,
 }
@@ -55,16 +56,19 @@ impl Ops {
             cpus: List::fill(&mut cpus.filter(is_given)),
             memory_mib: memory.totalram.saturating_mul(u64::from(memory.mem_unit)) >> 20,
             bridges: config.bridges.clone(),
+            volumes_mib: config.volumes_mib,
             monitors: List::fill(&mut programs.iter().map(|program| program.told.clone())),
             limits: limits.told(),
         };
         let names = fs::read_dir(config.state_dir.join("images")).map_err(about("images"))?;
         let images = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-        let ledger = Ledger { images, ..Ledger::default() };
+        let volumes = Volumes(config.state_dir.join("volumes"));
+        let volume_bytes = volumes.list().map_err(about("volumes"))?;
+        let ledger = Ledger { images, volume_bytes, ..Ledger::default() };
         let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
         let config = Arc::new(config);
-        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, limits, watched })
+        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, limits, volumes, watched })
     }
 
     /// Takes over what an earlier shim started.
@@ -132,6 +136,8 @@ impl Ops {
                 fs::remove_file(self.image(digest))?;
                 self.ledger.images.remove(&digest);
             }
+            Op::ImageList { after } => return Ok(self.image_page(after)),
+            Op::Volume(op) => return self.volumes.carry_out(op, &mut self.ledger),
             Op::TapCreate { tap, bridge } => {
                 self.taps.insert(tap, create_tap(&format!("pt{}", tap.0), Some(&bridge))?);
                 self.ledger.taps.insert(tap, None);
@@ -157,7 +163,7 @@ impl Ops {
             launch.net(&net.device, self.taps.get(&net.tap).ok_or(Fault::NotFound)?, net.mac)?;
         }
         for block in &spawn.blocks {
-            launch.block(&block.device, self.open_volume(&block.volume)?)?;
+            launch.block(&block.device, self.volumes.open(&block.volume, false)?)?;
         }
         launch.guest(&self.image(spawn.image), spawn.args.iter().map(|arg| OsStr::from_bytes(arg)));
         let taps = List::fill(&mut spawn.nets.iter().map(|net| net.tap));
@@ -175,6 +181,14 @@ impl Ops {
         let uid = self.users.as_mut().and_then(|users| users.find(is_free));
         let program = self.programs.iter().find(|program| program.told.name == *name)?;
         Some(program.launch(memory_mib, if cpus.is_empty() { &self.host.cpus } else { cpus }, uid))
+    }
+
+    /// The page of images with digests greater than `after`.
+    fn image_page(&self, after: Option<Digest>) -> Reply {
+        let mut following = self.ledger.images.iter().filter(|digest| Some(**digest) > after);
+        let bytes = |digest: &Digest| fs::metadata(self.image(*digest)).map_or(0, |file| file.len());
+        let page = List::fill(&mut following.by_ref().map(|digest| (*digest, bytes(digest))));
+        Reply::Images { page, more: following.next().is_some() }
     }
 
     /// Starts a monitor, and tells its pid. On error nothing is left of it.
@@ -197,16 +211,6 @@ impl Ops {
     /// Where what is kept of a monitor is.
     pub fn folder(&self, InstanceId(id): InstanceId) -> PathBuf {
         self.config.state_dir.join(format!("run/{id}"))
-    }
-
-    /// A volume is a regular file of its folder; a link to elsewhere is none.
-    fn open_volume(&self, volume: &VolumeName) -> Result<OwnedFd, Refusal> {
-        let path = self.config.state_dir.join("volumes").join(&**volume);
-        if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
-            return Err(Fault::NoVolume.into());
-        }
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(open(path, flags, Mode::empty()).map_err(io::Error::from)?)
     }
 
     /// What there is to be told of a monitor next.

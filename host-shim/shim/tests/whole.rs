@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use petrel_wire::limits::FRAME_BYTES_MAX;
-use petrel_wire::shim::{Event, Fault, InstanceId, Listed, Op, Reply, SpawnBlock, SpawnNet, TapId};
+use petrel_wire::shim::{Event, Fault, InstanceId, Listed, Op, Reply, SpawnBlock, SpawnNet, TapId, VolumeOp};
 use petrel_wire::{Blob, ExitStatus, Mac};
 use support::{GUEST, Keys, Peer, Site, inside, interface_exists, interface_index, sha256, spawn};
 
@@ -115,6 +115,11 @@ fn given_a_monitor_with_a_tap_and_a_volume_when_it_ends_then_both_are_free_again
         let image = peer.store(GUEST);
         fs::write(site.volume("data"), b"on disk").unwrap();
         std::os::unix::fs::symlink("/etc/passwd", site.volume("link")).unwrap();
+        let listed = peer.ask(Op::Volume(VolumeOp::List { after: None }));
+        assert!(
+            matches!(listed, Ok(Reply::Volumes { .. })),
+            "what was put there by hand is known when it is listed"
+        );
         peer.done(tap_create(5, "service"));
         // Reads its volume where its options say it is, tells its options, and waits for a word on its tap.
         let script = "for o in $OPTIONS; do case $o in --block:*) cat ${o#*=};; esac; done; echo \"$OPTIONS\"; exec sleep 1000";

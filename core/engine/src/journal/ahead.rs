@@ -5,8 +5,11 @@
 //! could not do them, so that every flow takes its own way back; the good news in the answers becomes a refusal.
 
 use petrel_wire::{
-    operator::{ReadOnly, Refusal, Request, Response, What, Who},
-    shim::{Fault, Op},
+    operator::{
+        ImageRequest, ImageResponse, ReadOnly, Refusal, Request, Response, VolumeRequest, VolumeResponse,
+        What, Who,
+    },
+    shim::{Fault, Op, VolumeOp},
 };
 
 use super::{Journal, Undo, recover};
@@ -185,7 +188,7 @@ impl Engine {
     fn restore(&mut self, before: Before) {
         let (name, unikernel) = match before {
             Before::Unikernel { name, unikernel } => (name, unikernel),
-            Before::Setting(record) => return self.state.apply(record),
+            Before::Record(record) => return self.state.apply(record),
         };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
         self.state.restore(&name, unikernel);
@@ -211,6 +214,7 @@ fn changes(request: &Request) -> bool {
         Request::ImagePush { .. }
         | Request::Create(_)
         | Request::Destroy(_)
+        | Request::Image(ImageRequest::Remove(_) | ImageRequest::Collect)
         | Request::Start(_)
         | Request::Stop(_)
         | Request::Restart { .. }
@@ -220,6 +224,18 @@ fn changes(request: &Request) -> bool {
         | Request::PolicySet { .. }
         | Request::PolicyRemove(_)
         | Request::CertRevoke { .. } => true,
+        Request::Volume(request) => match request {
+            VolumeRequest::Create { .. }
+            | VolumeRequest::Push { .. }
+            | VolumeRequest::Snapshot { .. }
+            | VolumeRequest::Resize { .. }
+            | VolumeRequest::Remove(_) => true,
+            VolumeRequest::List
+            | VolumeRequest::Pull(_)
+            // They belong to a push that was taken in.
+            | VolumeRequest::Chunk { .. }
+            | VolumeRequest::PushEnd => false,
+        },
         Request::Hello(_)
         | Request::Host
         | Request::List
@@ -231,6 +247,7 @@ fn changes(request: &Request) -> bool {
         | Request::Cancel
         | Request::History(_)
         | Request::StateExport
+        | Request::Image(ImageRequest::List | ImageRequest::Pull(_))
         | Request::PolicyList(_)
         | Request::CertRevocations
         // They belong to a request that was taken in.
@@ -249,6 +266,8 @@ fn acknowledges(response: &Response) -> bool {
         | Response::Updated(_)
         | Response::Destroyed
         | Response::StateImported { .. }
+        | Response::Image(ImageResponse::Removed | ImageResponse::Collected { .. })
+        | Response::Volume(VolumeResponse::Is(_) | VolumeResponse::Copied { .. } | VolumeResponse::Removed)
         | Response::PolicySet
         | Response::PolicyRemoved
         | Response::CertRevoked { .. } => true,
@@ -272,6 +291,9 @@ fn acknowledges(response: &Response) -> bool {
         | Response::StateData(_)
         | Response::StateExported { .. }
         | Response::StateWanted
+        | Response::Image(ImageResponse::Listed { .. })
+        | Response::Volume(VolumeResponse::Listed { .. } | VolumeResponse::Wanted)
+        | Response::Download(_)
         | Response::Policies { .. }
         | Response::Revocations { .. } => false,
     }
@@ -285,12 +307,15 @@ fn is_effect(op: &Op) -> bool {
         | Op::Host
         | Op::List { .. }
         | Op::Stats(_)
+        | Op::ImageList { .. }
         | Op::ImageRead { .. }
-        | Op::ImageChunk { .. } => false,
+        | Op::ImageChunk { .. }
+        | Op::Volume(VolumeOp::List { .. } | VolumeOp::Read { .. }) => false,
         Op::ImageBegin { .. }
         | Op::ImageCommit(_)
         | Op::ImageAbort(_)
         | Op::ImageRemove(_)
+        | Op::Volume(_)
         | Op::TapCreate { .. }
         | Op::TapDestroy(_)
         | Op::Spawn(_)

@@ -4,7 +4,7 @@ use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
     Blob, Path,
-    limits::{CHUNK_BYTES_MAX, NETS_MAX, STATE_FILE_BYTES_MAX, UNIKERNELS_MAX},
+    limits::{CHUNK_BYTES_MAX, NETS_MAX, STATE_FILE_BYTES_MAX, UNIKERNELS_MAX, VOLUMES_MAX},
     operator::{Refusal, Response, StateFault, Table, What, Who},
 };
 
@@ -17,6 +17,7 @@ use crate::{
     state::State,
     stream::Source,
     unikernel::Unikernel,
+    volumes::VolumeRecord,
 };
 
 /// A state file on its way out. It was made at once, so it tells of one moment.
@@ -90,6 +91,9 @@ fn is_possible(state: &State, record: &Record) -> bool {
         Record::Happened(event) => event.sequence >= state.events.next(),
         Record::PolicySet { .. } => state.settings.has_room_for_policy(&Path::ROOT),
         Record::Revoked(_) => state.settings.has_room_for_revocation(&Path::ROOT),
+        Record::Volume(VolumeRecord::Creating { name, .. }) => {
+            state.volumes.get(name).is_none() && state.volumes.len() < VOLUMES_MAX
+        }
         // About one that is not there, these change nothing.
         Record::Switched { .. }
         | Record::Accepted(_)
@@ -100,6 +104,7 @@ fn is_possible(state: &State, record: &Record) -> bool {
         | Record::Absent(_)
         | Record::Past { .. }
         | Record::Removed(_)
+        | Record::Volume(_)
         | Record::PolicyRemoved(_)
         | Record::Complete => true,
     }

@@ -1,7 +1,7 @@
 //! Names on their way in and out of a session. Inside the engine each is called as it is from the root.
 
 use petrel_wire::operator::{MapNames, Refusal};
-use petrel_wire::{Name, Path, VolumeName};
+use petrel_wire::{Name, Path};
 
 /// From a session of this scope into the engine.
 pub(crate) struct Inward<'a>(pub &'a Path);
@@ -18,10 +18,6 @@ impl MapNames for Inward<'_> {
 
     fn name(&self, name: Name) -> Result<Name, Refusal> {
         self.0.join(&name).map_err(|_| Refusal::ScopedName)
-    }
-
-    fn volume(&self, volume: VolumeName) -> Result<VolumeName, Refusal> {
-        self.0.join(&volume).map_err(|_| Refusal::ScopedName)
     }
 
     fn path(&self, path: Path) -> Result<Path, Refusal> {
@@ -45,10 +41,6 @@ impl MapNames for Outward<'_> {
     /// Whoever sees more may have had a unikernel started after one that this session does not see.
     fn other(&self, name: Name) -> Result<Option<Name>, OutOfSight> {
         Ok(self.name(name).ok())
-    }
-
-    fn volume(&self, volume: VolumeName) -> Result<VolumeName, OutOfSight> {
-        self.relative(&volume)?.parse().map_err(|_| OutOfSight)
     }
 
     fn path(&self, path: Path) -> Result<Path, OutOfSight> {

@@ -29,7 +29,7 @@ pub(crate) use usage::Usage;
 use alloc::sync::Arc;
 
 use petrel_wire::Path;
-use petrel_wire::operator::{Refusal, Request, Right, Who};
+use petrel_wire::operator::{ImageRequest, Refusal, Request, Right, VolumeRequest, Who};
 
 /// Permission for one request's effects. It cannot be made elsewhere, nor copied.
 #[derive(Debug)]
@@ -69,9 +69,15 @@ pub(crate) fn upkeep() -> Grant {
     Grant(None)
 }
 
-/// A state file holds everybody's names, and takes the place of everybody's policies.
+/// A state file holds everybody's names, and takes the place of everybody's policies. The store holds everybody's
+/// images.
 fn is_about_the_whole_host(request: &Request) -> bool {
-    matches!(request, Request::StateExport | Request::StateImport { .. })
+    matches!(
+        request,
+        Request::StateExport
+            | Request::StateImport { .. }
+            | Request::Image(ImageRequest::List | ImageRequest::Remove(_) | ImageRequest::Collect)
+    )
 }
 
 /// What a request takes. Each is named, so that none is forgotten.
@@ -87,6 +93,8 @@ fn rights_for(request: &Request) -> &'static [Right] {
         | Request::History(_)
         | Request::PolicyList(_)
         | Request::CertRevocations
+        | Request::Image(ImageRequest::List | ImageRequest::Pull(_))
+        | Request::Volume(VolumeRequest::List | VolumeRequest::Pull(_))
         | Request::StateExport => &[Right::Read],
         Request::Create(_)
         | Request::Destroy(_)
@@ -95,12 +103,24 @@ fn rights_for(request: &Request) -> &'static [Right] {
         | Request::Restart { .. }
         | Request::Update { .. }
         | Request::Rollback { .. }
-        | Request::ImagePush { .. } => &[Right::Operate],
+        | Request::ImagePush { .. }
+        | Request::Image(ImageRequest::Remove(_) | ImageRequest::Collect)
+        | Request::Volume(
+            VolumeRequest::Create { .. }
+            | VolumeRequest::Push { .. }
+            | VolumeRequest::Snapshot { .. }
+            | VolumeRequest::Resize { .. }
+            | VolumeRequest::Remove(_),
+        ) => &[Right::Operate],
         Request::PolicySet { .. } | Request::PolicyRemove(_) | Request::CertRevoke { .. } => {
             &[Right::Delegate]
         }
         Request::StateImport { .. } => &[Right::Operate, Right::Delegate],
         // The rest of a request that was permitted, or of none.
-        Request::Hello(_) | Request::ImageChunk(_) | Request::StateChunk(_) | Request::Cancel => &[],
+        Request::Hello(_)
+        | Request::ImageChunk(_)
+        | Request::StateChunk(_)
+        | Request::Volume(VolumeRequest::Chunk { .. } | VolumeRequest::PushEnd)
+        | Request::Cancel => &[],
     }
 }

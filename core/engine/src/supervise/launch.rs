@@ -7,7 +7,7 @@ use alloc::{boxed::Box, collections::BTreeMap, format, vec::Vec};
 
 use petrel_wire::{
     List, Name,
-    operator::{Refusal, Response, Table, What, Who},
+    operator::{Refusal, Response, Table, VolumeRefusal, What, Who},
     shim::{Fault, InstanceId, Op, Reply, Spawn, SpawnBlock, SpawnNet, TapId},
 };
 
@@ -77,6 +77,7 @@ impl Engine {
         }
         let instance = if first { earlier } else { self.new_instance() };
         let taps: Vec<TapId> = nets.iter().map(|_| self.new_tap()).collect();
+        self.store.touch(generation.spec.image);
         self.log(Level::Debug, format!("{name}: starts as instance {}", instance.0));
         self.decide(Record::Starting { name: name.clone(), instance, taps: taps.clone() });
         self.console_moved(earlier, instance);
@@ -151,7 +152,7 @@ impl Engine {
 
     fn spawn_failed(&mut self, instance: InstanceId, fault: Fault) {
         let Some(unikernel) = self.state.by_id(instance) else { return };
-        let Some(launch) = self.launches.get_mut(&instance) else { return };
+        let Some(launch) = self.launches.get(&instance) else { return };
         if launch.failure.is_some() {
             // It could only fail, without the tap.
             return;
@@ -160,16 +161,20 @@ impl Engine {
             [only] => Some(only.volume.clone()),
             _ => None,
         };
-        launch.failure = Some(match (fault, volume) {
+        let image = unikernel.spec().image;
+        let failure = match (fault, volume) {
             (Fault::NotFound, _) => Refusal::NoSuchImage,
-            (Fault::NoVolume, Some(volume)) => Refusal::VolumeUnknown(volume),
-            (Fault::InUse, Some(volume)) => Refusal::VolumeInUse(volume),
+            (Fault::NoVolume, Some(volume)) => self.volume_fault(&volume, fault),
+            (Fault::InUse, Some(volume)) => VolumeRefusal::InUse { volume, user: None }.into(),
             (Fault::Full, _) => Refusal::Full(Table::Unikernels),
             (fault, _) => Refusal::Shim(fault),
-        });
+        };
         if fault == Fault::NotFound {
-            let image = unikernel.spec().image;
             self.images.forget(image);
+            self.store.gone(image);
+        }
+        if let Some(launch) = self.launches.get_mut(&instance) {
+            launch.failure = Some(failure);
         }
     }
 
@@ -259,7 +264,8 @@ impl Engine {
         if let Some(asker) = creator {
             self.happened(Who::ControlPlane, What::CreateFailed(reason), Some(name.clone()));
             self.refuse(asker, refusal);
-            return self.remove(name);
+            self.remove(name);
+            return self.trim_images();
         }
         self.happened(Who::ControlPlane, What::StartFailed(reason), Some(name.clone()));
         let now_ns = self.now.monotonic_ns;
@@ -302,7 +308,7 @@ fn spawn(instance: InstanceId, generation: Generation, taps: &[TapId], tag: Tag)
     let nets: Vec<_> = nets.map(|((net, mac), &tap)| SpawnNet { device: net.device, tap, mac }).collect();
     let blocks = spec.blocks.into_vec().into_iter();
     let blocks: Vec<_> =
-        blocks.map(|block| SpawnBlock { device: block.device, volume: block.volume }).collect();
+        blocks.map(|block| SpawnBlock { device: block.device, volume: (&block.volume).into() }).collect();
     Spawn {
         instance,
         monitor: spec.monitor,

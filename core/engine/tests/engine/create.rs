@@ -3,7 +3,9 @@
 use petrel_wire::{
     Blob,
     limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, TAPS_MAX, UNIKERNELS_MAX},
-    operator::{Block, Create, DeviceKind, ImageFault, Refusal, Request, Response, State, Table},
+    operator::{
+        Block, Create, DeviceKind, ImageFault, Refusal, Request, Response, State, Table, VolumeRefusal,
+    },
     shim::{Fault, Op},
 };
 
@@ -29,9 +31,14 @@ fn disk(device: &str, volume: &str) -> Block {
     Block { device: device.parse().unwrap(), volume: volume.parse().unwrap() }
 }
 
-fn with_disks(create: Create, disks: &[(&str, &str)]) -> Create {
+pub fn with_disks(create: Create, disks: &[(&str, &str)]) -> Create {
     let blocks: Vec<_> = disks.iter().map(|(device, volume)| disk(device, volume)).collect();
     Create { blocks: blocks.try_into().unwrap(), ..create }
+}
+
+/// The volume "data" belongs to this unikernel.
+fn in_use(user: Option<&str>) -> Refusal {
+    VolumeRefusal::InUse { volume: name("data"), user: user.map(name) }.into()
 }
 
 /// Nothing of any refused create is anywhere.
@@ -146,10 +153,7 @@ fn a_create_that_cannot_be_is_refused_with_the_reason() {
         (networked("a", nets, &["net0", "net1", "net0"]), Refusal::DeviceTwice(device("net0"))),
         (with_disks(plain("a", disks), &[("disk1", "data")]), missing("disk0", DeviceKind::Block)),
         (with_disks(plain("a", nets), &[("net0", "data")]), unknown("net0", DeviceKind::Block)),
-        (
-            with_disks(plain("a", disks), &[("disk0", "data"), ("disk1", "data")]),
-            Refusal::VolumeInUse("data".parse().unwrap()),
-        ),
+        (with_disks(plain("a", disks), &[("disk0", "data"), ("disk1", "data")]), in_use(Some("a"))),
         (elsewhere, Refusal::BridgeUnknown { bridge: "nowhere".parse().unwrap(), known }),
         (Create { cpus: vec![0, 7].try_into().unwrap(), ..plain("a", nothing) }, Refusal::CpuUnknown(7)),
         (arguments(vec![b"a\0b".to_vec()]), too_long.clone()),
@@ -219,10 +223,9 @@ fn a_volume_is_one_unikernels_until_it_ends() {
     let session = world.client();
     world.create(session, 1, with_disks(plain("a", digest), &[("disk0", "data")]));
     let second = with_disks(plain("b", digest), &[("disk0", "data")]);
-    let taken = Refusal::VolumeInUse("data".parse().unwrap());
-    assert_eq!(world.refused(session, 2, create(second.clone())), taken);
+    assert_eq!(world.refused(session, 2, create(second.clone())), in_use(Some("a")));
     let nowhere = with_disks(plain("c", digest), &[("disk0", "nowhere")]);
-    let unknown = Refusal::VolumeUnknown("nowhere".parse().unwrap());
+    let unknown = VolumeRefusal::Unknown(name("nowhere")).into();
     assert_eq!(world.refused(session, 3, create(nowhere)), unknown);
     let instance = world.instance(0);
     world.host.end(instance, petrel_wire::ExitStatus::Code(0));
@@ -237,8 +240,7 @@ fn a_volume_that_the_shim_knows_to_be_in_use_is_named() {
     world.host.ledger.volumes.insert("data".parse().unwrap());
     let session = world.client();
     let wanted = with_disks(plain("a", digest), &[("disk0", "data")]);
-    let taken = Refusal::VolumeInUse("data".parse().unwrap());
-    assert_eq!(world.refused(session, 1, create(wanted)), taken);
+    assert_eq!(world.refused(session, 1, create(wanted)), in_use(None));
 }
 
 /// Lets each request of a create meet a fault: it is refused, undone, and can be done afterwards.

@@ -4,14 +4,15 @@ use petrel_engine::{Input, SessionId};
 use petrel_wire::{
     ExitStatus, Path,
     limits::{EVENTS_MAX, EVENTS_OF_SESSIONS_MAX, SESSION_QUEUE_BYTES},
-    operator::{Change, Event, EventsAsked, Request, Response, RestartWhen, Since, What, Who},
-    shim::{Fault, Op},
+    operator::{Change, Event, EventsAsked, ImageRequest, Request, Response, RestartWhen, Since, What, Who},
+    shim::{Fault, Op, VolumeOp},
 };
 
 use crate::{
     image::{self, Recipe},
     policy::{below, memory, set, world},
     restart::{restart, restarted, start, stop},
+    volumes,
     world::{World, create, destroy, hello, plain},
 };
 
@@ -82,6 +83,34 @@ fn the_life_of_a_unikernel_is_told_in_order_with_who_did_it() {
     assert_eq!(by_alice, [false, false, true, true, true, false, true, true]);
     assert_eq!(told[3].who.to_string(), "alice");
     assert_eq!(told[3].about, path("a"));
+}
+
+#[test]
+fn what_is_done_to_volumes_and_images_is_told() {
+    let (mut world, session) = volumes::given_no_volumes();
+    world.ask(session, 1, volumes::make("made", 4096));
+    volumes::push_whole(&mut world, session, 2, "made", &[7; 4096]);
+    world.ask(session, 3, volumes::snapshot("made", "copy"));
+    world.ask(session, 4, volumes::resize("copy", 8192));
+    world.ask(session, 5, volumes::remove("copy"));
+    world.host.faults.push((|op| matches!(op, Op::Volume(VolumeOp::Create { .. })), Fault::Os { errno: 28 }));
+    world.ask(session, 6, volumes::make("none", 4096));
+    let image = image::build(&Recipe::default());
+    world.push(session, 7, &image);
+    world.ask(session, 8, Request::Image(ImageRequest::Remove(image::digest(&image))));
+    let told = ask(&mut world, session, 9, EventsAsked::default());
+    let expected = [
+        "made volume-created",
+        "made volume-pushed",
+        "copy volume-copied",
+        "copy volume-resized",
+        "copy volume-removed",
+        "none volume-failed",
+        "image-stored",
+        "image-removed",
+        ".",
+    ];
+    assert!(told.ends_with(&expected.map(String::from)), "{told:?}");
 }
 
 #[test]

@@ -4,12 +4,13 @@ use petrel_engine::Input;
 use petrel_wire::{
     Digest,
     limits::OPERATOR_VERSION,
-    operator::{ClientMessage, Hello, Request, Response},
-    shim::{FromShim, Reply},
+    operator::{ClientMessage, Hello, ImageRequest, Request, Response, VolumeRequest},
+    shim::{FromShim, Reply, VolumeFile},
 };
 
 use crate::{
     image::{self, NET, Recipe},
+    volumes,
     walk::Random,
     world::{World, console, create, destroy, encoded, info, networked, push},
 };
@@ -26,6 +27,18 @@ fn samples(digest: Digest) -> Vec<Vec<u8>> {
         console("a", true),
         destroy("a"),
         Request::Cancel,
+        volumes::make("a:b", 4096),
+        volumes::push("data", 100),
+        volumes::chunk(10, &[7; 90]),
+        volumes::PUSH_END,
+        volumes::pull("data"),
+        volumes::snapshot("data", "copy"),
+        volumes::resize("data", 512),
+        volumes::remove("more"),
+        Request::Volume(VolumeRequest::List),
+        Request::Image(ImageRequest::List),
+        Request::Image(ImageRequest::Pull(digest)),
+        Request::Image(ImageRequest::Collect),
     ];
     (0..).zip(requests).map(|(id, request)| encoded(&ClientMessage { id, request })).collect()
 }
@@ -93,10 +106,24 @@ fn no_bytes_of_a_shim_hurt_anybody() {
                 world.link_up();
                 world.run();
             }
-            world.send(session, 2 * round, create(networked(&format!("u{round}"), digest, &["net0"])));
+            world.send(session, 5 * round, create(networked(&format!("u{round}"), digest, &["net0"])));
+            world.send(session, 5 * round + 1, volumes::snapshot("data", &format!("v{round}")));
+            world.send(session, 5 * round + 2, volumes::pull("more"));
+            world.send(session, 5 * round + 3, Request::Image(ImageRequest::Pull(digest)));
+            world.send(session, 5 * round + 4, Request::Volume(VolumeRequest::List));
             let id = world.requests.front().map_or(0, |request| request.id);
             let mut samples: Vec<Vec<u8>> = world.host.sent.iter().map(encoded).collect();
-            for reply in [Reply::Done, Reply::Stored, Reply::Spawned { pid: 3 }] {
+            let file =
+                |volume: &str| VolumeFile { volume: volume.parse().unwrap(), bytes: 512, disk_bytes: 0 };
+            let volumes = vec![file("data"), file("stray"), file("~1")].try_into().unwrap();
+            for reply in [
+                Reply::Done,
+                Reply::Stored,
+                Reply::Spawned { pid: 3 },
+                Reply::Extent { offset: 3, data: vec![7; 100].try_into().unwrap() },
+                Reply::Volumes { page: volumes, more: random.below(2) == 0 },
+                Reply::Images { page: vec![(digest, 7)].try_into().unwrap(), more: false },
+            ] {
                 samples.push(encoded(&FromShim::Reply { id, result: Ok(reply) }));
             }
             for _ in 0..random.below(3) {

@@ -9,10 +9,10 @@ use petrel_shim::{
 };
 use petrel_wire::{
     Blob, Digest, ExitStatus, VolumeName,
-    limits::{CONSOLE_BYTES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
+    limits::{CHUNK_BYTES_MAX, CONSOLE_BYTES_MAX, PAGE_ENTRIES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
     shim::{
         Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Listed, Monitor, Op, Reply, Request,
-        Spawn, TapId, Usage,
+        Spawn, TapId, Usage, VolumeFile, VolumeOp,
     },
 };
 
@@ -25,7 +25,9 @@ pub struct Host {
     /// What has come of the images on their way.
     received: BTreeMap<Digest, Vec<u8>>,
     pub images: BTreeMap<Digest, Vec<u8>>,
-    pub volumes: Vec<String>,
+    pub volumes: BTreeMap<VolumeName, Vec<u8>>,
+    /// Its file system can share blocks.
+    pub shares_blocks: bool,
     /// What it sends, the oldest first.
     pub sent: VecDeque<FromShim>,
     /// The next requests of which this is true meet this fault.
@@ -50,25 +52,53 @@ impl Host {
         };
         let monitors = vec![monitor("old", 1, 1), monitor("petrel-tender", 1, 2), monitor("other", 1, 2)];
         let bridges = vec!["service".parse().unwrap(), "lan".parse().unwrap()];
-        Self {
+        let mut host = Self {
             facts: Facts {
                 cpus: vec![0, 1].try_into().unwrap(),
                 memory_mib: 2048,
                 bridges: bridges.try_into().unwrap(),
+                volumes_mib: None,
                 monitors: monitors.try_into().unwrap(),
                 limits: Default::default(),
             },
             ledger: Ledger::default(),
             received: BTreeMap::new(),
             images: BTreeMap::new(),
-            volumes: vec!["data".into(), "more".into()],
+            volumes: BTreeMap::new(),
+            shares_blocks: false,
             sent: VecDeque::new(),
             faults: Vec::new(),
             killed: BTreeSet::new(),
             spawned: Vec::new(),
             brief_guests: false,
             immortal: false,
-        }
+        };
+        host.put_volume("data", vec![0; 4096]);
+        host.put_volume("more", vec![0; 4096]);
+        host
+    }
+
+    /// A file of the volume folder, put there by hand.
+    pub fn put_volume(&mut self, volume: &str, content: Vec<u8>) {
+        let volume: VolumeName = volume.parse().unwrap();
+        self.ledger.volume_bytes.insert(volume.clone(), content.len() as u64);
+        self.volumes.insert(volume, content);
+    }
+
+    /// A file of the volume folder, taken away by hand.
+    pub fn lose_volume(&mut self, volume: &str) {
+        let volume: VolumeName = volume.parse().unwrap();
+        self.volumes.remove(&volume).expect("it is there");
+        self.ledger.volume_bytes.remove(&volume);
+    }
+
+    /// What is in a file of the volume folder.
+    pub fn volume(&mut self, volume: &str) -> &mut Vec<u8> {
+        self.volumes.get_mut(volume).expect("it is there")
+    }
+
+    pub fn volume_files(&self) -> Vec<&str> {
+        self.volumes.keys().map(|volume| &**volume).collect()
     }
 
     pub fn handle(&mut self, request: Request) {
@@ -138,6 +168,8 @@ impl Host {
                 self.images.remove(&digest);
                 self.ledger.images.remove(&digest);
             }
+            Op::ImageList { after } => return Ok(self.image_page(after)),
+            Op::Volume(op) => return self.volume_op(op),
             Op::TapCreate { tap, .. } => drop(self.ledger.taps.insert(tap, None)),
             Op::TapDestroy(tap) => drop(self.ledger.taps.remove(&tap)),
             Op::Spawn(spawn) => return self.spawn(*spawn),
@@ -174,6 +206,57 @@ impl Host {
         }
     }
 
+    fn image_page(&self, after: Option<Digest>) -> Reply {
+        let mut rest = self.images.iter().filter(|(digest, _)| Some(**digest) > after);
+        let page = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(digest, image)| (*digest, image.len() as u64));
+        let page = page.collect::<Vec<_>>().try_into().unwrap();
+        Reply::Images { page, more: rest.next().is_some() }
+    }
+
+    fn volume_op(&mut self, op: VolumeOp) -> Result<Reply, Fault> {
+        match op {
+            VolumeOp::Create { volume, bytes } => self.put_volume(&volume, vec![0; bytes as usize]),
+            VolumeOp::Remove(volume) => self.lose_volume(&volume),
+            VolumeOp::Resize { volume, bytes } => {
+                self.volumes.get_mut(&volume).unwrap().resize(bytes as usize, 0);
+                self.ledger.volume_bytes.insert(volume, bytes);
+            }
+            VolumeOp::Rename { from, to } => {
+                let content = self.volumes[&from].clone();
+                self.lose_volume(&from);
+                self.put_volume(&to, content);
+            }
+            VolumeOp::Clone { .. } if !self.shares_blocks => return Err(Fault::Os { errno: 95 }),
+            VolumeOp::Clone { from, to } => {
+                let content = self.volumes[&from].clone();
+                self.put_volume(&to, content);
+            }
+            VolumeOp::Read { volume, offset } => {
+                let content = &self.volumes[&volume];
+                let start = data_from(content, offset);
+                let data = &content[start..content.len().min(start + CHUNK_BYTES_MAX)];
+                return Ok(Reply::Extent { offset: start as u64, data: Blob::try_from(data).unwrap() });
+            }
+            VolumeOp::Write { volume, offset, data } => {
+                let content = self.volumes.get_mut(&volume).unwrap();
+                content[offset as usize..][..data.len()].copy_from_slice(&data);
+            }
+            VolumeOp::Sync(_) => {}
+            VolumeOp::List { after } => {
+                let mut rest = self.volumes.iter().filter(|(volume, _)| Some(*volume) > after.as_ref());
+                let page = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(volume, content)| VolumeFile {
+                    volume: volume.clone(),
+                    bytes: content.len() as u64,
+                    disk_bytes: content.chunks(BLOCK).filter(|block| !is_hole(block)).count() as u64
+                        * BLOCK as u64,
+                });
+                let page = page.collect::<Vec<_>>().try_into().unwrap();
+                return Ok(Reply::Volumes { page, more: rest.next().is_some() });
+            }
+        }
+        Ok(Reply::Done)
+    }
+
     /// Killed monitors end. Returns whether there were any.
     pub fn reap(&mut self) -> bool {
         if self.immortal {
@@ -191,10 +274,6 @@ impl Host {
     }
 
     fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Fault> {
-        let there = |volume: &str| self.volumes.iter().any(|known| known == volume);
-        if !spawn.blocks.iter().all(|block| there(&block.volume)) {
-            return Err(Fault::NoVolume);
-        }
         let pid = 1000 + u32::try_from(self.spawned.len()).unwrap();
         let taps: Vec<TapId> = spawn.nets.iter().map(|net| net.tap).collect();
         let volumes: Vec<_> = spawn.blocks.iter().map(|block| block.volume.clone()).collect();
@@ -253,6 +332,22 @@ impl Host {
     pub fn running(&self) -> Vec<InstanceId> {
         let running = self.ledger.monitors.iter().filter(|(_, m)| m.listed.exited.is_none());
         running.map(|(id, _)| *id).collect()
+    }
+}
+
+/// What a hole is made of, as on most disks.
+const BLOCK: usize = 4096;
+
+fn is_hole(block: &[u8]) -> bool {
+    block.iter().all(|byte| *byte == 0)
+}
+
+/// Where the first byte from `offset` on is that is in no hole; the size if there is none.
+fn data_from(content: &[u8], offset: u64) -> usize {
+    let offset = (offset as usize).min(content.len());
+    match content[offset..].iter().position(|byte| *byte != 0) {
+        Some(distance) => offset.max((offset + distance) / BLOCK * BLOCK),
+        None => content.len(),
     }
 }
 

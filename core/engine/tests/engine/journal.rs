@@ -170,8 +170,9 @@ fn what_is_nobodys_is_not_adopted_because_the_disk_fails() {
     world.link_down();
     world.host.end(world.instance(0), ExitStatus::Code(1));
     world.restart();
-    // As far as the first page of the ledger, on which is the one that has ended.
-    for _ in 0..3 {
+    // As far as the first page of the ledger, on which is the one that has ended: a hello, the host, the volumes and the
+    // images come first.
+    for _ in 0..5 {
         world.step_host();
         world.step_link();
     }

@@ -6,7 +6,7 @@ use petrel_wire::{
     Digest, ExitStatus,
     limits::SHIM_VERSION,
     operator::{Refusal, Request, Response, State},
-    shim::{Event, Fault, FromShim, InstanceId, Op, Reply, TapId},
+    shim::{Event, Fault, FromShim, InstanceId, Op, Reply, TapId, VolumeOp},
 };
 
 use crate::{
@@ -37,8 +37,18 @@ fn agrees(world: &mut World) -> bool {
 fn the_first_things_asked_are_who_the_shim_is_what_it_has_and_what_runs() {
     let mut world = World::unlinked();
     world.link_up();
-    let ops: Vec<_> = world.requests.iter().map(|request| request.op.clone()).collect();
-    assert_eq!(ops, [Op::Hello { version: SHIM_VERSION }, Op::Host, Op::List { after: None }]);
+    let mut asked = Vec::new();
+    loop {
+        asked.extend(world.requests.iter().map(|request| request.op.clone()));
+        while world.step_host() {}
+        if !world.step_link() {
+            break;
+        }
+    }
+    let stored = [Op::Volume(VolumeOp::List { after: None }), Op::ImageList { after: None }];
+    let [volumes, images] = stored;
+    let expected = [Op::Hello { version: SHIM_VERSION }, Op::Host, volumes, images, Op::List { after: None }];
+    assert_eq!(asked, expected);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::{
     generations::{rollback, update},
     image::{self, NET, Recipe},
     restart::{restart, start, stop},
+    volumes::given_no_volumes,
     world::{World, console, create, destroy, info, name, networked, plain},
 };
 
@@ -52,9 +53,8 @@ pub fn below(labels: &[&str]) -> Vec<Vec<u8>> {
 }
 
 pub fn world() -> (World, Digest, SessionId) {
-    let mut world = World::new();
+    let (mut world, root) = given_no_volumes();
     let digest = world.host.store(image::build(&Recipe::default()));
-    let root = world.client();
     (world, digest, root)
 }
 

@@ -12,6 +12,7 @@ use crate::{
     chain::{self, Says, says},
     image::{self, NET, Recipe},
     policy::{ample, path, policies, set},
+    volumes,
     walk::Random,
     world::{World, create, destroy, name, networked, plain},
 };
@@ -83,7 +84,12 @@ impl Model {
         let mut world = World::with_endless_memory();
         let images = [&[][..], &[("net0", NET)]]
             .map(|devices| world.host.store(image::build(&Recipe { devices, ..Recipe::default() })));
-        let root = Client { session: world.client(), scope: String::new(), certified: BTreeMap::new() };
+        let session = world.client();
+        // Volumes count too: there are none.
+        for volume in ["data", "more"] {
+            world.ask(session, 9000, volumes::remove(volume));
+        }
+        let root = Client { session, scope: String::new(), certified: BTreeMap::new() };
         let mut model = Self {
             world,
             random: Random::new(seed),

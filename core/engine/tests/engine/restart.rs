@@ -2,7 +2,10 @@
 
 use petrel_wire::{
     Digest, ExitStatus,
-    operator::{Change, Create, Refusal, Request, Response, Restart, RestartWhen, State, Supervision, Wish},
+    operator::{
+        Change, Create, Refusal, Request, Response, Restart, RestartWhen, State, Supervision, VolumeRefusal,
+        Wish,
+    },
     shim::{Fault, Op},
 };
 
@@ -271,7 +274,8 @@ fn what_was_given_to_others_meanwhile_is_not_taken_back_by_a_start() {
     assert_eq!(world.refused(session, 4, start("a")), given);
     world.ask(session, 5, destroy("b"));
     world.create(session, 6, wanted("b", 500));
-    assert_eq!(world.refused(session, 7, start("a")), Refusal::VolumeInUse("data".parse().unwrap()));
+    let in_use = VolumeRefusal::InUse { volume: name("data"), user: Some(name("b")) };
+    assert_eq!(world.refused(session, 7, start("a")), in_use.into());
     assert_eq!(world.state("a"), State::Stopped);
 }
 

@@ -8,17 +8,19 @@ use petrel_wire::{
     Blob, Digest, ExitStatus, Path, Probe,
     limits::{REQUESTS_MAX, SESSION_QUEUE_BYTES},
     operator::{
-        Change, Create, EventsAsked, Liveness, Refusal, Request, Response, RestartWhen, State, Supervision,
-        Unikernel, Wish,
+        Change, Create, EventsAsked, ImageRequest, Liveness, Refusal, Request, Response, RestartWhen, State,
+        Supervision, Unikernel, VolumeRefusal, VolumeRequest, VolumeState, Wish,
     },
-    shim::{Fault, InstanceId, Op},
+    shim::{Fault, InstanceId, Op, VolumeOp},
 };
 
 use crate::{
+    create::with_disks,
     host::Applies,
-    image::{self, NET, Recipe},
+    image::{self, BLOCK, NET, Recipe},
     restart::{restart, start, stop},
-    world::{World, console, create, destroy, info, name, networked, push},
+    store, volumes,
+    world::{World, console, create, destroy, info, name, networked, plain, push},
 };
 
 /// SplitMix64: the same numbers from the same seed, everywhere.
@@ -57,6 +59,8 @@ struct Walk {
     /// Each with the bytes of its uploads that are still to be sent, by request.
     clients: Vec<Client>,
     stored: Digest,
+    /// An image that wants a volume.
+    disk: Digest,
     uploads: Vec<Vec<u8>>,
     /// The kinds of answers that there were.
     met: BTreeSet<String>,
@@ -66,6 +70,8 @@ struct Client {
     session: SessionId,
     next_id: u32,
     uploads: Vec<(u32, Vec<u8>)>,
+    /// The same of its volumes.
+    pushes: Vec<(u32, Vec<u8>)>,
 }
 
 impl Walk {
@@ -74,11 +80,20 @@ impl Walk {
         let mut world = if seed.is_multiple_of(2) { World::new() } else { World::with_disk(4 << 20) };
         let recipe = Recipe { devices: &[("net0", NET), ("net1", NET)], ..Recipe::default() };
         let stored = world.host.store(image::build(&recipe));
+        let disk = world.host.store(image::build(&Recipe { devices: &[("disk0", BLOCK)], ..recipe.clone() }));
         let mut uploads: Vec<_> =
             (1..4).map(|i| image::build(&Recipe { padding: 30_000 * i, ..recipe.clone() })).collect();
         uploads.push(image::build(&Recipe { target: image::SPT, ..recipe }));
         uploads.push(vec![b'#'; 50_000]);
-        Self { world, random: Random::new(seed), clients: Vec::new(), stored, uploads, met: BTreeSet::new() }
+        Self {
+            world,
+            random: Random::new(seed),
+            clients: Vec::new(),
+            stored,
+            disk,
+            uploads,
+            met: BTreeSet::new(),
+        }
     }
 
     fn step(&mut self) {
@@ -115,6 +130,7 @@ impl Walk {
                 let client = self.clients.swap_remove(gone);
                 self.world.disconnect(client.session);
             }
+            4 => self.world.host.shares_blocks = !self.world.host.shares_blocks,
             _ => {
                 let ms = [10, 1000, 1000, 20_000][self.random.below(4)];
                 self.world.wait_ms(ms);
@@ -140,7 +156,7 @@ impl Walk {
     }
 
     fn plan_fault(&mut self) {
-        let steps: [Applies; 9] = [
+        let steps: [Applies; 14] = [
             |op| matches!(op, Op::TapCreate { .. }),
             |op| matches!(op, Op::TapCreate { tap, .. } if tap.0 % 2 == 0),
             |op| matches!(op, Op::Spawn(_)),
@@ -150,6 +166,11 @@ impl Walk {
             |op| matches!(op, Op::ImageCommit(_)),
             |op| matches!(op, Op::ImageRead { .. }),
             |op| matches!(op, Op::Spawn(_)),
+            |op| matches!(op, Op::ImageRemove(_)),
+            |op| matches!(op, Op::Volume(VolumeOp::Create { .. })),
+            |op| matches!(op, Op::Volume(VolumeOp::Write { .. } | VolumeOp::Read { .. })),
+            |op| matches!(op, Op::Volume(VolumeOp::Remove(_) | VolumeOp::Resize { .. })),
+            |op| matches!(op, Op::Volume(VolumeOp::Rename { .. } | VolumeOp::Sync(_))),
         ];
         let step = steps[self.random.below(steps.len())];
         let fault = [Fault::Full, Fault::Os { errno: 5 }, Fault::InUse][self.random.below(3)];
@@ -177,7 +198,7 @@ impl Walk {
     fn client_step(&mut self) {
         if self.clients.len() < 2 || (self.clients.len() < 8 && self.random.below(20) == 0) {
             let session = self.world.client();
-            self.clients.push(Client { session, next_id: 1, uploads: Vec::new() });
+            self.clients.push(Client { session, next_id: 1, uploads: Vec::new(), pushes: Vec::new() });
             return;
         }
         let index = self.random.below(self.clients.len());
@@ -189,6 +210,9 @@ impl Walk {
         if !self.clients[index].uploads.is_empty() && self.random.below(3) > 0 {
             return self.send_chunk(index);
         }
+        if !self.clients[index].pushes.is_empty() && self.random.below(3) == 0 {
+            return self.send_push(index);
+        }
         let id = self.clients[index].next_id;
         self.clients[index].next_id += 1;
         let request = self.any_request(index, id);
@@ -199,8 +223,22 @@ impl Walk {
 
     fn any_request(&mut self, index: usize, id: u32) -> Request {
         let unikernel = format!("u{}", self.random.below(12));
-        match self.random.below(22) {
-            0..4 => {
+        match self.random.below(28) {
+            22..27 => self.any_volume_request(index, id),
+            27 => Request::Image(match self.random.below(4) {
+                0 => ImageRequest::List,
+                1 => ImageRequest::Pull(self.stored),
+                2 => ImageRequest::Remove(image::digest(&self.uploads[0])),
+                _ => ImageRequest::Collect,
+            }),
+            0 => {
+                let volume = format!("v{}", self.random.below(4));
+                let supervision = self.any_supervision();
+                let force = self.random.below(4) == 0;
+                let it = Create { supervision, force, ..plain(&unikernel, self.disk) };
+                create(with_disks(it, &[("disk0", &volume)]))
+            }
+            1..4 => {
                 let devices: &[&str] = if self.random.below(8) == 0 { &["net0"] } else { &["net1", "net0"] };
                 let image = match self.random.below(4) {
                     0 => image::digest(&self.uploads[self.random.below(self.uploads.len())]),
@@ -253,6 +291,42 @@ impl Walk {
                 request
             }
         }
+    }
+
+    fn any_volume_request(&mut self, index: usize, id: u32) -> Request {
+        let volume = format!("v{}", self.random.below(4));
+        let bytes = 4096 * (1 + self.random.below(20)) as u64;
+        match self.random.below(10) {
+            0..3 => volumes::make(&volume, bytes),
+            3 => volumes::remove(&volume),
+            4 => volumes::resize(&volume, bytes),
+            5 => volumes::snapshot(&volume, &format!("v{}", self.random.below(4))),
+            6 => Request::Volume(VolumeRequest::List),
+            7 => volumes::pull(&volume),
+            _ => {
+                let content = vec![self.random.byte(); self.random.below(50_000)];
+                let request = volumes::push(&volume, content.len());
+                self.clients[index].pushes.push((id, content));
+                request
+            }
+        }
+    }
+
+    /// Sends the whole content of a push that is wanted, or gives it up half-way.
+    fn send_push(&mut self, index: usize) {
+        let at = self.random.below(self.clients[index].pushes.len());
+        let session = self.clients[index].session;
+        if !self.world.wanted.contains(&(session, self.clients[index].pushes[at].0)) {
+            return;
+        }
+        let (id, content) = self.clients[index].pushes.swap_remove(at);
+        for (i, piece) in content.chunks(20_000).enumerate() {
+            if self.random.below(10) == 0 {
+                return self.world.send(session, id, Request::Cancel);
+            }
+            self.world.send(session, id, volumes::chunk(i * 20_000, piece));
+        }
+        self.world.send(session, id, volumes::PUSH_END);
     }
 
     fn any_supervision(&mut self) -> Supervision {
@@ -326,12 +400,13 @@ impl Walk {
             self.world.unstall(session);
         }
         for client in std::mem::take(&mut self.clients) {
-            for (id, _) in client.uploads {
+            for (id, _) in client.uploads.into_iter().chain(client.pushes) {
                 if self.world.unanswered.contains_key(&(client.session, id)) {
                     self.world.send(client.session, id, Request::Cancel);
                 }
             }
-            self.clients.push(Client { uploads: Vec::new(), ..client });
+            let (session, next_id) = (client.session, client.next_id);
+            self.clients.push(Client { session, next_id, uploads: Vec::new(), pushes: Vec::new() });
         }
         // What the shim could not end is ended when it is asked again.
         if self.world.linked {
@@ -365,21 +440,37 @@ impl Walk {
                 State::Running | State::Ready | State::Waiting | State::Ended(_) => Wish::Running,
                 State::Stopped => Wish::Stopped,
                 other => {
-                    let info = self.world.info(&unikernel.name);
-                    panic!("{context}: {} is still {other:?}: {:?}", unikernel.name, info.watching)
+                    let watching = self.world.info(&unikernel.name).watching;
+                    // The volume of one that is stopped may be removed.
+                    let lacks_volume = matches!(
+                        watching.failure.as_deref(),
+                        Some(Refusal::Volume(VolumeRefusal::Unknown(_)))
+                    );
+                    assert!(
+                        other == State::Failed && lacks_volume,
+                        "{context}: {} is still {other:?}: {watching:?}",
+                        unikernel.name
+                    );
+                    Wish::Running
                 }
             };
             assert_eq!(unikernel.wish, expected, "{context}: {unikernel:?}");
         }
-        let taps = 2 * host.running().len();
+        let host = &self.world.host;
+        let networked = |unikernel: &&Unikernel| unikernel.image != self.disk;
+        let taps = 2 * shown.iter().filter(runs).filter(networked).count();
         assert_eq!((host.ledger.taps.len(), host.free_taps()), (taps, 0), "{context}");
         assert!(host.ledger.uploads.is_empty(), "{context}: an upload is left");
-        let holds = shown.iter().filter(|unikernel| runs(unikernel) || unikernel.state == State::Waiting);
+        let attached = shown.iter().filter(runs).filter(|unikernel| unikernel.image == self.disk).count();
+        assert_eq!(host.ledger.volumes.len(), attached, "{context}");
+        let waits = |unikernel: &&Unikernel| matches!(unikernel.state, State::Waiting | State::Failed);
+        let holds = shown.iter().filter(|unikernel| runs(unikernel) || waits(unikernel));
         let memory_mib: u64 = holds.map(|unikernel| u64::from(unikernel.memory_mib)).sum();
         let session = self.world.client();
         let Response::Host(facts) = self.world.ask(session, 1, Request::Host) else { panic!() };
         assert_eq!(facts.memory_used_mib, memory_mib, "{context}");
         self.world.disconnect(session);
+        self.check_volumes(context);
         let nonsense =
             |line: &&(_, String)| line.1.contains("is reset") && !line.1.contains("not answered in time");
         let nonsense: Vec<_> = self.world.log.iter().filter(nonsense).collect();
@@ -387,15 +478,51 @@ impl Walk {
     }
 }
 
+impl Walk {
+    /// Each volume that is shown is a file and each file is shown, with its size and who has it; no draft is left but what
+    /// is read still.
+    fn check_volumes(&mut self, context: &str) {
+        let shown = volumes::list(&mut self.world);
+        let files: Vec<String> = self.world.host.volume_files().into_iter().map(String::from).collect();
+        let names: Vec<String> = shown.iter().map(|volume| volume.name.to_string()).collect();
+        assert_eq!(names, files, "{context}");
+        for volume in &shown {
+            assert_eq!(volume.state, VolumeState::Ready, "{context}: {volume:?}");
+            assert_eq!(
+                volume.bytes,
+                self.world.host.volume(&volume.name).len() as u64,
+                "{context}: {volume:?}"
+            );
+            let attached = self.world.host.ledger.volumes.contains(&*volume.name);
+            let waits = |user: &petrel_wire::Name| self.world.info(user).unikernel.state == State::Waiting;
+            let held = attached || volume.user.as_ref().is_some_and(waits);
+            assert_eq!(volume.user.is_some(), held, "{context}: {volume:?}");
+        }
+        let images: BTreeSet<Digest> = self.world.host.images.keys().copied().collect();
+        assert_eq!(store::digests(&mut self.world).into_iter().collect::<BTreeSet<_>>(), images, "{context}");
+    }
+}
+
 /// The kind of an answer: `Created`, `Refused(Full(Taps))`, `Refused(NoMonitor)`.
 fn kind_of(response: &Response) -> String {
     let text = match response {
         Response::Refused(Refusal::Full(table)) => return format!("Refused(Full({table:?}))"),
+        Response::Refused(Refusal::Volume(refusal)) => {
+            return format!("Refused(Volume({}))", first_word(refusal));
+        }
+        Response::Volume(response) => return format!("Volume({})", first_word(response)),
+        Response::Image(response) => return format!("Image({})", first_word(response)),
         Response::Refused(refusal) => format!("{refusal:?}"),
         other => format!("{other:?}"),
     };
-    let kind = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-    if matches!(response, Response::Refused(_)) { format!("Refused({kind})") } else { kind.into() }
+    let kind = first_word(&text);
+    if matches!(response, Response::Refused(_)) { format!("Refused({kind})") } else { kind }
+}
+
+fn first_word(shown: &dyn std::fmt::Debug) -> String {
+    let text = format!("{shown:?}");
+    let word = text.trim_start_matches('"').split(|c: char| !c.is_alphanumeric()).next();
+    word.unwrap_or_default().into()
 }
 
 #[test]
@@ -413,10 +540,13 @@ fn whatever_happens_what_is_shown_is_what_there_is() {
     }
     // The walks get everywhere.
     let answers = "Host ImageWanted ImageStored Created Listed Info Console ConsoleMissed Ended ConsoleEnd Destroyed \
-         Started Stopped Updated Generation ConsoleBegan Consoles Events EventsEnd Stats Refused(NotRunning)";
+         Started Stopped Updated Generation ConsoleBegan Consoles Events EventsEnd Stats Refused(NotRunning) \
+         Download Volume(Is) Volume(Listed) Volume(Wanted) Volume(Copied) Volume(Removed) \
+         Image(Listed) Image(Removed) Image(Collected)";
     let refusals = "NoSuchUnikernel NameTaken NoSuchImage UnexpectedChunk NotAnImage NoMonitor DeviceMissing \
         Full(Taps) Full(Unikernels) ShimAway Shim AfterUnknown AfterCycle NoSuchGeneration RolledBack \
-        Superseded BeingDestroyed";
+        Superseded BeingDestroyed \
+        Volume(Unknown) Volume(Taken) Volume(InUse) Volume(Busy) Volume(Changed) Volume(TooSmall) ImageInUse";
     let refusals = refusals.split_whitespace().map(|refusal| format!("Refused({refusal})"));
     let all: BTreeSet<String> = answers.split_whitespace().map(String::from).chain(refusals).collect();
     assert_eq!(all.difference(&met).collect::<Vec<_>>(), Vec::<&String>::new());

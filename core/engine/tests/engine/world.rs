@@ -9,8 +9,8 @@ use petrel_wire::{
     Blob, Digest, List, Name, frame,
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
     operator::{
-        ClientMessage, ConsoleAsked, Create, Hello, Net, Refusal, Request, Response, ServerMessage, State,
-        Supervision, Unikernel, UnikernelInfo,
+        ClientMessage, ConsoleAsked, Create, Download, Hello, ImageResponse, Net, Refusal, Request, Response,
+        ServerMessage, State, Supervision, Unikernel, UnikernelInfo, VolumeRequest, VolumeResponse,
     },
     shim::InstanceId,
 };
@@ -110,6 +110,15 @@ impl World {
         self.input(Input::LinkClosed);
     }
 
+    /// The link breaks and opens again; faults that are planned stay so.
+    pub fn restart_link(&mut self) {
+        let faults = std::mem::take(&mut self.host.faults);
+        self.link_down();
+        self.host.faults = faults;
+        self.link_up();
+        self.run();
+    }
+
     /// The control plane dies and comes back, with no memory but what is on its disk.
     pub fn restart(&mut self) {
         self.engine = engine(self.disk.as_ref());
@@ -193,7 +202,9 @@ impl World {
     /// A client asks something under a number that it does not use for anything else.
     pub fn send(&mut self, session: SessionId, id: u32, request: Request) {
         match &request {
-            Request::ImageChunk(_) | Request::StateChunk(_) => {}
+            Request::ImageChunk(_)
+            | Request::StateChunk(_)
+            | Request::Volume(VolumeRequest::Chunk { .. } | VolumeRequest::PushEnd) => {}
             Request::Cancel => drop(self.unanswered.remove(&(session, id))),
             request => {
                 let earlier = self.unanswered.insert((session, id), format!("{request:?}"));
@@ -416,7 +427,7 @@ impl World {
         if let Some(queued) = self.stalled.get_mut(&session) {
             *queued += frame::HEADER_BYTES + payload.len();
         }
-        if message.response == Response::ImageWanted {
+        if matches!(message.response, Response::ImageWanted | Response::Volume(VolumeResponse::Wanted)) {
             self.wanted.insert((session, message.id));
         }
         if is_last(&message.response) {
@@ -467,7 +478,11 @@ fn is_last(response: &Response) -> bool {
         Response::StateWanted | Response::StateData(_) => false,
         Response::Generation { more, .. }
         | Response::Policies { more, .. }
-        | Response::Revocations { more, .. } => !more,
+        | Response::Revocations { more, .. }
+        | Response::Volume(VolumeResponse::Listed { more, .. })
+        | Response::Image(ImageResponse::Listed { more, .. }) => !more,
+        Response::Volume(VolumeResponse::Wanted)
+        | Response::Download(Download::Begin { .. } | Download::Data { .. }) => false,
         _ => true,
     }
 }

@@ -3,10 +3,12 @@
 //! | room | what it does |
 //! |---|---|
 //! | `shim` | the shim's loop and its operations, with the real one's checks and ledger |
+//! | `volumes` | the shim's operations on volumes |
 //! | `process` | monitors' processes and what their guests write |
 
 mod process;
 mod shim;
+mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -40,7 +42,8 @@ pub struct Host {
     records: BTreeMap<InstanceId, Record>,
     /// The image store on disk.
     pub images: BTreeMap<Digest, Arc<[u8]>>,
-    volumes: Vec<VolumeName>,
+    /// The volumes on disk, which are small.
+    volumes: BTreeMap<VolumeName, Vec<u8>>,
     next_pid: u32,
     /// The shim, unless it is down.
     pub shim: Option<Shim>,
@@ -60,7 +63,7 @@ impl Host {
             ended: BTreeMap::new(),
             records: BTreeMap::new(),
             images: BTreeMap::new(),
-            volumes: VOLUMES.iter().filter_map(|name| name.parse().ok()).collect(),
+            volumes: VOLUMES.iter().filter_map(|name| Some((name.parse().ok()?, vec![0; 4096]))).collect(),
             next_pid: 1000,
             shim: None,
             shim_back_ns: 0,
@@ -110,8 +113,8 @@ impl Host {
     }
 
     /// Whether there is such a volume.
-    pub fn has_volume(&self, volume: &VolumeName) -> bool {
-        self.volumes.contains(volume)
+    pub fn has_volume(&self, volume: &Name) -> bool {
+        self.volumes.contains_key(&**volume)
     }
 
     /// Whether a monitor is another's.
@@ -204,6 +207,7 @@ fn facts(memory_mib: u64) -> Facts {
         cpus: vec![0, 1, 2, 3].try_into().unwrap_or_default(),
         memory_mib,
         bridges: bridges.collect::<Vec<_>>().try_into().unwrap_or_default(),
+        volumes_mib: None,
         monitors: monitors.collect::<Vec<_>>().try_into().unwrap_or_default(),
         limits: Default::default(),
     }

@@ -58,7 +58,8 @@ impl Host {
     /// The shim comes up: it takes over what runs.
     pub fn start_shim(&mut self) {
         let images = self.images.keys().copied().collect();
-        let ledger = Ledger { images, ..Ledger::default() };
+        let volume_bytes = self.volume_sizes();
+        let ledger = Ledger { images, volume_bytes, ..Ledger::default() };
         let (watched, receiving, ending) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
         let mut shim = Shim { ledger, watched, receiving, ending };
         // One without a record was never acknowledged: it is ended, and waited for.
@@ -149,6 +150,9 @@ impl Host {
             Op::ImageBegin { digest, .. } if ledger.images.contains(&digest) => {
                 return Some(Ok(Reply::Stored));
             }
+            Op::ImageList { after } => return Some(Ok(self.image_page(after))),
+            Op::Volume(_) if failing => return Some(Err(EIO.into())),
+            Op::Volume(op) => return self.volume(op).map(Ok),
             Op::ImageBegin { .. }
             | Op::ImageRead { .. }
             | Op::ImageRemove(_)
@@ -213,6 +217,7 @@ impl Host {
                 | Op::ImageCommit(_)
                 | Op::ImageRead { .. }
                 | Op::ImageRemove(_)
+                | Op::Volume(_)
                 | Op::TapCreate { .. }
                 | Op::Spawn(_)
                 | Op::Forget(_)
@@ -240,9 +245,6 @@ impl Host {
     fn spawn(&mut self, spawn: Spawn, failing: bool) -> Result<Reply, Fault> {
         let pid = self.new_pid();
         let Some(shim) = &mut self.shim else { return Err(EIO) };
-        if !spawn.blocks.iter().all(|block| self.volumes.contains(&block.volume)) {
-            return Err(Fault::NoVolume);
-        }
         if failing {
             return Err(EIO);
         }

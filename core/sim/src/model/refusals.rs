@@ -2,7 +2,7 @@
 
 use petrel_wire::{
     limits::{IMAGE_BYTES_MAX, REQUESTS_MAX},
-    operator::{Create, ReadOnly, Refusal, Table},
+    operator::{Create, ReadOnly, Refusal, Table, VolumeRefusal},
     shim::Fault,
 };
 
@@ -100,8 +100,10 @@ impl Model {
             }
             Refusal::CpuUnknown(cpu) => !host.facts.cpus.contains(cpu),
             Refusal::BridgeUnknown { bridge, .. } => !host.facts.bridges.contains(bridge),
-            Refusal::VolumeUnknown(volume) => !host.has_volume(volume),
-            Refusal::VolumeInUse(volume) => create.blocks.iter().any(|block| block.volume == *volume),
+            Refusal::Volume(VolumeRefusal::Unknown(volume)) => !host.has_volume(volume),
+            Refusal::Volume(VolumeRefusal::InUse { volume, .. }) => {
+                create.blocks.iter().any(|block| block.volume == *volume)
+            }
             Refusal::Arguments { .. } => create.args.iter().any(|arg| arg.contains(&0)),
             Refusal::NotAnImage(_) | Refusal::NoMonitor { .. } => image.is_some_and(|image| !image.runs),
             Refusal::DeviceMissing { device, .. } => {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{ReadOnly, Refusal, Revocable, Setback, Since};
 use crate::limits::EVENT_KINDS_ASKED_MAX;
 use crate::shim::Fault;
-use crate::{CommonName, Digest, ExitStatus, Label, List, Path, Probe};
+use crate::{CommonName, Digest, ExitStatus, Label, List, Name, Path, Probe};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +130,20 @@ kinds! {
     ImageRefused(Digest, Box<Refusal>) = "image-refused",
     /// The host has an image no more.
     ImageRemoved(Digest) = "image-removed",
+    /// A volume was made, of so many bytes.
+    VolumeCreated(u64) = "volume-created",
+    /// A volume was made from content that an operator has sent, or got it anew; how many bytes.
+    VolumePushed(u64) = "volume-pushed",
+    /// A volume was made as a copy of another one.
+    VolumeCopied(Option<Name>) = "volume-copied",
+    /// A volume has so many bytes now.
+    VolumeResized(u64) = "volume-resized",
+    /// A volume was removed.
+    VolumeRemoved = "volume-removed",
+    /// A volume was not changed as it was to be.
+    VolumeFailed(Box<Refusal>) = "volume-failed",
+    /// A volume's file is not there any more.
+    VolumeMissing = "volume-missing",
     /// What all that lies below a path may have was set.
     PolicySet = "policy-set",
     /// What was set for a path was taken back.
@@ -186,6 +200,14 @@ impl fmt::Display for What {
             Self::ImageStored(digest) => write!(f, "image {digest:?} stored"),
             Self::ImageRefused(digest, refusal) => write!(f, "image {digest:?} not kept: {refusal:?}"),
             Self::ImageRemoved(digest) => write!(f, "image {digest:?} removed"),
+            Self::VolumeCreated(bytes) => write!(f, "volume created, {bytes} bytes"),
+            Self::VolumePushed(bytes) => write!(f, "volume filled, {bytes} bytes"),
+            Self::VolumeCopied(Some(from)) => write!(f, "volume created as a copy of {from}"),
+            Self::VolumeCopied(None) => f.write_str("volume created as a copy"),
+            Self::VolumeResized(bytes) => write!(f, "volume resized to {bytes} bytes"),
+            Self::VolumeRemoved => f.write_str("volume removed"),
+            Self::VolumeFailed(refusal) => write!(f, "volume not changed: {refusal:?}"),
+            Self::VolumeMissing => f.write_str("the volume's file is missing"),
             Self::PolicySet => f.write_str("policy set"),
             Self::PolicyRemoved => f.write_str("policy removed"),
             Self::CertificateRevoked(what) => write!(f, "certificate revoked: {what:?}"),

@@ -5,18 +5,18 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use super::{
-    Block, ConsoleAsked, ConsoleBrief, Create, Event, EventsAsked, GenerationInfo, PolicyEntry, Refusal,
-    Request, Response, Revocation, Supervision, Unikernel, Usage, Watching, What, Who,
+    Block, ConsoleAsked, ConsoleBrief, Create, Event, EventsAsked, GenerationInfo, ImageResponse,
+    PolicyEntry, Refusal, Request, Response, Revocation, StoredImage, Supervision, Unikernel, Usage, Volume,
+    VolumeRefusal, VolumeRequest, VolumeResponse, Watching, What, Who,
 };
-use crate::limits::AFTER_MAX;
-use crate::{List, Name, Path, VolumeName};
+use crate::{List, Name, Path};
 
 /// Tells what names become.
 pub trait MapNames {
     /// Why a name becomes nothing.
     type Error;
 
-    /// What a unikernel's name becomes.
+    /// What the name of a unikernel or a volume becomes.
     ///
     /// # Errors
     /// If it becomes nothing; so with the others.
@@ -28,8 +28,6 @@ pub trait MapNames {
     fn other(&self, name: Name) -> Result<Option<Name>, Self::Error> {
         self.name(name).map(Some)
     }
-    /// What a volume's name becomes.
-    fn volume(&self, volume: VolumeName) -> Result<VolumeName, Self::Error>;
     /// What a path becomes.
     fn path(&self, path: Path) -> Result<Path, Self::Error>;
 }
@@ -70,8 +68,10 @@ impl Request {
             Self::PolicyRemove(path) => Self::PolicyRemove(map.path(path)?),
             Self::PolicyList(path) => Self::PolicyList(map.path(path)?),
             Self::CertRevoke { path, what } => Self::CertRevoke { path: map.path(path)?, what },
+            Self::Volume(request) => Self::Volume(request.map_names(map)?),
             nameless @ (Self::Hello(_)
             | Self::Host
+            | Self::Image(_)
             | Self::ImagePush { .. }
             | Self::ImageChunk(_)
             | Self::List
@@ -130,10 +130,17 @@ impl Response {
             }
             Self::Events(page) => Self::Events(map_list(page, |event| event.map_names(map))?),
             Self::Refused(refusal) => Self::Refused(refusal.map_names(map)?),
+            Self::Volume(response) => Self::Volume(response.map_names(map)?),
+            Self::Image(ImageResponse::Listed { page, more }) => {
+                let page = map_list(page, |image| image.map_names(map))?;
+                Self::Image(ImageResponse::Listed { page, more })
+            }
             nameless @ (Self::Hello(_)
             | Self::Host(_)
             | Self::ImageWanted
             | Self::ImageStored(_)
+            | Self::Image(ImageResponse::Removed | ImageResponse::Collected { .. })
+            | Self::Download(_)
             | Self::Console { .. }
             | Self::ConsoleMissed { .. }
             | Self::ConsoleBegan { .. }
@@ -169,6 +176,8 @@ impl Event {
             What::CreateFailed(refusal) => What::CreateFailed(map_boxed(refusal)?),
             What::StartFailed(refusal) => What::StartFailed(map_boxed(refusal)?),
             What::ImageRefused(digest, refusal) => What::ImageRefused(digest, map_boxed(refusal)?),
+            What::VolumeFailed(refusal) => What::VolumeFailed(map_boxed(refusal)?),
+            What::VolumeCopied(from) => What::VolumeCopied(from.map_or(Ok(None), |from| map.other(from))?),
             nameless => nameless,
         };
         // What is about no path is about none from wherever it is seen.
@@ -182,8 +191,8 @@ impl Refusal {
     /// scope or a part of it, or lies below.
     fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
         Ok(match self {
-            Self::VolumeUnknown(volume) => Self::VolumeUnknown(map.volume(volume)?),
-            Self::VolumeInUse(volume) => Self::VolumeInUse(map.volume(volume)?),
+            Self::Volume(refusal) => Self::Volume(refusal.map_names(map)?),
+            Self::ImageInUse(names) => Self::ImageInUse(map_others(names, map)?),
             // One that was asked for by somebody who sees more.
             Self::AfterUnknown(name) => map.other(name)?.map_or(Self::OutsideScope, Self::AfterUnknown),
             Self::AfterCycle(name) => map.other(name)?.map_or(Self::OutsideScope, Self::AfterCycle),
@@ -258,14 +267,75 @@ impl Watching {
 
 impl Block {
     fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
-        Ok(Self { volume: map.volume(self.volume)?, ..self })
+        Ok(Self { volume: map.name(self.volume)?, ..self })
     }
 }
 
-fn map_others<M: MapNames>(
-    others: List<Name, AFTER_MAX>,
+impl VolumeRequest {
+    fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
+        Ok(match self {
+            Self::Create { name, bytes } => Self::Create { name: map.name(name)?, bytes },
+            Self::Push { name, bytes } => Self::Push { name: map.name(name)?, bytes },
+            Self::Pull(name) => Self::Pull(map.name(name)?),
+            Self::Snapshot { name, new } => Self::Snapshot { name: map.name(name)?, new: map.name(new)? },
+            Self::Resize { name, bytes } => Self::Resize { name: map.name(name)?, bytes },
+            Self::Remove(name) => Self::Remove(map.name(name)?),
+            nameless @ (Self::List | Self::Chunk { .. } | Self::PushEnd) => nameless,
+        })
+    }
+}
+
+impl VolumeResponse {
+    fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
+        Ok(match self {
+            Self::Is(volume) => Self::Is(volume.map_names(map)?),
+            Self::Listed { page, more } => {
+                Self::Listed { page: map_list(page, |volume| volume.map_names(map))?, more }
+            }
+            Self::Copied { volume, consistent } => {
+                Self::Copied { volume: volume.map_names(map)?, consistent }
+            }
+            nameless @ (Self::Wanted | Self::Removed) => nameless,
+        })
+    }
+}
+
+impl Volume {
+    /// Whoever sees more may have given it to a unikernel that is not seen.
+    fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
+        let user = self.user.map_or(Ok(None), |user| map.other(user))?;
+        Ok(Self { name: map.name(self.name)?, user, ..self })
+    }
+}
+
+impl VolumeRefusal {
+    fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
+        Ok(match self {
+            Self::Unknown(name) => Self::Unknown(map.name(name)?),
+            Self::Taken(name) => Self::Taken(map.name(name)?),
+            Self::InUse { volume, user } => {
+                let user = user.map_or(Ok(None), |user| map.other(user))?;
+                Self::InUse { volume: map.name(volume)?, user }
+            }
+            Self::Busy(name) => Self::Busy(map.name(name)?),
+            Self::Missing(name) => Self::Missing(map.name(name)?),
+            Self::Orphan(name) => Self::Orphan(map.name(name)?),
+            Self::Changed(name) => Self::Changed(map.name(name)?),
+            nameless @ (Self::Size { .. } | Self::TooSmall { .. } | Self::Space { .. }) => nameless,
+        })
+    }
+}
+
+impl StoredImage {
+    fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
+        Ok(Self { names: map_others(self.names, map)?, ..self })
+    }
+}
+
+fn map_others<M: MapNames, const N: usize>(
+    others: List<Name, N>,
     map: &M,
-) -> Result<List<Name, AFTER_MAX>, M::Error> {
+) -> Result<List<Name, N>, M::Error> {
     let seen: Result<Vec<_>, _> =
         others.into_vec().into_iter().filter_map(|name| map.other(name).transpose()).collect();
     // No more than there were.
