@@ -4,13 +4,17 @@
 //! * [`packages`]: Debian's packages, unpacked and not installed
 //! * [`modules`]: the kernel's modules that go in, and their order
 //! * [`archive`]: the initramfs, as a cpio archive
+//! * [`uki`]: kernel, initramfs and command line as one EFI program
+//! * [`image`]: the bootable image
 //! * [`run`]: other programs
 #![allow(clippy::missing_errors_doc, reason = "all errors here are sentences for whoever makes an appliance")]
 
 pub mod archive;
+pub mod image;
 pub mod modules;
 pub mod packages;
 pub mod run;
+pub mod uki;
 
 use std::fs;
 use std::path::Path;

@@ -10,7 +10,7 @@ use petrel_wire::sealed::{MAGIC, SEALED_HOST_BYTES_MAX};
 
 use crate::limits::{DISK_LOOK, DISK_LOOKS};
 use crate::watchdog::Watchdog;
-use crate::{about, log};
+use crate::{about, log, partition};
 
 const STATE: &str = "petrel-state";
 
@@ -75,17 +75,23 @@ pub fn sealed_host(watchdog: &mut Watchdog) -> Result<(String, Vec<u8>), String>
         .into())
 }
 
-/// Where the state is kept.
+/// Where the state is kept. The disk of the system gets a partition for it if there is no such place.
 pub fn state() -> Result<Disk, String> {
-    for _ in 0..DISK_LOOKS {
+    let mut is_made = false;
+    for look in 0..DISK_LOOKS {
         let mut found: Vec<_> = all()?.into_iter().filter(|disk| disk.is_called(STATE)).collect();
         match (found.pop(), found.is_empty()) {
             (Some(disk), true) => return Ok(disk),
             (Some(_), false) => {
                 return Err(format!("several disks are called {STATE}: leave one in the machine"));
             }
+            // Not at once: a disk with an older state may appear a little later.
+            (None, _) if !is_made && look >= DISK_LOOKS / 10 => is_made = partition::make(STATE)?,
             (None, _) => sleep(DISK_LOOK),
         }
     }
-    Err(format!("no place for the state: name a GPT partition, or give a disk the serial number, {STATE}"))
+    Err(format!(
+        "no place for the state: the system's disk has no room for a partition. Write the image to a larger one, name \
+         a GPT partition {STATE}, or give a disk that serial number"
+    ))
 }

@@ -4,13 +4,14 @@
 use std::os::fd::AsFd;
 
 use rustix::io;
-use rustix::ioctl::{Opcode, Setter, Updater, ioctl};
+use rustix::ioctl::{NoArg, Opcode, Setter, Updater, ioctl};
 
-// linux/sockios.h, linux/if.h, fs/ext4/ext4.h
+// linux/sockios.h, linux/if.h, linux/fs.h, fs/ext4/ext4.h
 const SIOCSIFFLAGS: Opcode = 0x8914;
 const SIOCBRADDBR: Opcode = 0x89a0;
 const SIOCBRADDIF: Opcode = 0x89a2;
 const SIOCSIFHWADDR: Opcode = 0x8924;
+const BLKRRPART: Opcode = 0x125f;
 const EXT4_IOC_RESIZE_FS: Opcode = 0x4008_6610;
 const ARPHRD_ETHER: u16 = 1;
 const IFF_UP: u16 = 0x0001;
@@ -61,4 +62,10 @@ pub fn bring_up(socket: impl AsFd, name: &str) -> io::Result<()> {
 pub fn resize_ext4(mounted: impl AsFd, blocks: u64) -> io::Result<()> {
     // SAFETY: EXT4_IOC_RESIZE_FS takes a pointer to a `__u64`, which the kernel only reads.
     unsafe { ioctl(mounted, Setter::<EXT4_IOC_RESIZE_FS, u64>::new(blocks)) }
+}
+
+/// Has a disk's partitions read again.
+pub fn read_partitions(disk: impl AsFd) -> io::Result<()> {
+    // SAFETY: BLKRRPART takes no argument.
+    unsafe { ioctl(disk, NoArg::<BLKRRPART>::new()) }
 }

@@ -2,7 +2,7 @@
 //! on an ordinary host an init system, udev and a person with a shell do. It listens to nobody on the network.
 //!
 //! * `machine`: file systems, modules, kernel settings
-//! * `disks`: which disk or partition is what
+//! * `disks`: which disk or partition is what; `partition`: makes the one for the state
 //! * `identity`: the sealed host, verified
 //! * `state`: what outlives a boot, made at the first one
 //! * `network`: bridges and their uplinks (with `state`'s resizing, the only unsafe code)
@@ -18,6 +18,7 @@ mod kernel;
 mod limits;
 mod machine;
 mod network;
+mod partition;
 mod shim;
 mod state;
 mod watchdog;
