@@ -54,6 +54,7 @@ guests:
 
 appliance: setup-appliance host guests ## make the sealed appliance in out/appliance; see docs/appliance.md
 	RUSTFLAGS='-C target-feature=+crt-static' $(HOST_CARGO) build --release --locked $(APPLIANCE_PROGRAMS:%=-p %) \
+		--features petrel-shim/appliance \
 		--target $(STATIC_TARGET) --target-dir target/static
 	$(HOST_CARGO) run --release --locked --quiet -p petrel-appliance -- --programs $(STATIC) \
 		--control-plane $(OUT)/petrel.hvt --cache target/appliance --out $(OUT)/appliance

@@ -33,6 +33,7 @@ const WANTED: &[&str] = &[
     "uas",
     "usb-storage",
     // Slots of the system.
+    "efivarfs",
     "vfat",
     "nls_cp437",
     "nls_ascii",

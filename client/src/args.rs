@@ -8,7 +8,7 @@ mod appliance;
 mod cert;
 mod policy;
 
-pub use appliance::Seal;
+pub use appliance::{ApplianceVerb, Seal};
 pub use cert::{Authority, CertCommand, Delegate, Renew, Revoke, RevokedArg, Sign, rights};
 pub use policy::{Limits, PolicyCommand};
 
@@ -62,6 +62,12 @@ pub enum Command {
     /// The sealed host is signed with the key of the operators' CA. An appliance refuses one that was altered, or whose
     /// signer is not the one that its image or its first boot has named.
     Seal(Seal),
+    /// Ask something of the machine itself, where it is an appliance
+    Appliance {
+        /// What to do
+        #[command(subcommand)]
+        verb: ApplianceVerb,
+    },
     /// Show what the host is and has
     #[command(after_help = crate::json::HOST_FIELDS)]
     Host(Json),

@@ -13,6 +13,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod appliance;
 mod apply;
 mod args;
 mod cert;

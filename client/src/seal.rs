@@ -1,6 +1,7 @@
 //! `petrel seal`: all that an appliance needs to be one host, signed by its operators' CA.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use petrel_wire::limits::SEALED_HOST_VERSION;
@@ -15,6 +16,9 @@ use serde::Deserialize;
 use crate::args::Seal;
 use crate::cert::files;
 use crate::failure::Failure;
+
+/// What of an appliance's image is for the sealed host.
+const PARTITION: &str = "petrel-seal";
 
 /// What of `shim.toml` says which bridges there are.
 #[derive(Deserialize)]
@@ -31,8 +35,45 @@ pub fn run(args: &Seal) -> Result<String, Failure> {
     let image = host.encode(&signer, sign).map_err(|error| {
         Failure::local(format!("the host cannot be sealed ({error})"), "256 KiB at most", "shorten shim.toml")
     })?;
-    files::write_new(&args.to, &image)?;
+    match place(&args.to)? {
+        Some((offset, bytes)) => write_into(&args.to, &image, offset, bytes)?,
+        None => files::write_new(&args.to, &image)?,
+    }
     Ok(format!("{} is sealed in {}: it holds private keys\n", host.host, args.to.display()))
+}
+
+/// Where in an appliance's image or disk the sealed host goes, and how many bytes there is room for; nothing if there is no
+/// such file yet.
+fn place(path: &Path) -> Result<Option<(u64, u64)>, Failure> {
+    if !path.try_exists().map_err(|error| unwritable(path, &error.to_string()))? {
+        return Ok(None);
+    }
+    let table = gpt::GptConfig::new().writable(false).open(path);
+    let table = table.map_err(|error| unwritable(path, &error.to_string()))?;
+    let mut partitions = table.partitions().values();
+    let Some(seal) = partitions.find(|partition| partition.name == PARTITION) else {
+        return Err(unwritable(path, &format!("it has no partition {PARTITION}")));
+    };
+    let size = *table.logical_block_size();
+    let both = seal.bytes_start(size).and_then(|start| Ok((start, seal.bytes_len(size)?)));
+    both.map(Some).map_err(|error| unwritable(path, &error.to_string()))
+}
+
+fn write_into(path: &Path, image: &[u8], offset: u64, bytes: u64) -> Result<(), Failure> {
+    if image.len() as u64 > bytes {
+        return Err(unwritable(path, &format!("its partition {PARTITION} is too small")));
+    }
+    let file = OpenOptions::new().write(true).open(path);
+    let written = file.and_then(|file| file.write_all_at(image, offset).and_then(|()| file.sync_all()));
+    written.map_err(|error| unwritable(path, &error.to_string()))
+}
+
+fn unwritable(path: &Path, why: &str) -> Failure {
+    Failure::local(
+        format!("the sealed host cannot be written to {} ({why})", path.display()),
+        "the image of an appliance or a disk that it was written to, or the name of a file that is to be made",
+        "correct the path",
+    )
 }
 
 fn sealed_host(args: &Seal) -> Result<SealedHost, Failure> {
@@ -79,7 +120,7 @@ fn bridges<const N: usize>(names: &[BridgeName], given: &[Bridge]) -> Result<Lis
     })
 }
 
-fn authority(path: &Path) -> Result<Ed25519KeyPair, Failure> {
+pub fn authority(path: &Path) -> Result<Ed25519KeyPair, Failure> {
     let pem = files::read(path)?;
     let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).map_err(|error| unusable(path, &error.to_string()))?;
     // The public key is not in the form that `petrel init` writes: it is derived.

@@ -2,9 +2,40 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use petrel_wire::Mac;
 use petrel_wire::sealed::{Bridge, Uplink};
+
+/// What `appliance` does.
+#[derive(Debug, Subcommand)]
+pub enum ApplianceVerb {
+    /// Show which system it has booted, and what became of the last upgrade
+    Status,
+    /// End all that runs in order, and start anew
+    Reboot,
+    /// End all that runs in order, and turn itself off
+    #[command(name = "poweroff")]
+    PowerOff,
+    /// Sign a system (`petrel.efi`) with the key of the operators' CA: appliances take no other
+    Sign {
+        /// The folder that `petrel init --appliance` has made
+        site: PathBuf,
+        /// The system
+        system: PathBuf,
+        /// The signed system, which is made
+        to: PathBuf,
+    },
+    /// Put a signed system into the other slot and boot it once: keep it if it comes up and answers
+    ///
+    /// A system that does not come up, or that nobody keeps within two minutes, is not booted again: the machine goes back to
+    /// the one before by itself.
+    Upgrade {
+        /// The signed system
+        system: PathBuf,
+    },
+    /// Keep the system that was booted once; `upgrade` does that by itself
+    Confirm,
+}
 
 /// What `seal` takes.
 #[derive(Debug, Args)]

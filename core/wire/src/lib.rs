@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+mod appliance;
 mod digest;
 pub mod frame;
 pub mod limits;
@@ -26,6 +27,7 @@ pub mod seal;
 pub mod sealed;
 pub mod shim;
 
+pub use appliance::{ApplianceOp, NotAnOrder, UPGRADE_VOLUME};
 pub use digest::{Digest, ParseDigestError};
 pub use list::{Blob, List, TooLong};
 pub use name::{BridgeName, CommonName, DeviceName, Label, Name, NameError, VolumeName};

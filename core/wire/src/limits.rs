@@ -75,6 +75,9 @@ pub const GENERATIONS_MAX: usize = 8;
 /// How long an update may wait for its unikernel, in seconds.
 pub const WINDOW_S_MAX: u32 = 3600;
 
+/// What an appliance says of itself, in bytes.
+pub const APPLIANCE_STATUS_BYTES_MAX: usize = 1024;
+
 /// Unikernels on one host.
 pub const UNIKERNELS_MAX: usize = 1024;
 /// Images on one host.

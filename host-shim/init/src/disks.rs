@@ -75,6 +75,11 @@ pub fn sealed_host(watchdog: &mut Watchdog) -> Result<(String, Vec<u8>), String>
         .into())
 }
 
+/// The disk or partition of this name, if there is one now.
+pub fn called(name: &str) -> Result<Option<Disk>, String> {
+    Ok(all()?.into_iter().find(|disk| disk.is_called(name)))
+}
+
 /// Where the state is kept. The disk of the system gets a partition for it if there is no such place.
 pub fn state() -> Result<Disk, String> {
     let mut is_made = false;

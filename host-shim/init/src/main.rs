@@ -7,6 +7,7 @@
 //! * `state`: what outlives a boot, made at the first one
 //! * `network`: bridges and their uplinks (with `state`'s resizing, the only unsafe code)
 //! * `shim`: the files that it wants, its process, and those of its guests when all ends
+//! * `slots`: the systems to boot; a new one is kept or not
 //! * `watchdog`: the machine's own, which ends what hangs
 //!
 //! A step that fails is told on the console, with what to do; the machine then waits for a person with whom it is.
@@ -20,6 +21,7 @@ mod machine;
 mod network;
 mod partition;
 mod shim;
+mod slots;
 mod state;
 mod watchdog;
 
@@ -30,7 +32,7 @@ use std::thread::sleep;
 use rustix::system::{RebootCommand, reboot};
 
 use crate::machine::Parameters;
-use crate::shim::Order;
+use crate::shim::End;
 use crate::watchdog::Watchdog;
 
 fn main() {
@@ -39,22 +41,27 @@ fn main() {
         std::process::exit(1);
     }
     let mut watchdog = Watchdog::default();
-    let order = match run(&mut watchdog) {
-        Ok(order) => order,
+    let end = match run(&mut watchdog) {
+        Ok(end) => end,
+        // The system before it may do better.
+        Err(error) if slots::booted().is_trial => {
+            log(format_args!("STOPPED: {error}"));
+            End::NotKept
+        }
         Err(error) => stay(&error, &mut watchdog),
     };
-    log(format_args!("{order}"));
+    log(format_args!("{end}"));
     rustix::fs::sync();
-    let command = match order {
-        Order::Reboot => RebootCommand::Restart,
-        Order::PowerOff => RebootCommand::PowerOff,
+    let command = match end {
+        End::Reboot | End::NotKept => RebootCommand::Restart,
+        End::PowerOff => RebootCommand::PowerOff,
     };
     let Err(error) = reboot(command) else { return };
     stay(&format!("the machine does not obey: {error}"), &mut watchdog);
 }
 
 /// Everything, until somebody who may wants it to end.
-fn run(watchdog: &mut Watchdog) -> Result<Order, String> {
+fn run(watchdog: &mut Watchdog) -> Result<End, String> {
     machine::mount_all()?;
     log(format_args!("petrel-init {}", env!("CARGO_PKG_VERSION")));
     let parameters = Parameters::read()?;
@@ -69,7 +76,7 @@ fn run(watchdog: &mut Watchdog) -> Result<Order, String> {
     shim::write_files(&identity)?;
     shim::require_kvm()?;
     machine::harden()?;
-    shim::keep_running(watchdog)
+    shim::keep_running(&identity, watchdog)
 }
 
 /// Nothing can be done but by somebody who looks at the machine.

@@ -1,6 +1,7 @@
 //! The partition for the state: made at the first boot, behind all others on the disk that the system was written to.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use gpt::partition::Partition;
@@ -43,6 +44,9 @@ fn make_on(device: &Path, name: &str) -> Result<bool, Box<dyn std::error::Error>
     if last < first + LEAST_MIB * SECTORS_PER_MIB {
         return Ok(false);
     }
+    // An earlier, smaller image may have had the copy of its table there.
+    let blank = vec![0; usize::try_from(SECTORS_PER_MIB * 512)?];
+    OpenOptions::new().write(true).open(device)?.write_all_at(&blank, first * 512)?;
     let id = partitions.keys().max().unwrap_or(&0) + 1;
     let mut state = Partition::zero();
     (state.part_type_guid, state.name) = (LINUX_FS, name.into());

@@ -1,8 +1,8 @@
-//! petrel-shim: the files that it wants, its process, and those of its guests when all ends.
+//! petrel-shim: the files that it wants, its process, the orders that it passes on, and its guests when all ends.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -10,13 +10,15 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Instant;
 
+use petrel_wire::{ApplianceOp, NotAnOrder};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 
 use crate::identity::Identity;
-use crate::limits::{DISK_LOOK, END_LOOKS, TICK};
+use crate::limits::{DISK_LOOK, END_LOOKS, TICK, TRIAL};
+use crate::slots::{self, Booted};
 use crate::watchdog::Watchdog;
 use crate::{about, log, state};
 
@@ -24,6 +26,7 @@ const FOLDER: &str = "/run/petrel";
 const SHIM: &str = "/petrel/petrel-shim";
 const TENDER: &str = "/petrel/petrel-tender";
 const ORDERS: &str = "/run/petrel/orders";
+const STATUS: &str = "/run/petrel/status";
 /// Where the shim keeps what it knows of monitors: `<instance>/pid`.
 const MONITORS: &str = "/state/host/run";
 /// One of those that monitors run as.
@@ -31,14 +34,20 @@ const ANY_UID: u32 = 200_000;
 
 /// How this machine's boot ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum End {
     Reboot,
     PowerOff,
+    /// Nobody has kept the system that was booted once.
+    NotKept,
 }
 
-impl fmt::Display for Order {
+impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Self::Reboot { "rebooting" } else { "powering off" })
+        f.write_str(match self {
+            Self::Reboot => "rebooting",
+            Self::PowerOff => "powering off",
+            Self::NotKept => "this system was not kept: rebooting into the one before",
+        })
     }
 }
 
@@ -79,16 +88,17 @@ pub fn require_kvm() -> Result<(), String> {
 }
 
 /// Starts the shim, again whenever it ends: guests live on meanwhile, and the next one takes them over.
-pub fn keep_running(watchdog: &mut Watchdog) -> Result<Order, String> {
+pub fn keep_running(identity: &Identity, watchdog: &mut Watchdog) -> Result<End, String> {
     // Open for writing too: so it never comes to an end.
     let mut orders = File::options().read(true).write(true).open(ORDERS).map_err(about(ORDERS))?;
+    let mut system = System::booted(identity.signer);
+    system.tell()?;
     loop {
         let started = Instant::now();
         let mut shim = start()?;
-        let order = watch(&mut shim, &mut orders, watchdog)?;
-        if let Some(order) = order {
+        if let Some(end) = watch(&mut shim, &mut orders, &mut system, watchdog)? {
             end_all(&mut shim, watchdog);
-            return Ok(order);
+            return Ok(end);
         }
         sleep(TICK.saturating_sub(started.elapsed()));
     }
@@ -100,15 +110,21 @@ fn start() -> Result<Child, String> {
     command.spawn().map_err(about(SHIM))
 }
 
-/// Until the shim has ended or an order has come.
-fn watch(shim: &mut Child, orders: &mut File, watchdog: &mut Watchdog) -> Result<Option<Order>, String> {
+/// Until the shim has ended or the boot is to.
+fn watch(
+    shim: &mut Child,
+    orders: &mut File,
+    system: &mut System,
+    watchdog: &mut Watchdog,
+) -> Result<Option<End>, String> {
     let tick = Timespec { tv_sec: 1, tv_nsec: 0 };
     let shim_pid = Pid::from_child(shim);
     loop {
         watchdog.feed();
         let is_order = poll(&mut [PollFd::new(orders, PollFlags::IN)], Some(&tick)) == Ok(1);
-        if is_order && let Some(order) = read_order(orders).map_err(about(ORDERS))? {
-            return Ok(Some(order));
+        let end = if is_order { system.obey(&read_orders(orders)?)? } else { None };
+        if let Some(end) = end.or_else(|| system.is_given_up().then_some(End::NotKept)) {
+            return Ok(Some(end));
         }
         // The shim's children are ours once it has ended.
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
@@ -120,17 +136,66 @@ fn watch(shim: &mut Child, orders: &mut File, watchdog: &mut Watchdog) -> Result
     }
 }
 
-fn read_order(orders: &mut File) -> io::Result<Option<Order>> {
-    let mut bytes = [0; 64];
-    let count = orders.read(&mut bytes)?;
-    Ok(match bytes[..count].trim_ascii() {
-        b"reboot" => Some(Order::Reboot),
-        b"poweroff" => Some(Order::PowerOff),
-        other => {
-            log(format_args!("an order that is none: {:?}", String::from_utf8_lossy(other)));
-            None
+/// Lines that were written whole, each at once.
+fn read_orders(orders: &mut File) -> Result<String, String> {
+    let mut bytes = [0; 1024];
+    let count = orders.read(&mut bytes).map_err(about(ORDERS))?;
+    Ok(String::from_utf8_lossy(&bytes[..count]).into_owned())
+}
+
+/// The system that was booted, and what became of the last order about systems.
+struct System {
+    booted: Booted,
+    since: Instant,
+    signer: [u8; 32],
+    upgrade: String,
+}
+
+impl System {
+    fn booted(signer: [u8; 32]) -> Self {
+        Self { booted: slots::booted(), since: Instant::now(), signer, upgrade: "none".into() }
+    }
+
+    /// Carries orders out. Some end the boot.
+    fn obey(&mut self, lines: &str) -> Result<Option<End>, String> {
+        for line in lines.lines() {
+            log(format_args!("ordered: {line:?}"));
+            match line.parse() {
+                Ok(ApplianceOp::Reboot) => return Ok(Some(End::Reboot)),
+                Ok(ApplianceOp::PowerOff) => return Ok(Some(End::PowerOff)),
+                Ok(ApplianceOp::Upgrade(digest)) => {
+                    let done = slots::install(digest, &self.signer, &self.booted);
+                    let (Ok(told) | Err(told)) =
+                        done.map(|name| format!("done {name}")).map_err(|error| format!("failed {error}"));
+                    self.upgrade = format!("{digest} {told}");
+                }
+                Ok(ApplianceOp::Confirm) => {
+                    if let Err(error) = slots::keep(&mut self.booted) {
+                        log(format_args!("not kept: {error}"));
+                    }
+                }
+                Ok(ApplianceOp::Status) | Err(NotAnOrder) => log(format_args!("that is no order")),
+            }
+            self.tell()?;
         }
-    })
+        Ok(None)
+    }
+
+    /// Writes what operators are told of it.
+    fn tell(&self) -> Result<(), String> {
+        let Booted { file, is_trial } = &self.booted;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(about("boot_id"))?;
+        let (file, keep) = (file.as_deref().unwrap_or("none"), if *is_trial { "trial" } else { "kept" });
+        let upgrade = self.upgrade.replace(char::is_control, " ");
+        let text = format!("boot {}\nsystem {file}\nstate {keep}\nupgrade {upgrade:.400}\n", boot.trim());
+        log(format_args!("system {file}, {keep}; upgrade {upgrade}"));
+        let new = format!("{STATUS}.new");
+        fs::write(&new, text).and_then(|()| fs::rename(&new, STATUS)).map_err(about(STATUS))
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.booted.is_trial && self.since.elapsed() > TRIAL
+    }
 }
 
 /// Ends all that runs: first the shim, so that it brings nothing back; then guests, the youngest first, as what was

@@ -16,7 +16,7 @@ use rustix::{buffer::spare_capacity, system::sysinfo};
 
 use crate::limits::Limits;
 use crate::monitor::{Launch, Process, Program};
-use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link};
+use crate::{about, appliance, config::Config, images::Receiving, interface::create_tap, link::Link};
 use crate::{usage::usage, volumes::Volumes};
 
 /// The monitors that are looked at in one turn of the loop.
@@ -105,6 +105,7 @@ impl Ops {
             Op::Hello { .. } => return Ok(Reply::Hello { release: RELEASE }),
             Op::Host => return Ok(Reply::Host(Box::new(self.host.clone()))),
             Op::List { after } => return Ok(self.ledger.page(after)),
+            Op::Appliance(op) => return appliance::pass_on(op),
             Op::Stats(instances) => return Ok(usage(&instances, &self.ledger)),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
                 return Ok(Reply::Stored);
