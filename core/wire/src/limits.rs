@@ -78,8 +78,10 @@ pub const WINDOW_S_MAX: u32 = 3600;
 /// What an appliance says of itself, in bytes.
 pub const APPLIANCE_STATUS_BYTES_MAX: usize = 1024;
 
+/// How many times more there is room for where the engine is measured alone, far beyond what a host can run.
+const LARGER: usize = if cfg!(feature = "large") { 16 } else { 1 };
 /// Unikernels on one host.
-pub const UNIKERNELS_MAX: usize = 1024;
+pub const UNIKERNELS_MAX: usize = 1024 * LARGER;
 /// Images on one host.
 pub const IMAGES_MAX: usize = 1024;
 /// Volumes on one host, drafts included.
@@ -95,7 +97,7 @@ pub const IMAGE_PAGE_MAX: usize = 32;
 /// The unikernels that a page of the images names for each image.
 pub const IMAGE_USERS_MAX: usize = 8;
 /// Taps on one host.
-pub const TAPS_MAX: usize = 4096;
+pub const TAPS_MAX: usize = 4096 * LARGER;
 /// Bridges that a host may name.
 pub const BRIDGES_MAX: usize = 64;
 /// Monitors (tenders) that a host may name.
@@ -137,4 +139,4 @@ pub const EVENT_KINDS_ASKED_MAX: usize = 32;
 /// Bytes queued towards one session before its streams wait.
 pub const SESSION_QUEUE_BYTES: usize = 64 * 1024;
 /// Requests to the shim that may be unanswered.
-pub const SHIM_REQUESTS_MAX: usize = 4096;
+pub const SHIM_REQUESTS_MAX: usize = 4096 * LARGER;

@@ -1,6 +1,9 @@
 //! A driver: one engine, one host, any number of clients, and a clock that goes only when told to.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
 
 use petrel_engine::{
     Config, Engine, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId, StateDevice,
@@ -44,6 +47,8 @@ pub struct World {
     pub probes: VecDeque<(ProbeId, ProbeKind, String)>,
     /// The kinds of outputs that there were, in their order.
     pub order: Vec<&'static str>,
+    /// How long the engine was at work.
+    pub in_engine: Duration,
     next_session: u32,
 }
 
@@ -92,6 +97,7 @@ impl World {
             resets: 0,
             probes: VecDeque::new(),
             order: Vec::new(),
+            in_engine: Duration::ZERO,
             next_session: 0,
         }
     }
@@ -312,7 +318,9 @@ impl World {
 
     pub fn input(&mut self, input: Input<'_>) {
         self.now.monotonic_ns += 1000;
+        let start = Instant::now();
         self.engine.handle(self.now, input);
+        self.in_engine += start.elapsed();
         self.take_outputs();
     }
 
@@ -320,7 +328,9 @@ impl World {
         self.now.monotonic_ns += ms * 1_000_000;
         self.now.wall_ms += ms;
         if self.engine.poll_at().is_some_and(|at_ns| at_ns <= self.now.monotonic_ns) {
+            let start = Instant::now();
             self.engine.handle_timeout(self.now);
+            self.in_engine += start.elapsed();
             self.take_outputs();
         }
     }

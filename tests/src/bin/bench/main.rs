@@ -1,6 +1,10 @@
 //! The benchmark that `make bench` runs inside a devhost: each figure beside the floor that the machine sets, in one
 //! run. Every loop is bounded. Nothing here passes or fails: a machine may be busy.
 
+mod crowd;
+mod gap;
+mod noise;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,7 +28,13 @@ fn main() {
     processes();
     open_connection(&profile);
     uploads(&folder, &profile);
+    crowd::one_image_many_times(&folder, &profile);
+    crowd::crowd(&folder, &profile);
     sizes(&folder);
+    ask_often();
+    gap::updates();
+    noise::crash_loop(&folder);
+    noise::flood(&folder);
     boots(&folder, &profile);
 }
 
@@ -32,13 +42,24 @@ fn heading(text: &str) {
     println!("\n{text:<52} {:>10} {:>10} {:>10}   aim", "median", "p90", "least");
 }
 
-/// Runs `round` several times and prints what its times were.
-fn measure(what: &str, rounds: usize, aim: &str, mut round: impl FnMut(usize) -> Duration) {
+/// Runs `round` several times and prints what its times were. Returns the median.
+fn measure(what: &str, rounds: usize, aim: &str, mut round: impl FnMut(usize) -> Duration) -> Duration {
     let mut times: Vec<_> = (0..rounds).map(&mut round).collect();
     times.sort_unstable();
     let ms = |time: Duration| format!("{:.2} ms", time.as_secs_f64() * 1e3);
     let (median, p90) = (times[rounds / 2], times[rounds * 9 / 10]);
     println!("{what:<52} {:>10} {:>10} {:>10}   {aim}", ms(median), ms(p90), ms(times[0]));
+    median
+}
+
+fn ratio(what: &str, of: Duration, to: Duration, aim: &str) {
+    println!("{what:<52} {:>9.2}x {:>21}   {aim}", of.as_secs_f64() / to.as_secs_f64(), "");
+}
+
+/// What `petrel … --json` prints.
+fn json(arguments: &[&str]) -> serde_json::Value {
+    let output = petrel(&[arguments, &["--json"]].concat()).output().expect("it runs");
+    serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 fn timed(action: impl FnOnce()) -> Duration {
@@ -223,8 +244,17 @@ fn through_cat(bytes: &mut [u8]) {
     cat.wait().expect("cat ends");
 }
 
+/// The pid in a file, which may be about to be written.
 fn read_pid(path: &Path) -> u32 {
-    std::fs::read_to_string(path).ok().and_then(|pid| pid.trim().parse().ok()).expect("a pid")
+    let read = || std::fs::read_to_string(path).ok().and_then(|pid| pid.trim().parse().ok());
+    let tries = std::iter::repeat_with(|| {
+        let pid = read();
+        if pid.is_none() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        pid
+    });
+    tries.take(200).flatten().next().expect("a pid")
 }
 
 /// The resident memory of a process, in KiB: all of it, and its share of what is shared.
@@ -237,13 +267,15 @@ fn memory_kib(pid: u32) -> (u64, u64) {
     (field("Rss:"), field("Pss:"))
 }
 
+/// The shim's process, and that of the control plane's monitor.
+fn monitor_pids(folder: &Path) -> [u32; 2] {
+    ["shim.pid", "site/host/state/run/0/pid"].map(|file| read_pid(&folder.join(file)))
+}
+
 fn sizes(folder: &Path) {
     println!("\n{:<52} {:>10} {:>10}", "memory after all of the above", "resident", "share");
-    let control_plane = read_pid(&folder.join("site/host/state/run/0/pid"));
     let mut total = 0;
-    for (what, pid) in
-        [("petrel-shim", read_pid(&folder.join("shim.pid"))), ("petrel.hvt and its tender", control_plane)]
-    {
+    for (what, pid) in ["petrel-shim", "petrel.hvt and its tender"].into_iter().zip(monitor_pids(folder)) {
         let (rss, pss) = memory_kib(pid);
         total += rss;
         println!("{what:<52} {:>7.1} MB {:>7.1} MB", mb(rss), mb(pss));
@@ -261,6 +293,11 @@ fn mb(kib: u64) -> f64 {
     kib as f64 * 1024.0 / 1e6
 }
 
+/// While nobody is there the kernel asks for an address once a second: lets it ask more often.
+fn ask_often() {
+    let _ = std::fs::write("/proc/sys/net/ipv4/neigh/service/retrans_time_ms", "2");
+}
+
 /// Kills the host's trusted parts and starts them anew, from the shim's start to the first session.
 #[allow(
     clippy::zombie_processes,
@@ -268,8 +305,6 @@ fn mb(kib: u64) -> f64 {
 )]
 fn boots(folder: &Path, profile: &Profile) {
     run(&mut petrel(&["destroy", "stays"]));
-    // While nobody is there the kernel asks for the control plane's address once a second: ask more often.
-    let _ = std::fs::write("/proc/sys/net/ipv4/neigh/service/retrans_time_ms", "2");
     heading("from the start of petrel-shim");
     let mut shim: Option<Child> = None;
     measure("to the first accepted TLS session", BOOTS, "", |_| {
