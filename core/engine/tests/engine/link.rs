@@ -3,10 +3,10 @@
 
 use petrel_engine::{Input, Level};
 use petrel_wire::{
-    Blob, Digest, ExitStatus,
+    Blob, Digest, ExitStatus, List,
     limits::SHIM_VERSION,
-    operator::{Refusal, Request, Response, State},
-    shim::{Event, Fault, FromShim, InstanceId, Op, Reply, TapId, VolumeOp},
+    operator::{Refusal, Request, Response, State, UnikernelInfo},
+    shim::{Backend, Event, Fault, FromShim, InstanceId, Op, Reply, TapId, VolumeOp},
 };
 
 use crate::{
@@ -259,6 +259,26 @@ fn what_ended_while_the_link_was_away_has_ended() {
     for (id, unikernel) in [(4, "a"), (5, "b")] {
         assert_eq!(world.ask(session, id, destroy(unikernel)), Response::Destroyed);
     }
+}
+
+#[test]
+fn a_unikernel_whose_monitor_is_no_longer_offered_goes_on_and_is_not_started_again() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    let running = world.info("a");
+    assert_eq!(running.backend, Some(Backend::Ring3));
+    // A shim that was started anew with another configuration: it may require KVM now.
+    world.link_down();
+    world.host.facts.monitors = List::new();
+    world.link_up();
+    world.run();
+    assert_eq!(world.info("a"), UnikernelInfo { backend: None, ..running.clone() });
+    let none = Refusal::NoMonitor { target: image::HVT, version: 2 };
+    assert_eq!(world.refused(session, 2, create(networked("b", digest, &["net0"]))), none);
+    assert!(matches!(world.ask(session, 3, Request::Stop(name("a"))), Response::Stopped(_)));
+    let unknown = Refusal::MonitorUnknown(running.monitor);
+    assert_eq!(world.refused(session, 4, Request::Start(name("a"))), unknown);
 }
 
 #[test]
