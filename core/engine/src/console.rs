@@ -257,14 +257,16 @@ impl Console {
             let next = Cursor { entry: cursor.entry + 1, ..behind };
             match entry.what {
                 What::Began { wall_ms } => return Some((Piece::Began { wall_ms }, next)),
-                What::Lost => return Some((behind.after(cursor), next)),
-                What::Written { wall_ms } if cursor.byte < behind.byte => {
+                // All of it has been read; the last one may grow.
+                _ if cursor.byte >= behind.byte && cursor.entry == self.end.entry => return None,
+                _ if cursor.byte >= behind.byte => (cursor.entry, offset) = (cursor.entry + 1, None),
+                What::Lost => {
+                    return Some((behind.after(cursor), Cursor { entry: cursor.entry, ..behind }));
+                }
+                What::Written { wall_ms } => {
                     let skip = kept + usize::try_from(cursor.byte - at.byte).ok()?;
                     return Some(self.take(cursor, wall_ms, skip, behind.byte - cursor.byte));
                 }
-                // All of it has been read; the last one may grow.
-                What::Written { .. } if cursor.entry == self.end.entry => return None,
-                What::Written { .. } => (cursor.entry, offset) = (cursor.entry + 1, None),
             }
         }
     }

@@ -8,7 +8,7 @@ use petrel_wire::{
         REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX, SHIM_REQUESTS_MAX, TAPS_MAX, TRANSFERS_MAX,
         UNIKERNELS_MAX, UPLOADS_MAX, VOLUMES_MAX,
     },
-    operator::{ReadOnly, State, Wish},
+    operator::{Event, ReadOnly, State, Wish},
     shim::InstanceId,
 };
 
@@ -102,6 +102,11 @@ impl Engine {
     /// What the unikernels are doing, and what they are to be.
     pub fn states(&self) -> impl Iterator<Item = (State, Wish)> {
         self.state.names().filter_map(|name| self.brief(name)).map(|brief| (brief.state, brief.wish))
+    }
+
+    /// What happened, as far as it is kept, the latest first.
+    pub fn happenings(&self) -> impl Iterator<Item = &Event> {
+        self.state.events.iter().rev()
     }
 
     /// Why nothing can be kept, if so.

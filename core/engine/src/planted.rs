@@ -25,6 +25,12 @@ pub enum Planted {
     NameTwice,
     /// What follows from a record leaves before the record is on the disk.
     SkipWriteAhead,
+    /// Policies count what lies right below their path, and nothing deeper.
+    CountExactPath,
+    /// What is started again is started twice, now and then.
+    RestartTwice,
+    /// What happened does not get into the record, now and then.
+    DropRecordedEvent,
 }
 
 impl Planted {
@@ -40,6 +46,9 @@ impl Planted {
         Self::IgnoreCredit,
         Self::NameTwice,
         Self::SkipWriteAhead,
+        Self::CountExactPath,
+        Self::RestartTwice,
+        Self::DropRecordedEvent,
     ];
 }
 

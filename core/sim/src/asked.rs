@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use petrel_wire::{
-    Blob, Digest, Name,
-    operator::{Change, Create, Request},
+    Blob, Digest, Name, Path,
+    operator::{Change, Create, Policy, Request},
     shim::InstanceId,
 };
 
@@ -31,6 +31,8 @@ pub enum Asked {
     Push(Push),
     /// Start, Stop, Restart, Update or Rollback.
     Order(Order),
+    /// PolicySet or PolicyRemove.
+    Policy(PolicyOrder),
     /// History, so far up to this generation.
     History(Name, u32),
     /// Events, so far up to this number.
@@ -78,6 +80,15 @@ pub struct Push {
     pub wanted: bool,
 }
 
+/// A policy that is to be set, or taken back.
+#[derive(Clone, Debug)]
+pub struct PolicyOrder {
+    /// For what lies below which path.
+    pub path: Path,
+    /// What is to hold there, if anything.
+    pub policy: Option<Policy>,
+}
+
 /// An order about a unikernel that there is.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -107,6 +118,12 @@ pub enum Kind {
 }
 
 impl Order {
+    /// Whether it is to have more than it had, as far as that is known.
+    pub fn grows(&self) -> bool {
+        let mib = |create: &Option<Box<Create>>| create.as_ref().map(|create| create.memory_mib);
+        self.before.is_some() && mib(&self.after()) > mib(&self.before)
+    }
+
     /// What the unikernel is to be when it is done, if that is known.
     pub fn after(&self) -> Option<Box<Create>> {
         let mut create = self.before.clone()?;

@@ -3,13 +3,13 @@
 use petrel_wire::{
     Blob, List, Name, Path, Probe,
     operator::{
-        Block, Change, ConsoleAsked, Create, DeviceKind, EventsAsked, Liveness, Net, Request, Restart,
-        RestartWhen, Supervision,
+        Block, Change, ConsoleAsked, Create, DeviceKind, EventsAsked, Liveness, Net, Policy, Request,
+        Restart, RestartWhen, Supervision,
     },
 };
 
 use crate::{
-    asked::{Asked, Import, Kind, Order, Push, Reading},
+    asked::{Asked, Import, Kind, Order, PolicyOrder, Push, Reading},
     host::{BRIDGES, VOLUMES},
     images::{self, Image},
     model::{Fate, Model},
@@ -19,7 +19,7 @@ use crate::{
 
 /// Something to ask: the request, and what its answer is held against. Mostly something that can be done.
 pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, Asked) {
-    match random.below(25) {
+    match random.below(26) {
         0..8 => {
             let create = Box::new(wish(plan, model, random));
             (Request::Create(create.clone()), Asked::Create(create))
@@ -28,7 +28,8 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
             let name = name(plan, model, true, random);
             (Request::Destroy(name.clone()), Asked::Destroy(name))
         }
-        21.. => order(plan, model, random),
+        21..25 => order(plan, model, random),
+        25 if random.chance(plan.policies) => policy(random),
         11 | 12 => {
             let name = name(plan, model, true, random);
             (Request::Info(name.clone()), Asked::Info(name))
@@ -66,6 +67,30 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
             (Request::ImagePush { digest: push.digest(), bytes: push.announced }, Asked::Push(push))
         }
     }
+}
+
+/// What all that lies below a path may have: not much, now and then without limit.
+fn policy(random: &mut Random) -> (Request, Asked) {
+    let path: Path = random.pick(&[":", "acme", "acme:web"]).parse().unwrap_or_default();
+    if random.chance(300) {
+        let order = PolicyOrder { path: path.clone(), policy: None };
+        return (Request::PolicyRemove(path), Asked::Policy(order));
+    }
+    let mut policy = Policy::default();
+    if random.chance(700) {
+        policy.unikernels = Some(u32::from(random.byte() % 12));
+    }
+    if random.chance(700) {
+        policy.memory_mib = Some(random.below(150));
+    }
+    if random.chance(100) {
+        policy.cpus = Some(List::try_from(vec![0, 3]).unwrap_or_default());
+    }
+    if random.chance(100) {
+        policy.bridges = BRIDGES[0].parse().ok().and_then(|bridge| List::try_from(vec![bridge]).ok());
+    }
+    let order = PolicyOrder { path: path.clone(), policy: Some(policy.clone()) };
+    (Request::PolicySet { path, policy: Box::new(policy) }, Asked::Policy(order))
 }
 
 /// One of the names that unikernels have in this world; more likely one that is in use, or one that is not.

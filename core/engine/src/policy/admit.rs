@@ -10,6 +10,7 @@ use petrel_wire::operator::{Cpus, Held, Policy, Refusal, Resource};
 use petrel_wire::{BridgeName, List, Path, ancestors};
 
 use crate::{
+    planted::{self, Planted},
     policy::{Authority, Grant},
     state::State,
 };
@@ -32,7 +33,8 @@ impl State {
     pub fn admit(&self, grant: &Grant, asked: &Asked<'_>, host_cpus: &[u16]) -> Result<Cpus, Refusal> {
         let authority = self.standing(grant)?;
         let mut cpus = CpusAllowed { asked: asked.cpus.unwrap_or_default(), allowed: None };
-        for path in ancestors(asked.name) {
+        let exact = planted::is(Planted::CountExactPath);
+        for path in ancestors(asked.name).skip_while(|path| exact && !is_right_above(path, asked.name)) {
             for policy in self.policies_at(authority, path) {
                 self.check_held(path, policy, asked)?;
                 check_bridges(path, policy, &asked.bridges)?;
@@ -142,6 +144,10 @@ fn check_bridges(path: &str, policy: &Policy, asked: &[&BridgeName]) -> Result<(
         }),
         None => Ok(()),
     }
+}
+
+fn is_right_above(path: &str, name: &str) -> bool {
+    path == name.rsplit_once(':').map_or("", |(above, _)| above)
 }
 
 /// A name's ancestor as a path, which it always is.

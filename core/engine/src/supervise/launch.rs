@@ -81,6 +81,11 @@ impl Engine {
         self.log(Level::Debug, format!("{name}: starts as instance {}", instance.0));
         self.decide(Record::Starting { name: name.clone(), instance, taps: taps.clone() });
         self.console_moved(earlier, instance);
+        if planted::is(Planted::RestartTwice) && !first && instance.0.is_multiple_of(4) {
+            let twin = self.new_instance();
+            let op = Op::Spawn(Box::new(spawn(twin, generation.clone(), &[], tag.clone())));
+            self.ask_about(name, op, Waiting::Spawn(twin));
+        }
         let own = upkeep();
         let order = self.watches.get(name).and_then(|watch| watch.order.as_ref()).map(|order| &order.grant);
         let grant = creator.as_ref().map(|creator| &creator.grant).or(order).unwrap_or(&own);

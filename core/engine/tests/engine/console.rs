@@ -339,3 +339,18 @@ fn the_dead_are_bounded_by_their_bytes_and_their_late_readers_are_told() {
     assert_eq!(consoles(&mut world, session, 3).len(), fit);
     assert_eq!(read(&mut world, slow, 9), format!("({CONSOLE_HISTORY_BYTES}/0)[signal 9]."));
 }
+
+#[test]
+fn a_follower_that_was_told_of_a_loss_is_told_of_more_of_it() {
+    let (mut world, session, instance) = world_with_guest();
+    world.host.write(instance, b"one ");
+    world.run();
+    world.send(session, 2, console("a", true));
+    for bytes in [77, 5] {
+        world.host.tell(Event::ConsoleLost { instance, bytes, lines: 1 });
+        world.run();
+    }
+    world.host.write(instance, b"two ");
+    world.run();
+    assert_eq!(read(&mut world, session, 2), "one (77/1)(5/1)two ");
+}

@@ -30,7 +30,18 @@ impl Model {
             (Asked::Hello, Response::Hello(_)) => {}
             (Asked::Host, Response::Host(_)) => {}
             (Asked::Push(push), response) => self.push_answered(push, response, host)?,
-            (Asked::Create(create), Response::Created(brief)) => self.created(create, brief, host)?,
+            (Asked::Create(create), Response::Created(brief)) => {
+                self.created(create, brief, host)?;
+                if !create.force {
+                    self.within_policies(&create.name, true)?;
+                }
+            }
+            (Asked::Policy(order), Response::PolicySet) if order.policy.is_some() => {
+                self.policies.changed(order)
+            }
+            (Asked::Policy(order), Response::PolicyRemoved) if order.policy.is_none() => {
+                self.policies.changed(order)
+            }
             (Asked::List(after), Response::Listed { page, more }) => {
                 self.listed(after, page, *more)?;
                 page.iter().try_for_each(|shown| true_state(host, shown))?;
@@ -42,7 +53,12 @@ impl Model {
             }
             (Asked::Destroy(name), Response::Destroyed) => self.destroyed(name, host)?,
             (Asked::Console(reading), response) => self.read(reading, response, host)?,
-            (Asked::Order(order), response) => self.order_answered(order, response)?,
+            (Asked::Order(order), response) => {
+                self.order_answered(order, response)?;
+                if order.grows() {
+                    self.within_policies(&order.name, false)?;
+                }
+            }
             (Asked::History(_, last), Response::Generation { generation, .. }) => {
                 self.generation_told(last, generation)?;
             }
@@ -116,6 +132,8 @@ impl Model {
                 ensure(import.honest, || "a damaged state file was taken in".into())?;
                 // What it says of each name, the next rest shows.
                 self.fates.values_mut().for_each(Fate::leave_open);
+                self.policies.leave_open();
+                self.imported = true;
             }
             other => return Err(Violation(format!("an import was answered by {other:?}"))),
         }

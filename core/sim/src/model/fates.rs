@@ -18,6 +18,8 @@ pub struct Fate {
     pub ordered: usize,
     /// The number of the last order.
     pub orders: u64,
+    /// When the first of what is not answered was asked, as the policies count it.
+    pub asked_at: u64,
     /// Nobody was told what came of an order: until the next rest it may be at anything.
     pub loose: bool,
     /// Whoever asked was told that it is being destroyed: it is gone at the next rest.
@@ -84,6 +86,21 @@ impl Fate {
     pub fn forget(&mut self) {
         if let Some(present) = self.present() {
             (present.create, present.wish) = (None, None);
+        }
+    }
+
+    /// What there must be, as far as that is known.
+    pub fn created(&self) -> Option<&Create> {
+        match &self.known {
+            Known::Present(present) => present.create.as_deref(),
+            Known::Absent | Known::Open => None,
+        }
+    }
+
+    /// Something about it is asked at this moment.
+    pub fn asked_at(&mut self, moment: u64) {
+        if self.creating + self.ordered == 0 {
+            self.asked_at = moment;
         }
     }
 

@@ -10,6 +10,7 @@
 //! | `fates` | what must be true of a name |
 //! | `answers` | whether each answer is right, and ends its request once |
 //! | `orders` | what holds after orders about what there is |
+//! | `policies` | whether anything was taken in that a policy does not allow |
 //! | `refusals` | whether a refusal has its reason |
 //! | `effects` | whether what the host is asked for has a reason |
 //! | `rest` | whether what is shown at rest is what there is |
@@ -20,6 +21,7 @@ mod audit;
 mod effects;
 mod fates;
 mod orders;
+mod policies;
 mod refusals;
 mod rest;
 
@@ -37,6 +39,7 @@ pub use answers::kind_of;
 pub use audit::audit;
 pub use fates::{Fate, Known, Present};
 pub use orders::starts_again;
+pub use policies::Policies;
 pub use refusals::dishonest;
 pub use rest::shows_truth;
 
@@ -59,6 +62,8 @@ pub fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Checked {
 pub struct Model {
     /// Of each name that anybody has used.
     pub fates: BTreeMap<Name, Fate>,
+    /// What operators have set for paths.
+    pub policies: Policies,
     /// The images that operators were told are stored.
     pub images: BTreeSet<Digest>,
     /// How often console bytes may have been lost without being counted.
@@ -69,6 +74,8 @@ pub struct Model {
     pub disk_failed: bool,
     /// It may be full.
     pub disk_may_fill: bool,
+    /// Another state has taken the place of what there was.
+    pub imported: bool,
     /// The latest state files that operators have got.
     pub files: VecDeque<Arc<[u8]>>,
 }
@@ -84,9 +91,11 @@ impl Model {
 
     /// An operator asks this.
     pub fn asked(&mut self, asked: &mut Asked) {
+        let moment = self.policies.tick();
         match asked {
             Asked::Create(create) => {
                 let fate = self.fate(&create.name);
+                fate.asked_at(moment);
                 // If it is gone already, there may be another at the next rest.
                 (fate.creating, fate.going) = (fate.creating + 1, false);
                 if create.force {
@@ -98,7 +107,11 @@ impl Model {
             Asked::Console(reading) => {
                 reading.of = self.fate(&reading.name).present().and_then(|present| present.instance);
             }
-            Asked::Order(order) => (order.number, order.before) = self.fate(&order.name).order(),
+            Asked::Order(order) => {
+                let fate = self.fate(&order.name);
+                fate.asked_at(moment);
+                (order.number, order.before) = fate.order();
+            }
             _ => {}
         }
     }
@@ -109,6 +122,7 @@ impl Model {
             Some(Asked::Create(create)) => self.fate(&create.name).leave_open(),
             Some(Asked::Destroy(name)) => self.fate(name).leave_open(),
             Some(Asked::Order(order)) => self.fate(&order.name).leave_loose(),
+            Some(Asked::Policy(_)) => self.policies.leave_open(),
             _ => {}
         }
         self.done(operator, id);
@@ -119,6 +133,9 @@ impl Model {
     pub fn plane_crashed(&mut self, records: bool, host: &Host) {
         self.console_epoch += 1;
         let forgets = !records || self.disk_failed;
+        if forgets {
+            self.policies.leave_open();
+        }
         for (name, fate) in &mut self.fates {
             let is_told = fate.is_left_alone() && host.running_of(name) > 0;
             let untold = fate.doubtful || (fate.must_be() && !is_told);
@@ -134,6 +151,7 @@ impl Model {
     /// A control plane came up that cannot read its disk: it knows what the shim tells, and nothing can be said.
     pub fn blinded(&mut self) {
         self.disk_failed = true;
+        self.policies.leave_open();
         self.fates.values_mut().for_each(Fate::leave_open);
     }
 

@@ -41,6 +41,9 @@ impl Model {
         let holds = match refusal {
             Refusal::ShimAway => true,
             Refusal::Shim(fault) => self.is_possible(*fault),
+            Refusal::OverPolicy { .. } | Refusal::CpuPolicy { .. } | Refusal::BridgePolicy { .. } => {
+                self.policies.forbids(&order.name, refusal)
+            }
             Refusal::NoSuchUnikernel => !must_be,
             Refusal::BeingDestroyed => busy || !must_be,
             Refusal::Superseded => busy || !must_be,

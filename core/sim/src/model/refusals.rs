@@ -45,6 +45,9 @@ impl Model {
             }
             (Refusal::NoSuchUnikernel, Asked::Console(reading)) => !self.fate(&reading.name).must_be(),
             (Refusal::NoSuchUnikernel, Asked::History(name, last)) => *last > 0 || !self.fate(name).must_be(),
+            (Refusal::NoSuchPolicy, Asked::Policy(order)) => {
+                order.policy.is_none() && !self.policies.has(&order.path)
+            }
             (refusal, Asked::Create(create)) => self.create_refused(create, refusal, host),
             (refusal, Asked::Push(push)) => push_refused(push, refusal),
             (Refusal::Full(Table::StateFiles), Asked::Export(_) | Asked::Import(_)) => true,
@@ -62,6 +65,7 @@ impl Model {
                 self.order_refused(order, &Refusal::ReadOnly(reason), host);
             }
             Asked::Create(create) => self.fate(&create.name).doubtful = true,
+            Asked::Policy(_) => self.policies.leave_open(),
             Asked::Destroy(name) => {
                 let fate = self.fate(name);
                 if fate.may_be() {
@@ -105,6 +109,11 @@ impl Model {
             Refusal::AfterUnknown(after) => !self.fate(after).must_be(),
             Refusal::AfterCycle(_) => !create.supervision.after.is_empty(),
             Refusal::Supervision => create.supervision.alive.as_ref().is_some_and(|alive| alive.every_s == 0),
+            Refusal::OverPolicy { .. } | Refusal::CpuPolicy { .. } | Refusal::BridgePolicy { .. } => {
+                self.policies.forbids(&create.name, refusal)
+            }
+            // A state file from before it was known.
+            Refusal::Volume(VolumeRefusal::Orphan(_)) => self.imported,
             Refusal::NoSuchImage => !self.images.contains(&create.image),
             Refusal::Memory { asked_mib, min_mib, max_mib } => {
                 *asked_mib == create.memory_mib

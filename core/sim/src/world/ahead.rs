@@ -2,8 +2,8 @@
 //! such look reads the whole journal, so it is taken now and then.
 
 use petrel_wire::{
-    Name,
-    operator::Response,
+    Name, Path,
+    operator::{Response, What},
     shim::{Op, Spawn},
 };
 
@@ -32,6 +32,22 @@ impl World {
         ensure(known.get(&name) == Some(&spawn.instance), || {
             format!("{name} is to be started as {:?}, and no record tells it: {known:?}", spawn.instance)
         })
+    }
+
+    /// What an operator is told to be done is in the record of what happened.
+    pub(super) fn check_told(&self, response: &Response, name: &Name) -> Checked {
+        /// What happened since is less than this.
+        const LATEST: usize = 300;
+        let Some(engine) = &self.plane.engine else { return Ok(()) };
+        let mut latest = engine.happenings().take(LATEST).filter(|event| event.about == Path::from(name));
+        let told = match response {
+            Response::Destroyed => latest.any(|event| matches!(event.what, What::Destroyed)),
+            // One that waits for others is not started yet.
+            Response::Created(_) => latest
+                .any(|event| matches!(event.what, What::Started(_) | What::Created(_) | What::Updating(_))),
+            _ => true,
+        };
+        ensure(told, || format!("{name}: {response:?} was told, and no event tells it"))
     }
 
     /// An answer is about to leave for an operator who asked for this unikernel to be, or to be gone.

@@ -226,7 +226,10 @@ impl World {
         ensure(queued <= QUEUED_MAX, || format!("{queued} bytes are queued for operator {index}"))?;
         let about = operator.asked.get(&message.id).and_then(Asked::about);
         self.model.answered(operator, message, &self.host)?;
-        about.map_or(Ok(()), |name| self.check_kept(&message.response, &name))
+        about.map_or(Ok(()), |name| {
+            self.check_told(&message.response, &name)?;
+            self.check_kept(&message.response, &name)
+        })
     }
 
     fn close_session(&mut self, session: SessionId) -> Checked {
@@ -279,6 +282,10 @@ impl World {
         }
         self.plane.back_ns = self.clock.ns() + self.random.below(self.plan.restart_ns);
         self.drop_link();
+        let asked = self.operators.iter().flat_map(|operator| operator.asked.values());
+        if asked.into_iter().any(|asked| matches!(asked, Asked::Policy(_))) {
+            self.model.policies.leave_open();
+        }
         self.model.plane_crashed(self.disk.is_some(), &self.host);
         for operator in &mut self.operators {
             operator.close();

@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use petrel_engine::{Engine, Input, Peer, SessionId};
 use petrel_wire::{
-    ExitStatus,
+    ExitStatus, Path,
     limits::{OPERATOR_VERSION, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, State, UnikernelInfo, Wish},
+    operator::{
+        ClientMessage, Hello, Journal, PolicyEntry, Request, Response, ServerMessage, State, UnikernelInfo,
+        Wish,
+    },
 };
 
 use super::{World, encoded, plane::known_to};
@@ -172,6 +175,7 @@ impl World {
         for info in &shown {
             self.model.learn(info)?;
         }
+        self.check_policies(&shown)?;
         let Response::Host(facts) = self.audit_ask(Request::Host)? else {
             return Err(Violation("at rest, the host's facts are refused".into()));
         };
@@ -191,6 +195,28 @@ impl World {
             format!("{} MiB are said to be given, and {held_mib} are", facts.memory_used_mib)
         })?;
         self.input(Input::SessionClosed { session: AUDITOR })
+    }
+
+    /// What is set for paths is listed, and what is counted below each is what there is.
+    fn check_policies(&mut self, shown: &[UnikernelInfo]) -> Checked {
+        self.audit_send(Request::PolicyList(Path::ROOT))?;
+        let mut entries = Vec::new();
+        for response in std::mem::take(&mut self.plane.auditor) {
+            let Response::Policies { page, .. } = response else {
+                return Err(Violation(format!("at rest, the policies are {response:?}")));
+            };
+            entries.extend(page.into_vec());
+        }
+        self.model.policies.learn(&entries)?;
+        for PolicyEntry { path, held, .. } in entries {
+            let below = || shown.iter().filter(|info| path.holds(&info.unikernel.name));
+            let mib: u64 = below().map(|info| u64::from(info.unikernel.memory_mib)).sum();
+            // One on trial has the room of the one that may come back.
+            let tried = below().any(|info| info.watching.trial_from.is_some());
+            let right = held.unikernels as usize == below().count() && (tried || held.memory_mib == mib);
+            ensure(right, || format!("{held:?} is counted below {path}, and there are {mib} MiB"))?;
+        }
+        Ok(())
     }
 
     /// Nothing is on the host that belongs to nobody.

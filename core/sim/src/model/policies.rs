@@ -1,0 +1,123 @@
+//! What operators have set for paths, and that nothing was taken in which one of them does not allow.
+//!
+//! The arithmetic is the model's own: what must be below a path is added up from what was acknowledged, each time anew.
+
+use std::collections::BTreeMap;
+
+use petrel_wire::{
+    Name, Path, ancestors,
+    operator::{Held, Policy, PolicyEntry, Refusal, Resource},
+};
+
+use super::{Checked, Model, ensure};
+use crate::asked::PolicyOrder;
+
+/// What was set.
+#[derive(Debug, Default)]
+pub struct Policies {
+    /// By path, and when.
+    set: BTreeMap<Path, (Policy, u64)>,
+    /// Nobody was told what came of a change: until the next rest anything may be set.
+    doubtful: bool,
+    /// Goes on with whatever is asked and set.
+    moment: u64,
+}
+
+impl Policies {
+    /// A new moment.
+    pub fn tick(&mut self) -> u64 {
+        self.moment += 1;
+        self.moment
+    }
+
+    /// A change was acknowledged.
+    pub fn changed(&mut self, order: &PolicyOrder) {
+        let moment = self.tick();
+        match &order.policy {
+            Some(policy) => drop(self.set.insert(order.path.clone(), (policy.clone(), moment))),
+            None => drop(self.set.remove(&order.path)),
+        }
+    }
+
+    /// Nobody knows what is set.
+    pub fn leave_open(&mut self) {
+        (self.doubtful, self.set) = (true, BTreeMap::new());
+    }
+
+    /// Whether something must be set for a path.
+    pub fn has(&self, path: &Path) -> bool {
+        self.set.contains_key(path)
+    }
+
+    /// At rest: what is listed is what was set.
+    pub fn learn(&mut self, listed: &[PolicyEntry]) -> Checked {
+        let moment = self.tick();
+        let set = listed.iter().filter_map(|entry| Some((entry.path.clone(), (entry.set.clone()?, moment))));
+        let set: BTreeMap<_, _> = set.collect();
+        let same = set.len() == self.set.len() && set.iter().all(|(path, (policy, _))| self.is(path, policy));
+        ensure(same || self.doubtful, || format!("{:?} is set, listed is {set:?}", self.set))?;
+        (self.doubtful, self.set) = (false, set);
+        Ok(())
+    }
+
+    fn is(&self, path: &Path, policy: &Policy) -> bool {
+        self.set.get(path).is_some_and(|(set, _)| set == policy)
+    }
+
+    /// Whether the policy of a refusal is set and would have been exceeded, by what is said.
+    pub fn forbids(&self, name: &Name, refusal: &Refusal) -> bool {
+        let (path, is_forbidden): (_, &dyn Fn(&Policy) -> bool) = match refusal {
+            Refusal::OverPolicy { path, resource, limit, used, asked } => (path, &move |policy| {
+                let set = match resource {
+                    Resource::Unikernels => policy.unikernels.map(u64::from),
+                    Resource::Memory => policy.memory_mib,
+                    Resource::VolumeSpace => policy.volume_mib,
+                };
+                set == Some(*limit) && used + asked > *limit
+            }),
+            Refusal::BridgePolicy { path, asked, .. } => {
+                (path, &move |policy| policy.bridges.as_ref().is_some_and(|allowed| !allowed.contains(asked)))
+            }
+            Refusal::CpuPolicy { path, .. } => (path, &|policy| policy.cpus.is_some()),
+            _ => return false,
+        };
+        let above = ancestors(name).any(|above| above == path.labels());
+        above && (self.doubtful || self.set.get(path).is_some_and(|(policy, _)| is_forbidden(policy)))
+    }
+}
+
+impl Model {
+    /// Something more was taken in under `name`: what lies below each path above it is within what had been set when it
+    /// was asked for. What does not grow is allowed where a limit was set below what there was.
+    pub fn within_policies(&self, name: &Name, is_new: bool) -> Checked {
+        let asked = self.fates.get(name).map_or(0, |fate| fate.asked_at);
+        for path in ancestors(name) {
+            let Some((policy, set)) =
+                self.policies.set.iter().find(|(of, _)| of.labels() == path).map(|it| it.1)
+            else {
+                continue;
+            };
+            if *set > asked || self.policies.doubtful {
+                continue;
+            }
+            let held = self.must_be_below(path);
+            let few = !is_new || policy.unikernels.is_none_or(|most| held.unikernels <= most);
+            let small = policy.memory_mib.is_none_or(|most| held.memory_mib <= most);
+            ensure(few && small, || {
+                format!("with {name}, {held:?} is below \"{path}\", of which {policy:?} was to be the most")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// What there must be below a path: those that are known.
+    fn must_be_below(&self, path: &str) -> Held {
+        let below = |name: &Name| ancestors(name).any(|above| above == path);
+        let all = self.fates.iter().filter(|(name, fate)| fate.must_be() && below(name));
+        all.filter_map(|(_, fate)| fate.created()).fold(Held::default(), |sum, create| Held {
+            unikernels: sum.unikernels + 1,
+            memory_mib: sum.memory_mib + u64::from(create.memory_mib),
+            ..sum
+        })
+    }
+}
