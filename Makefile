@@ -28,7 +28,7 @@ STEPS := 10000
 # What does not happen to the worlds. What holds when the host's operating system refuses something is not settled yet.
 WITHOUT ?= host-fails
 
-.PHONY: help setup setup-appliance build host guests appliance qemu run test sim check fuzz bench bench-tender clean
+.PHONY: help setup setup-appliance build host guests appliance qemu qemu-parts run test sim check fuzz bench bench-tender clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,7 +60,14 @@ appliance: setup-appliance host guests ## make the sealed appliance in out/appli
 		--control-plane $(OUT)/petrel.hvt --cache target/appliance --out $(OUT)/appliance
 	@install -C $(STATIC)/petrel-witness $(OUT)/appliance # for tests; it is in no image
 
-qemu: appliance ## boot the appliance in QEMU, on emulated AMD-V, and drive it from outside
+# A system whose control plane ends at once, and upstream's tender.
+qemu-parts:
+	$(HOST_CARGO) run --release --locked --quiet -p petrel-appliance -- --programs $(STATIC) \
+		--control-plane $(OUT)/hello.hvt --cache target/appliance --out $(OUT)/appliance/broken
+	$(HOST_CARGO) test --release --locked --quiet -p petrel-tender --test conformance -- \
+		--exact guests::a_guest_is_no_program_of_this_host
+
+qemu: appliance qemu-parts ## boot the appliance in QEMU, on emulated AMD-V, and drive it from outside
 	$(HOST_CARGO) test --release --locked -p petrel-qemu-tests --test appliance -- --test-threads 1 $(TESTS)
 
 setup-appliance:
