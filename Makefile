@@ -15,6 +15,8 @@ APPLIANCE_PROGRAMS := petrel-init petrel-shim petrel-tender petrel-witness
 GUESTS := petrel hello web crash disk
 GUEST_TARGET := x86_64-solo5-hvt
 FUZZ_SECONDS := 60
+# Options of petrel-appliance; see docs/appliance.md.
+APPLIANCE :=
 
 # Recipes call cargo through these, so that the toolchain is chosen in one place.
 HOST_CARGO := tools/toolchain host
@@ -57,7 +59,7 @@ appliance: setup-appliance host guests ## make the sealed appliance in out/appli
 		--features petrel-shim/appliance \
 		--target $(STATIC_TARGET) --target-dir target/static
 	$(HOST_CARGO) run --release --locked --quiet -p petrel-appliance -- --programs $(STATIC) \
-		--control-plane $(OUT)/petrel.hvt --cache target/appliance --out $(OUT)/appliance
+		--control-plane $(OUT)/petrel.hvt --cache target/appliance --out $(OUT)/appliance $(APPLIANCE)
 	@install -C $(STATIC)/petrel-witness $(OUT)/appliance # for tests; it is in no image
 
 # A system whose control plane ends at once, and upstream's tender.

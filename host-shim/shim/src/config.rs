@@ -1,9 +1,16 @@
 //! `shim.toml`: all that the shim may ever do. Read once, at the start.
 
-use std::{env, fs, net::SocketAddrV4, num::NonZeroU32, ops::RangeInclusive, path::PathBuf};
+use std::{
+    env, fs,
+    net::SocketAddrV4,
+    num::NonZeroU32,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use petrel_wire::limits::{BRIDGES_MAX, CPUS_MAX, MONITORS_MAX, UNIKERNELS_MAX};
 use petrel_wire::{BridgeName, Label, List, shim::Backend};
+use rustls::crypto::ring::default_provider;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::about;
@@ -75,6 +82,27 @@ impl Config {
         });
         let expected = "uids: expected 1,026 users or more, without root: { start = 200000, end = 265535 }";
         if suffice { Ok(config) } else { Err(format!("{file}: {expected}")) }
+    }
+}
+
+impl Config {
+    /// Whether what it names is there: keys, files, programs, bridges.
+    pub fn check(&self) -> Result<(), String> {
+        petrel_link::server(default_provider(), &self.key, &self.control_plane_public_key)
+            .map_err(about("key: expected PKCS #8 DER"))?;
+        let ControlPlane { image, seal, bridge, monitor, .. } = &self.control_plane;
+        let files = [image, seal].into_iter().chain(self.monitors.iter().map(|monitor| &monitor.path));
+        files
+            .map(|file| fs::File::open(file).map_err(about(file.display())))
+            .try_for_each(|file| file.map(drop))?;
+        if !self.monitors.iter().any(|known| known.name == *monitor) {
+            return Err("control_plane.monitor: expected one of [[monitors]]".into());
+        }
+        let is_bridge = |name: &BridgeName| Path::new("/sys/class/net").join(&**name).join("bridge").exists();
+        match self.bridges.iter().chain([bridge]).find(|name| !is_bridge(name)) {
+            Some(name) => Err(format!("bridges: there is no bridge {}", &**name)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The only privileged process of a Petrel host. It decides nothing: it takes a request from its one authenticated
-//! peer, the control plane, holds it against its configuration, does it, answers. `petrel-shim --config FILE`.
+//! peer, the control plane, holds it against its configuration, does it, answers. `petrel-shim --config FILE`; before that,
+//! `petrel-shim check-config FILE` tells what is wrong with it.
 //!
 //! * `check`, `ledger` (the library): what the peer may ask, a pure function of the request, the host and the ledger
 //! * `config`: `shim.toml`
@@ -13,6 +14,7 @@
 //! One thread, one loop, below. Killing the shim stops no workload: the next one takes over what runs.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "appliance")]
 mod appliance;
 mod config;
 mod control_plane;
@@ -47,7 +49,15 @@ fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
     let Err(error) = match &args[..] {
         [option, file] if option == "--config" => Config::load(file).and_then(run),
-        _ => Err(concat!(env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config FILE").into()),
+        [option, file] if option == "check-config" => {
+            match Config::load(file).and_then(|config| config.check()) {
+                Ok(()) => return ExitCode::SUCCESS,
+                Err(error) => Err(error),
+            }
+        }
+        _ => {
+            Err(concat!(env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config|check-config FILE").into())
+        }
     };
     log(format_args!("{error}"));
     ExitCode::FAILURE

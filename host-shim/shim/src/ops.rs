@@ -11,12 +11,14 @@ use petrel_shim::ledger::{Ledger, Record};
 use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
 use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE};
 use rustix::event::{Timespec, epoll};
+#[cfg(not(feature = "appliance"))]
+use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::{buffer::spare_capacity, system::sysinfo};
 
 use crate::limits::Limits;
 use crate::monitor::{Launch, Process, Program};
-use crate::{about, appliance, config::Config, images::Receiving, interface::create_tap, link::Link};
+use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link};
 use crate::{usage::usage, volumes::Volumes};
 
 /// The monitors that are looked at in one turn of the loop.
@@ -105,7 +107,10 @@ impl Ops {
             Op::Hello { .. } => return Ok(Reply::Hello { release: RELEASE }),
             Op::Host => return Ok(Reply::Host(Box::new(self.host.clone()))),
             Op::List { after } => return Ok(self.ledger.page(after)),
-            Op::Appliance(op) => return appliance::pass_on(op),
+            #[cfg(feature = "appliance")]
+            Op::Appliance(op) => return crate::appliance::pass_on(op),
+            #[cfg(not(feature = "appliance"))]
+            Op::Appliance(_) => return Err(io::Error::from(Errno::NOSYS).into()),
             Op::Stats(instances) => return Ok(usage(&instances, &self.ledger)),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
                 return Ok(Reply::Stored);
