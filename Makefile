@@ -102,8 +102,8 @@ fuzz: guests ## feed the tender's loader with anything, for FUZZ_SECONDS=60 (nee
 bench: setup build ## measure what the README claims, with the floor beside it
 	@tools/bench
 
-bench-tender: setup build ## measure guests on the tender against Solo5's own (needs root)
-	@tools/bench-tender
+bench-tender: setup build ## measure guests on the tender against Solo5's own (needs root) [ONLY="blocks tcp"]
+	@ONLY="$(ONLY)" tools/bench-tender
 
 clean: ## remove everything that was built
 	rm -rf target $(OUT)

@@ -48,6 +48,8 @@ bridges = [{bridges}]                # that unikernels may be plugged into
 # volumes_mib = 102400                 # that all volumes may take together; what the disk has when absent
 # A user of its own for each monitor: required where the shim runs as root, impossible in a namespace of one user.
 {uids}
+# Where there is no usable KVM, petrel-tender runs guests in ring 3, of which a system-call filter is the boundary.
+# require_kvm = true                   # rather runs no unikernels there
 
 [control_plane]
 image = {image}

@@ -200,7 +200,8 @@ fn no_monitor(image: &str, target: u32, version: u32) -> Sentence {
             "no monitor of this host runs {image}, which is for Solo5's {known} (target {target}), ABI version {version}"
         ),
         "a target and version that one of the host's monitors runs",
-        "see `petrel host` for those, and build the image for one of them",
+        "see `petrel host` for those, and build the image for one of them; with require_kvm in the shim's configuration \
+         there are only those that run guests by KVM",
     )
 }
 

@@ -14,7 +14,7 @@ use petrel_wire::{
     Digest, Label, frame,
     limits::{SHIM_REQUESTS_MAX, SHIM_VERSION, TRANSFERS_MAX, UNIKERNELS_MAX, UPLOADS_MAX},
     operator::{Refusal, What, Who},
-    shim::{Event, Fault, FromShim, Host, InstanceId, Op, Reply, Request, TapId},
+    shim::{Backend, Event, Fault, FromShim, Host, InstanceId, Op, Reply, Request, TapId},
 };
 
 use crate::{
@@ -142,6 +142,12 @@ impl ShimClient {
         let monitor = monitors.find(|monitor| image.runs_on(monitor));
         let none = Refusal::NoMonitor { target: image.target, version: image.version };
         monitor.map(|monitor| monitor.name.clone()).ok_or(none)
+    }
+
+    /// What isolates the guests of a monitor, if the host offers it.
+    pub fn backend_of(&self, name: &Label) -> Option<Backend> {
+        let mut monitors = self.host.iter().flat_map(|host| &host.monitors);
+        monitors.find(|monitor| monitor.name == *name).map(|monitor| monitor.backend)
     }
 
     /// Whether so many requests more leave room for those that nobody can be refused: one for each unikernel,

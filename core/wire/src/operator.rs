@@ -73,7 +73,7 @@ use crate::limits::{
     CONSOLE_BYTES_MAX, CPUS_MAX, EVENTS_PAGE_MAX, IMAGE_USERS_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX,
     PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
 };
-use crate::shim::{Limit, Monitor};
+use crate::shim::{Backend, Limit, Monitor};
 use crate::{ApplianceOp, Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, Path};
 
 /// What the client sends.
@@ -496,6 +496,8 @@ pub struct UnikernelInfo {
     pub args: List<Blob<CMDLINE_BYTES_MAX>, ARGS_MAX>,
     /// The monitor that runs it.
     pub monitor: Label,
+    /// What isolates its guests; `None` if the host offers it no more.
+    pub backend: Option<Backend>,
     /// The monitor's process on the host; 0 when it has none.
     pub pid: u32,
     /// How it is watched over.

@@ -8,7 +8,9 @@ use std::{
 
 use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
-use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
+use petrel_wire::shim::{
+    Backend, Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId,
+};
 use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE};
 use rustix::event::{Timespec, epoll};
 #[cfg(not(feature = "appliance"))]
@@ -18,7 +20,7 @@ use rustix::{buffer::spare_capacity, system::sysinfo};
 
 use crate::limits::Limits;
 use crate::monitor::{Launch, Process, Program};
-use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link};
+use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link, log};
 use crate::{usage::usage, volumes::Volumes};
 
 /// The monitors that are looked at in one turn of the loop.
@@ -54,14 +56,19 @@ impl Ops {
         let cpus = (0..u16::MAX).take(CpuSet::MAX_CPU).filter(|cpu| usable.is_set(usize::from(*cpu)));
         let memory = sysinfo();
         let limits = Limits::find(&config.state_dir.join("run")).map_err(about("run"))?;
+        let offered = programs.iter().map(|program| &program.told);
+        let offered = offered.filter(|told| !config.require_kvm || told.backend == Backend::Kvm);
         let host = Host {
             cpus: List::fill(&mut cpus.filter(is_given)),
             memory_mib: memory.totalram.saturating_mul(u64::from(memory.mem_unit)) >> 20,
             bridges: config.bridges.clone(),
             volumes_mib: config.volumes_mib,
-            monitors: List::fill(&mut programs.iter().map(|program| program.told.clone())),
+            monitors: List::fill(&mut offered.cloned()),
             limits: limits.told(),
         };
+        if host.monitors.len() < programs.len() {
+            log(format_args!("require_kvm: monitors that run guests in ring 3 run no unikernel"));
+        }
         let names = fs::read_dir(config.state_dir.join("images")).map_err(about("images"))?;
         let images = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         let volumes = Volumes(config.state_dir.join("volumes"));
