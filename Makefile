@@ -30,7 +30,7 @@ STEPS := 10000
 # What does not happen to the worlds. What holds when the host's operating system refuses something is not settled yet.
 WITHOUT ?= host-fails
 
-.PHONY: help setup setup-appliance build host guests appliance qemu qemu-parts run test sim check fuzz bench bench-tender clean
+.PHONY: help setup setup-appliance build host guests appliance qemu qemu-parts run test sim check fuzz bench bench-appliance bench-tender clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,6 +101,10 @@ fuzz: guests ## feed the tender's loader with anything, for FUZZ_SECONDS=60 (nee
 
 bench: setup build ## measure what the README claims, with the floor beside it
 	@tools/bench
+	@$(MAKE) bench-appliance
+
+bench-appliance: appliance ## measure the appliance in QEMU: from power on to a session, memory at rest
+	$(HOST_CARGO) run --release --locked --quiet -p petrel-qemu-tests --bin measure
 
 bench-tender: setup build ## measure guests on the tender against Solo5's own (needs root) [ONLY="blocks tcp"]
 	@ONLY="$(ONLY)" tools/bench-tender
