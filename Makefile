@@ -15,6 +15,8 @@ APPLIANCE_PROGRAMS := petrel-init petrel-shim petrel-tender petrel-witness
 GUESTS := petrel hello web crash disk
 GUEST_TARGET := x86_64-solo5-hvt
 FUZZ_SECONDS := 60
+# Options of petrel-appliance; see docs/appliance.md.
+APPLIANCE :=
 
 # Recipes call cargo through these, so that the toolchain is chosen in one place.
 HOST_CARGO := tools/toolchain host
@@ -28,7 +30,8 @@ STEPS := 10000
 # What does not happen to the worlds; all does if it is empty.
 WITHOUT ?=
 
-.PHONY: help setup setup-appliance build host guests appliance qemu run test sim man check fuzz bench bench-tender clean
+.PHONY: help setup setup-appliance build host guests appliance qemu qemu-parts run test sim man check fuzz bench \
+	bench-appliance bench-tender clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,10 +60,17 @@ appliance: setup-appliance host guests ## make the sealed appliance in out/appli
 		--features petrel-shim/appliance \
 		--target $(STATIC_TARGET) --target-dir target/static
 	$(HOST_CARGO) run --release --locked --quiet -p petrel-appliance -- --programs $(STATIC) \
-		--control-plane $(OUT)/petrel.hvt --cache target/appliance --out $(OUT)/appliance
+		--control-plane $(OUT)/petrel.hvt --cache target/appliance --out $(OUT)/appliance $(APPLIANCE)
 	@install -C $(STATIC)/petrel-witness $(OUT)/appliance # for tests; it is in no image
 
-qemu: appliance ## boot the appliance in QEMU, on emulated AMD-V, and drive it from outside
+# A system whose control plane ends at once, and upstream's tender.
+qemu-parts:
+	$(HOST_CARGO) run --release --locked --quiet -p petrel-appliance -- --programs $(STATIC) \
+		--control-plane $(OUT)/hello.hvt --cache target/appliance --out $(OUT)/appliance/broken
+	$(HOST_CARGO) test --release --locked --quiet -p petrel-tender --test conformance -- \
+		--exact guests::a_guest_is_no_program_of_this_host
+
+qemu: appliance qemu-parts ## boot the appliance in QEMU, on emulated AMD-V, and drive it from outside
 	$(HOST_CARGO) test --release --locked -p petrel-qemu-tests --test appliance -- --test-threads 1 $(TESTS)
 
 setup-appliance:
@@ -96,6 +106,10 @@ fuzz: guests ## feed all parsers with anything, each for FUZZ_SECONDS=60; TARGET
 
 bench: setup build ## measure what the README claims, with the floor beside it
 	@tools/bench
+	@$(MAKE) bench-appliance
+
+bench-appliance: appliance ## measure the appliance in QEMU: from power on to a session, memory at rest
+	$(HOST_CARGO) run --release --locked --quiet -p petrel-qemu-tests --bin measure
 
 bench-tender: setup build ## measure guests on the tender against Solo5's own (needs root) [ONLY="blocks tcp"]
 	@ONLY="$(ONLY)" tools/bench-tender

@@ -55,6 +55,12 @@ impl Host {
         host
     }
 
+    /// Runs `petrel` without a machine.
+    #[must_use]
+    pub fn petrel(&self, arguments: &[&str]) -> Ended {
+        petrel(Command::new(out("petrel")).args(arguments))
+    }
+
     /// Seals it into a file of this name.
     #[must_use]
     pub fn seal(&self, options: &[&str], name: &str) -> Ended {
@@ -68,6 +74,10 @@ impl Host {
     pub fn overlay(&self, files: &[(&str, PathBuf)]) -> PathBuf {
         let mut archive = Archive::default();
         for (path, file) in files {
+            // The folders above it, which may be there already.
+            for (end, _) in path.match_indices('/') {
+                archive.folder(&path[..end]);
+            }
             archive.file(path, 0o755, std::fs::read(file).expect("what goes into an overlay"));
         }
         let overlay = self.path("overlay.cpio");

@@ -15,8 +15,8 @@ mod machine;
 
 pub use console::Console;
 pub use disk::Disk;
-pub use host::Host;
-pub use machine::{Machine, Network, Settings};
+pub use host::{Host, STATE_MIB, appliance};
+pub use machine::{Machine, Network, Settings, System};
 
 use std::time::Duration;
 

@@ -16,6 +16,7 @@ use crate::{Console, Host, PATIENCE};
 
 /// Where guests' pages are reached from outside.
 pub const WEB: &str = "10.0.2.20";
+const FIRMWARE: &str = "/usr/share/OVMF/OVMF";
 const NEIGHBOUR: &str = "10.0.2.2";
 const CABLE: &str = "cable";
 const QEMU: &str = "qemu-system-x86_64";
@@ -29,8 +30,18 @@ pub enum Network {
     Namespace,
 }
 
+/// What a machine boots.
+pub enum System {
+    /// Kernel and initramfs, given to it by QEMU.
+    Kernel,
+    /// The bootable image on this disk, by UEFI firmware. It reboots when it wants to.
+    Disk(PathBuf),
+}
+
 /// What is particular about a machine.
 pub struct Settings {
+    /// What it boots.
+    pub system: System,
     /// How it is connected.
     pub network: Network,
     /// The file that is the sealed host's disk, if there is one.
@@ -61,7 +72,14 @@ impl Settings {
     #[must_use]
     pub fn of(host: &Host) -> Self {
         let seal = Some(host.path("seal.img"));
-        Self { network: Network::User, seal, overlay: None, append: String::new(), options: Vec::new() }
+        Self {
+            system: System::Kernel,
+            network: Network::User,
+            seal,
+            overlay: None,
+            append: String::new(),
+            options: Vec::new(),
+        }
     }
 }
 
@@ -94,24 +112,9 @@ impl Machine {
             "-smp",
             "2",
         ]);
-        command.args([
-            "-display",
-            "none",
-            "-nodefaults",
-            "-no-user-config",
-            "-no-reboot",
-            "-serial",
-            "stdio",
-        ]);
+        command.args(["-display", "none", "-nodefaults", "-no-user-config", "-serial", "stdio"]);
         command.args(["-device", "i6300esb", "-device", "virtio-rng-pci"]);
-        command.arg("-kernel").arg(appliance("vmlinuz")).arg("-initrd").arg(initrd(host, settings));
-        // QEMU's nested paging now and then ends a busy guest, which is no fault of the guest's.
-        let append = format!("console=ttyS0 panic=-1 quiet kvm_amd.npt=0 {}", settings.append);
-        command.args(["-append", append.trim_end()]);
-        disk(&mut command, "state", &host.state.path().display().to_string(), ",serial=petrel-state");
-        if let Some(seal) = &settings.seal {
-            disk(&mut command, "seal", &format!("{},readonly=on", seal.display()), "");
-        }
+        boot(&mut command, host, settings);
         let netdev = match settings.network {
             Network::User => {
                 let forward = |port, to, inner| format!(",hostfwd=tcp:127.0.0.1:{port}-{to}:{inner}");
@@ -248,6 +251,31 @@ impl Drop for Machine {
         let _ = self.qemu.wait();
         if std::thread::panicking() {
             eprintln!("--- the serial console:\n{}", self.console.text());
+        }
+    }
+}
+
+/// Gives it what it boots, and its disks.
+fn boot(command: &mut Command, host: &Host, settings: &Settings) {
+    match &settings.system {
+        System::Kernel => {
+            let (kernel, initrd) = (appliance("vmlinuz"), initrd(host, settings));
+            command.arg("-no-reboot").arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+            let append = format!("console=ttyS0 panic=-1 quiet {}", settings.append);
+            command.args(["-append", append.trim_end()]);
+            disk(command, "state", &host.state.path().display().to_string(), ",serial=petrel-state");
+            if let Some(seal) = &settings.seal {
+                disk(command, "seal", &format!("{},readonly=on", seal.display()), "");
+            }
+        }
+        System::Disk(image) => {
+            let variables = host.path("variables.fd");
+            std::fs::copy(format!("{FIRMWARE}_VARS_4M.fd"), &variables)
+                .expect("`make setup-appliance` installs the firmware");
+            let flash = |unit, file: String| format!("if=pflash,format=raw,unit={unit},{file}");
+            command.args(["-drive", &flash(0, format!("readonly=on,file={FIRMWARE}_CODE_4M.fd"))]);
+            command.args(["-drive", &flash(1, format!("file={}", variables.display()))]);
+            disk(command, "system", &image.display().to_string(), "");
         }
     }
 }

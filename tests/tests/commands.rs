@@ -1,7 +1,8 @@
 //! Every command of the client, on a whole host, as an operator types it.
 
-use petrel_tests::{Devhost, PATIENCE, image};
+use petrel_tests::{Devhost, Ended, PATIENCE, image};
 use std::io::{BufRead, BufReader};
+use std::process::Command;
 use std::time::Instant;
 
 /// Where the unikernels of these tests serve; the host's bridge has 10.99.0.1.
@@ -147,6 +148,34 @@ fn a_running_unikernel_is_bound_to_its_cpus_and_confined() {
         // Where the shim is root, each monitor has a uid of its own.
         let uid: u32 = field("Uid").split('\t').next().unwrap().parse().unwrap();
         assert_ne!(uid, 0);
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_before_anything_relies_on_it() {
+    let host = Devhost::up();
+    let path = |name: &str| host.folder().join(name).display().to_string();
+    let (shim, toml) = (path("bin/petrel-shim"), path("site/host/shim.toml"));
+    let check = [shim.as_str(), "check-config", toml.as_str()];
+    let _ = host.run(&check).ok();
+    // There is no such bridge outside of the host's own network.
+    let outside: Ended = Command::new(&shim).args(&check[1..]).output().unwrap().into();
+    if std::fs::metadata("/sys/class/net/service/bridge").is_err() {
+        // As an ordinary user, it is the users that come first.
+        let said = outside.refused(1);
+        assert!(said.contains("bridge service: No such file") || said.contains("uids"), "{said}");
+    }
+    std::fs::write(path("site/host/seal.img.gone"), "").unwrap();
+    std::fs::rename(path("site/host/seal.img"), path("site/host/seal.img.gone")).unwrap();
+    assert!(host.run(&check).refused(1).contains("seal.img: No such file"));
+}
+
+#[test]
+fn an_ordinary_host_is_no_appliance_whose_machine_could_be_told_anything() {
+    let host = Devhost::up();
+    for verb in ["status", "reboot", "poweroff", "confirm"] {
+        let refused = host.petrel(&["appliance", verb]).refused(1);
+        assert!(refused.contains("the host is no appliance"), "{refused}");
     }
 }
 

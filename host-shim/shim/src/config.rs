@@ -4,6 +4,7 @@ use std::{env, fs, net::SocketAddrV4, num::NonZeroU32, ops::RangeInclusive, path
 
 use petrel_wire::limits::{BRIDGES_MAX, CPUS_MAX, MONITORS_MAX, UNIKERNELS_MAX};
 use petrel_wire::{BridgeName, Label, List, shim::Backend};
+use rustls::crypto::ring::default_provider;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::about;
@@ -78,6 +79,19 @@ impl Config {
         });
         let expected = "uids: expected 1,026 users or more, without root: { start = 200000, end = 265535 }";
         if suffice { Ok(config) } else { Err(format!("{file}: {expected}")) }
+    }
+
+    /// Whether what it names is there: keys, files, programs, bridges.
+    pub fn check(self) -> Result<(), String> {
+        let tls = petrel_link::server(default_provider(), &self.key, &self.control_plane_public_key);
+        tls.map_err(about("key: expected PKCS #8 DER"))?;
+        let ControlPlane { image, seal, bridge, .. } = &self.control_plane;
+        let files = self.monitors.iter().map(|monitor| &monitor.path).chain([image, seal]);
+        let files = files.map(|file| fs::metadata(file).map_err(about(file.display())));
+        let find = |name: &BridgeName| fs::metadata(format!("/sys/class/net/{}/bridge", &**name));
+        let bridges = self.bridges.iter().chain([bridge]);
+        let bridges = bridges.map(|name| find(name).map_err(about(format_args!("bridge {}", &**name))));
+        files.chain(bridges).try_for_each(|found| found.map(drop))
     }
 }
 

@@ -1,9 +1,7 @@
 //! The control plane's own monitor: the first guest of the host, brought back whenever it ends.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
+use std::{fs, fs::File, io, os::fd::OwnedFd};
 
 use petrel_shim::ledger::Record;
 use petrel_wire::Mac;

@@ -1,8 +1,6 @@
 //! An image on its way into the store: `images/<SHA-256>`, read-only files that are whole or not there.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::{os::fd::AsRawFd, path::Path};
+use std::{fs::File, io, io::Write, os::fd::AsRawFd, path::Path};
 
 use petrel_shim::check::Refusal;
 use petrel_wire::Digest;
@@ -36,14 +34,10 @@ impl Receiving {
             return Err(Refusal::Violation("an image of another digest than announced"));
         }
         self.result?;
-        Ok(give_name(&self.file, path)?)
+        fchmod(&self.file, Mode::RUSR | Mode::RGRP | Mode::ROTH).map_err(io::Error::from)?; // whatever the umask is
+        // Otherwise a power failure could leave the name without the bytes, and the name is all that is trusted.
+        self.file.sync_data()?;
+        let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)?)
     }
-}
-
-fn give_name(file: &File, path: &Path) -> io::Result<()> {
-    fchmod(file, Mode::RUSR | Mode::RGRP | Mode::ROTH)?; // whatever the umask is
-    // Otherwise a power failure could leave the name without the bytes, and the name is all that is trusted.
-    file.sync_data()?;
-    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
 }

@@ -3,22 +3,16 @@
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
+use linux_raw_sys::if_tun::{IFF_NO_PI, IFF_TAP, IFF_TUN_EXCL};
+use linux_raw_sys::ioctl::{SIOCSIFADDR, SIOCSIFFLAGS, SIOCSIFNETMASK, TUNSETIFF};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io;
 use rustix::ioctl::{Opcode, Updater, ioctl};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, netdevice, socket_with, sockopt};
 
-// linux/if_tun.h, linux/sockios.h, linux/if.h
-const TUNSETIFF: Opcode = 0x4004_54ca;
-const SIOCSIFFLAGS: Opcode = 0x8914;
-const SIOCSIFADDR: Opcode = 0x8916;
-const SIOCSIFNETMASK: Opcode = 0x891c;
+// linux/sockios.h, linux/if.h
 const SIOCBRADDIF: Opcode = 0x89a2;
-const AF_INET: u16 = 2;
-const IFF_TAP: u16 = 0x0002;
-const IFF_NO_PI: u16 = 0x1000;
-const IFF_TUN_EXCL: u16 = 0x8000;
-const IFF_UP: u16 = 0x0001;
+const IFF_UP: u32 = 0x0001;
 const NAME_BYTES: usize = 16;
 
 /// `struct ifreq`: the interface's name, NUL-terminated, and a union of 24 bytes.
@@ -29,7 +23,8 @@ struct InterfaceRequest {
 }
 const _: () = assert!(size_of::<InterfaceRequest>() == 40);
 
-/// Does `OPCODE` to the interface `name`, with `value` at the start of the union.
+/// Does `OPCODE` to the interface `name`, with `value` at the start of the union. Flags are 16 bits there: the lower half,
+/// in little endian, of the constants' 32.
 fn request<const OPCODE: Opcode>(fd: impl AsFd, name: &str, value: &[u8]) -> io::Result<()> {
     const { assert!(matches!(OPCODE, TUNSETIFF | SIOCSIFFLAGS | SIOCSIFADDR | SIOCSIFNETMASK | SIOCBRADDIF)) };
     let mut request = InterfaceRequest { name: [0; NAME_BYTES], value: [0; 24] };
@@ -42,32 +37,30 @@ fn request<const OPCODE: Opcode>(fd: impl AsFd, name: &str, value: &[u8]) -> io:
     unsafe { ioctl(fd, Updater::<OPCODE, InterfaceRequest>::new(&mut request)) }
 }
 
-/// Interfaces are named to the kernel through any socket.
-fn any_socket() -> io::Result<OwnedFd> {
-    socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
-}
-
 /// Creates the tap `name`, up, plugged into `bridge` if one is named. It lives until the descriptor's last copy is
 /// closed. [`io::Errno::BUSY`] if there is such an interface.
 pub fn create_tap(name: &str, bridge: Option<&str>) -> std::io::Result<OwnedFd> {
     let tap = open("/dev/net/tun", OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
-    request::<TUNSETIFF>(&tap, name, &(IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL).to_ne_bytes())?;
+    request::<TUNSETIFF>(&tap, name, &(IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL).to_le_bytes())?;
     // The host has no business talking on a guest's wire. Fails where the kernel has no IPv6, which is as good.
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
-    let socket = any_socket()?;
+    // Interfaces are named to the kernel through any socket.
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     if let Some(bridge) = bridge {
         let index = netdevice::name_to_index(&socket, name)?;
         request::<SIOCBRADDIF>(&socket, bridge, &index.to_ne_bytes())?;
     }
-    request::<SIOCSIFFLAGS>(&socket, name, &IFF_UP.to_ne_bytes())?;
+    request::<SIOCSIFFLAGS>(&socket, name, &IFF_UP.to_le_bytes())?;
     Ok(tap)
 }
 
 /// Gives the interface `name` its IPv4 address, on a network that has room for only one neighbour.
 pub fn set_address(name: &str, address: Ipv4Addr) -> io::Result<()> {
     // The start of `struct sockaddr_in`: family, no port, address.
-    let socket_address = |address: [u8; 4]| [AF_INET.to_ne_bytes().as_slice(), &[0, 0], &address].concat();
-    let socket = any_socket()?;
+    let socket_address = |address: [u8; 4]| {
+        [AddressFamily::INET.as_raw().to_ne_bytes().as_slice(), &[0, 0], &address].concat()
+    };
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     request::<SIOCSIFADDR>(&socket, name, &socket_address(address.octets()))?;
     request::<SIOCSIFNETMASK>(&socket, name, &socket_address([255, 255, 255, 252]))
 }

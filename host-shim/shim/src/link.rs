@@ -1,8 +1,7 @@
 //! Frames to and from the one peer, inside TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::{net::TcpListener, net::TcpStream, sync::Arc};
 
 use petrel_wire::frame::{self, FrameError, Inbox};
 use petrel_wire::shim::{FromShim, Request};

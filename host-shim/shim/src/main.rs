@@ -1,5 +1,6 @@
 //! The only privileged process of a Petrel host. It decides nothing: it takes a request from its one authenticated
-//! peer, the control plane, holds it against its configuration, does it, answers. `petrel-shim --config FILE`.
+//! peer, the control plane, holds it against its configuration, does it, answers. `petrel-shim --config FILE`; before that,
+//! `petrel-shim check-config FILE` tells what is wrong with it.
 //!
 //! * `check`, `ledger` (the library): what the peer may ask, a pure function of the request, the host and the ledger
 //! * `config`: `shim.toml`
@@ -31,7 +32,7 @@ use std::fmt::{Arguments, Display};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::{fd::AsFd, unix::fs::PermissionsExt};
-use std::{convert::Infallible, net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
 
 use petrel_wire::shim::InstanceId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -46,10 +47,14 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
-    let Err(error) = match &args[..] {
+    let outcome = match &args[..] {
         [option, file] if option == "--config" => Config::load(file).and_then(run),
-        _ => Err(concat!(env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config FILE").into()),
+        [verb, file] if verb == "check-config" => Config::load(file).and_then(Config::check),
+        _ => {
+            Err(concat!(env!("CARGO_PKG_VERSION"), "; usage: petrel-shim --config|check-config FILE").into())
+        }
     };
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
     log(format_args!("{error}"));
     ExitCode::FAILURE
 }
@@ -65,7 +70,7 @@ fn about<E: Display>(what: impl Display) -> impl FnOnce(E) -> String {
 }
 
 /// Takes over what runs. Then, whatever has woken it, it looks after all that there is.
-fn run(mut config: Config) -> Result<Infallible, String> {
+fn run(mut config: Config) -> Result<(), String> {
     let tls = petrel_link::server(default_provider(), &config.key, &config.control_plane_public_key);
     let tls = Arc::new(tls.map_err(about("key: expected PKCS #8 DER"))?);
     confine().map_err(about("rights and limits"))?;

@@ -162,8 +162,7 @@ impl Ops {
     }
 
     fn spawn(&mut self, spawn: Spawn) -> Result<Reply, Refusal> {
-        let launch = self.launch(&spawn.monitor, spawn.memory_mib, &spawn.cpus);
-        let mut launch = launch.ok_or(Fault::NotFound)?;
+        let mut launch = self.launch(&spawn.monitor, spawn.memory_mib, &spawn.cpus).ok_or(Fault::NotFound)?;
         for net in &spawn.nets {
             launch.net(&net.device, self.taps.get(&net.tap).ok_or(Fault::NotFound)?, net.mac)?;
         }

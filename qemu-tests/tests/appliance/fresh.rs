@@ -31,12 +31,18 @@ fn a_fresh_machine_runs_unikernels_on_kvm_and_nothing_of_them_is_left() {
     let _ = machine.petrel(&create).ok();
     let page = machine.eventually("the page is served", || machine.fetch());
     assert!(page.contains("<html"), "{page}");
+    // One that fills a volume, and reads it back.
+    let _ = machine.petrel(&["volume", "create", "kept", "1M"]).ok();
+    let create = ["create", "disk", &image("disk.hvt"), "--block", "data=kept", "--arg=--fill=x", "--wait"];
+    let _ = machine.petrel(&create).ok();
     let stats = machine.json(&["stats", "web"]);
     assert!(stats.to_string().contains("web"), "{stats}");
 
-    for name in ["hello", "web"] {
+    for name in ["hello", "web", "disk"] {
         let _ = machine.petrel(&["destroy", name]).ok();
     }
+    let _ = machine.petrel(&["volume", "rm", "kept"]).ok();
+    assert_eq!(machine.json(&["volume", "ls"]), json!([]));
     assert_eq!(machine.json(&["ps"]), json!([]));
     assert!(machine.fetch().is_none());
 }

@@ -3,3 +3,5 @@
 mod faults;
 mod fresh;
 mod power;
+mod upgrade;
+mod upstream;

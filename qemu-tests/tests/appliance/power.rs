@@ -76,6 +76,34 @@ impl Acknowledged {
 }
 
 #[test]
+fn a_machine_that_is_told_to_turn_off_ends_all_that_runs_in_order_and_starts_it_again() {
+    let host = Host::new("alpha");
+    let mut machine = Machine::boot(&host);
+    machine.until_whole();
+    let crash = image("crash.hvt");
+    for name in ["first", "second"] {
+        let create = ["create", name, &crash, "--mem", "8", "--arg=--after=86400", "--restart", "always"];
+        let _ = machine.petrel(&create).ok();
+    }
+    let _ = machine.petrel(&["appliance", "poweroff"]).ok();
+    assert!(machine.until_off().success());
+    let ended = machine.console.after("ending instance ");
+    assert_eq!(ended.len(), 3, "{ended:?}");
+    assert!(ended[2].starts_with("0,"), "the control plane is the last: {ended:?}");
+    assert!(machine.console.find("powering off").is_some());
+
+    let mut machine = Machine::boot(&host);
+    machine.until_whole();
+    machine.eventually("both run again", || {
+        let is_running = |name| machine.json(&["info", name])["state"] == "running";
+        (is_running("first") && is_running("second")).then_some(())
+    });
+    let _ = machine.petrel(&["appliance", "reboot"]).ok();
+    assert!(machine.until_off().success());
+    assert!(machine.console.find("rebooting").is_some());
+}
+
+#[test]
 fn nothing_acknowledged_is_lost_when_the_power_is_cut_at_any_moment() {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
     println!("seed {seed}");
