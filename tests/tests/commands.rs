@@ -160,7 +160,7 @@ fn a_configuration_is_checked_before_anything_relies_on_it() {
     let _ = host.run(&check).ok();
     // There is no such bridge outside of the host's own network.
     let outside: Ended = Command::new(&shim).args(&check[1..]).output().unwrap().into();
-    if std::fs::metadata("/sys/class/net/service/bridge").is_err() {
+    if std::fs::metadata("/proc/sys/net/ipv4/conf/service").is_err() {
         // As an ordinary user, it is the users that come first.
         let said = outside.refused(1);
         assert!(said.contains("bridge service: No such file") || said.contains("uids"), "{said}");

@@ -88,7 +88,7 @@ impl Config {
         let ControlPlane { image, seal, bridge, .. } = &self.control_plane;
         let files = self.monitors.iter().map(|monitor| &monitor.path).chain([image, seal]);
         let files = files.map(|file| fs::metadata(file).map_err(about(file.display())));
-        let find = |name: &BridgeName| fs::metadata(format!("/sys/class/net/{}/bridge", &**name));
+        let find = |name: &BridgeName| fs::metadata(format!("/proc/sys/net/ipv4/conf/{}", &**name));
         let bridges = self.bridges.iter().chain([bridge]);
         let bridges = bridges.map(|name| find(name).map_err(about(format_args!("bridge {}", &**name))));
         files.chain(bridges).try_for_each(|found| found.map(drop))
