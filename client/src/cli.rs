@@ -17,7 +17,8 @@ use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
 use crate::{
-    apply, cert, create, help, init, json, policy, show, state, stats, storage, supervise, units, watch,
+    appliance, apply, cert, create, help, init, json, policy, seal, show, state, stats, storage, supervise,
+    units, watch,
 };
 
 /// Runs the program: arguments, environment and standard streams are the process's.
@@ -54,6 +55,8 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     let profile = cli.profile;
     match cli.command {
         Command::Init(args) => init::run(&args, profile.as_deref()).and_then(|said| print(&said)),
+        Command::Appliance { verb } => print(&appliance::run(&verb, || open(profile.clone()))?),
+        Command::Seal(args) => seal::run(&args).and_then(|said| print(&said)),
         Command::Host(form) => {
             let Response::Host(host) = ask(profile, Request::Host)? else { return Err(stray()) };
             print_data(form.json, || json::host(&host), || show::host(&host))

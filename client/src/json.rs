@@ -48,10 +48,11 @@ Prints with --json an array of objects with the fields
 /// What `info --json` prints.
 pub const INFO_FIELDS: &str = "\
 Fields of --json: those of `petrel ps`, and
-  cpus [N], nets [{device, bridge, mac}], blocks [{device, volume}], args [TEXT], monitor, pid (null when it has
-  none), restart {when: never|on-failure|always, exit_codes [N]}, after [NAME], ready (PROBE or null), alive
-  ({probe, every_s, failures} or null), waits_for [NAME], retry_ms (when it is started again, or null), failure (why it
-  could not be started, or null), trial_from (the generation that comes back if this one fails, or null)";
+  cpus [N], nets [{device, bridge, mac}], blocks [{device, volume}], args [TEXT], monitor, backend (kvm, ring3, or
+  null when the host offers that monitor no more), pid (null when it has none), restart {when: never|on-failure|always,
+  exit_codes [N]}, after [NAME], ready (PROBE or null), alive ({probe, every_s, failures} or null), waits_for [NAME],
+  retry_ms (when it is started again, or null), failure (why it could not be started, or null), trial_from (the
+  generation that comes back if this one fails, or null)";
 
 /// What `history --json` prints.
 pub const HISTORY_FIELDS: &str = "\
@@ -243,6 +244,7 @@ pub fn info(info: &UnikernelInfo) -> Value {
     value["blocks"] = blocks(&info.blocks);
     value["args"] = args(&info.args);
     value["monitor"] = json!(&*info.monitor);
+    value["backend"] = json!(info.backend.map(backend));
     value["pid"] = json!((info.pid != 0).then_some(info.pid));
     let watching = &info.watching;
     add_supervision(&mut value, &watching.supervision);

@@ -13,6 +13,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod appliance;
 mod apply;
 mod args;
 mod cert;
@@ -31,6 +32,7 @@ pub mod manifest;
 mod policy;
 pub mod profile;
 mod progress;
+mod seal;
 pub mod sentence;
 pub mod session;
 mod show;

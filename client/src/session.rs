@@ -9,6 +9,7 @@ mod transfer;
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::thread;
 use std::time::Duration;
 
 use petrel_wire::frame::{self, Inbox};
@@ -23,7 +24,7 @@ use rustls::ClientConnection;
 use crate::error::Error;
 use crate::limits::{
     ANSWER_TIMEOUT, BACKLOG_MAX, CONNECT_TIMEOUT, GREETING_TIMEOUT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL,
-    KEEPALIVE_TRIES,
+    KEEPALIVE_TRIES, REFUSED_AGAIN,
 };
 use crate::profile::{ALPN, Profile};
 
@@ -383,7 +384,7 @@ fn dial(address: &str) -> io::Result<TcpStream> {
     };
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for candidate in candidates {
-        match TcpStream::connect_timeout(&candidate, CONNECT_TIMEOUT) {
+        match patiently(|| TcpStream::connect_timeout(&candidate, CONNECT_TIMEOUT)) {
             Ok(socket) => {
                 socket.set_nodelay(true)?;
                 socket.set_read_timeout(Some(GREETING_TIMEOUT))?;
@@ -394,6 +395,17 @@ fn dial(address: &str) -> io::Result<TcpStream> {
         }
     }
     Err(last)
+}
+
+/// Connects, and a few times more while the host refuses.
+fn patiently(connect: impl Fn() -> io::Result<TcpStream>) -> io::Result<TcpStream> {
+    for wait in REFUSED_AGAIN {
+        match connect() {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => thread::sleep(wait),
+            outcome => return outcome,
+        }
+    }
+    connect()
 }
 
 /// A socket reports its own timeout as `WouldBlock`; `TimedOut` is TCP giving the peer up.

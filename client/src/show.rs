@@ -198,7 +198,8 @@ pub fn info(info: &UnikernelInfo, now_ms: u64) -> String {
     );
     // Somebody else's bytes: quoted, so that none of them drives the terminal.
     lines.add_all("args", info.args.iter().map(|arg| format!("{:?}", String::from_utf8_lossy(arg))));
-    lines.add("monitor", &*info.monitor);
+    let backend = info.backend.map_or("no longer offered by the host", json::backend);
+    lines.add("monitor", format!("{} ({backend})", info.monitor));
     if info.pid != 0 {
         lines.add("pid", info.pid.to_string());
     }

@@ -45,6 +45,7 @@ fn a_unikernel_is_created_seen_read_and_destroyed() {
     });
     assert_eq!(info["exit_code"], 0, "{info}");
     assert_eq!(info["memory_mib"], 16, "{info}");
+    assert_eq!(info["backend"], host.json(&["host"])["monitors"][0]["backend"], "{info}");
     assert_eq!(info["args"], serde_json::json!(["world"]), "{info}");
     let listed = host.json(&["ps"]);
     assert_eq!(listed.as_array().unwrap().len(), 1, "{listed}");

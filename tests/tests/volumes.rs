@@ -15,6 +15,7 @@ const REFUSED: i32 = 1;
 const DIFFERENT: i32 = 2;
 
 const MIB: u64 = 1 << 20;
+const MIB_BYTES: usize = 1 << 20;
 
 fn path(host: &Devhost, name: &str) -> PathBuf {
     host.folder().join(name)
@@ -204,7 +205,7 @@ fn a_snapshot_outlives_what_becomes_of_the_volume() {
 fn volumes_that_cannot_be_are_refused_with_the_reason() {
     let host = Devhost::up();
     let _ = host.petrel(&["volume", "create", "data", "1M"]).ok();
-    let large = file(&host, "large", &vec![1; 2 * MIB as usize]);
+    let large = file(&host, "large", &vec![1; 2 * MIB_BYTES]);
     let out = text(&path(&host, "out"));
     let cases: [(&[&str], &str); 8] = [
         (&["volume", "create", "data", "1M"], "there is a volume \"data\" already"),
@@ -231,7 +232,7 @@ fn a_push_that_is_cut_leaves_nothing() {
     let _ = host.petrel(&["volume", "create", "data", "256M"]).ok();
     let old = file(&host, "old", &pattern("old", MIB));
     let _ = host.petrel(&["volume", "push", "data", &old]).ok();
-    let new = file(&host, "new", &vec![7; 256 * MIB as usize]);
+    let new = file(&host, "new", &vec![7; 256 * MIB_BYTES]);
     let mut client = host.petrel_in_background(&["volume", "push", "data", &new]);
     host.eventually("bytes arrive", || {
         let draft = volume_files(&host).into_iter().find(|name| name.starts_with('~'))?;
@@ -246,9 +247,7 @@ fn a_push_that_is_cut_leaves_nothing() {
     let pulled = path(&host, "pulled");
     let _ = host.petrel(&["volume", "pull", "data", &text(&pulled)]).ok();
     let pulled = fs::read(pulled).unwrap();
-    assert!(
-        pulled[..MIB as usize] == pattern("old", MIB) && pulled[MIB as usize..].iter().all(|byte| *byte == 0)
-    );
+    assert!(pulled[..MIB_BYTES] == pattern("old", MIB) && pulled[MIB_BYTES..].iter().all(|byte| *byte == 0));
 }
 
 #[test]

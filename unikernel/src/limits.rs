@@ -1,7 +1,7 @@
 //! The bounds that are this program's own; those of the protocol are in [`petrel_wire::limits`].
 
 /// Sockets that wait for operators at once. smoltcp has no backlog: a connection beyond these, while they are
-/// all in their TCP handshake, is refused and the client's system tries again.
+/// all in their TCP handshake, is refused and the client tries again.
 pub const LISTENING: usize = 8;
 /// The buffer of an operator's socket, each way, in bytes.
 pub const SESSION_BUFFER_BYTES: usize = 64 * 1024;

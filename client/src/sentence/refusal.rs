@@ -117,6 +117,11 @@ pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
             "one that does",
             "see `petrel ps` for what it is doing",
         ),
+        Refusal::NotAnAppliance => say(
+            "the host is no appliance",
+            "a host whose machine is Petrel's alone",
+            "do it on the machine itself",
+        ),
         Refusal::ShimAway => say(
             "the control plane has lost its connection to the host's shim",
             "petrel-shim to run on the host",
@@ -195,7 +200,8 @@ fn no_monitor(image: &str, target: u32, version: u32) -> Sentence {
             "no monitor of this host runs {image}, which is for Solo5's {known} (target {target}), ABI version {version}"
         ),
         "a target and version that one of the host's monitors runs",
-        "see `petrel host` for those, and build the image for one of them",
+        "see `petrel host` for those, and build the image for one of them; with require_kvm in the shim's configuration \
+         there are only those that run guests by KVM",
     )
 }
 

@@ -2,6 +2,7 @@ use petrel_wire::operator::{
     Change, GenerationInfo, Refusal, Request, Response, Setback, State, Supervision, Unikernel,
     UnikernelInfo, Watching, Wish,
 };
+use petrel_wire::shim::Backend;
 use petrel_wire::{Digest, ExitStatus, List, Name};
 
 use crate::deploy::{digest_of, read_image, site_with};
@@ -132,6 +133,7 @@ fn told(name: &str, memory_mib: u32, wish: Wish) -> UnikernelInfo {
         blocks: List::new(),
         args: List::new(),
         monitor: "petrel-tender".parse().unwrap(),
+        backend: Some(Backend::Kvm),
         pid: 7,
         watching: Watching {
             supervision: Supervision::default(),

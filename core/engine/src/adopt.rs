@@ -61,15 +61,36 @@ impl Engine {
         if self.doomed.remove(&instance) {
             self.log(Level::Info, format!("instance {}: ended: nobody was promised it", instance.0));
             self.reap(instance, exited.is_some());
-        } else if let Some(unikernel) = self.state.by_id(instance) {
-            let name = unikernel.name().clone();
+            return;
+        }
+        let generation = Generation::from_tag(&tag);
+        let told = generation.as_ref().map(|generation| &generation.spec.name);
+        let known = self.state.by_id(instance);
+        if let Some(unikernel) = known.filter(|known| told.is_none_or(|name| name == known.name())) {
+            let (name, first) = (unikernel.name().clone(), unikernel.started.is_none());
             match (unikernel.run, exited) {
+                // It was started while nothing could be kept.
+                (Run::Absent, _) if first => {
+                    self.decide(Record::Starting { name: name.clone(), instance, taps: taps.into_vec() });
+                    match exited {
+                        None => self.adopt_running(&name, instance, pid),
+                        Some(status) => self.ended(instance, status, None),
+                    }
+                }
                 (Run::Starting | Run::Running { .. }, Some(status)) => self.ended(instance, status, None),
                 (Run::Starting | Run::Running { .. }, None) => self.adopt_running(&name, instance, pid),
-                (Run::Absent | Run::Ended { .. }, _) => {}
+                (Run::Ended { .. }, Some(_)) => {}
+                // Another was to take its place and it was not forgotten yet; or it was started under an old number, by
+                // a control plane that could not read what is kept.
+                (Run::Absent | Run::Ended { .. }, exited) => self.reap(instance, exited.is_some()),
             }
+        } else if known.is_some() {
+            // Numbers are given once, but for a control plane that could not read which were. That one is not ours.
+            self.log(Level::Warning, format!("instance {}: under a number of another's: ended", instance.0));
+            self.shim.unlisted.insert(instance);
+            self.reap(instance, exited.is_some());
         } else {
-            self.adopt_unknown(instance, pid, exited, taps.into_vec(), Generation::from_tag(&tag));
+            self.adopt_unknown(instance, pid, exited, taps.into_vec(), generation);
         }
     }
 
@@ -154,11 +175,17 @@ impl Engine {
                 Run::Starting | Run::Running { .. } => self.apply(Record::Absent(instance)),
             }
         }
-        if self.journal.is_sound() && !self.state.is_complete() && self.volumes.known {
-            self.note(Record::Complete);
-        }
         self.consoles_claimed();
         self.shim_ready();
+        self.note_completeness();
         self.reconcile_all();
+    }
+
+    /// Once the shim has told all that runs and all volumes, whatever it tells besides is nobody's.
+    pub(crate) fn note_completeness(&mut self) {
+        let told = self.shim.ever_ready() && self.volumes.known;
+        if told && self.journal.is_sound() && !self.state.is_complete() {
+            self.note(Record::Complete);
+        }
     }
 }

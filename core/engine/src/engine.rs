@@ -150,6 +150,7 @@ impl Engine {
         let rooms = [
             self.shim.deadline(),
             self.watch_deadline(),
+            self.reap_deadline(),
             self.journal.deadline(),
             self.survey_due_ns(),
             policy::expiry_deadline(self.now, self.first_expiry_ms),
@@ -165,6 +166,7 @@ impl Engine {
         self.shim_deadline();
         self.survey_deadline();
         self.watches_due();
+        self.reaps_due();
         self.tell_events(events);
         self.commit(mark);
     }

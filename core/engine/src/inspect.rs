@@ -8,7 +8,7 @@ use petrel_wire::{
         REQUESTS_MAX, SESSION_QUEUE_BYTES, SESSIONS_MAX, SHIM_REQUESTS_MAX, TAPS_MAX, TRANSFERS_MAX,
         UNIKERNELS_MAX, UPLOADS_MAX, VOLUMES_MAX,
     },
-    operator::ReadOnly,
+    operator::{ReadOnly, State, Wish},
     shim::InstanceId,
 };
 
@@ -97,6 +97,11 @@ impl Engine {
     pub fn known(&self) -> impl Iterator<Item = (InstanceId, &Name)> {
         let known = self.state.ids().filter_map(|id| Some((id, self.state.by_id(id)?)));
         known.map(|(id, unikernel)| (id, unikernel.name()))
+    }
+
+    /// What the unikernels are doing, and what they are to be.
+    pub fn states(&self) -> impl Iterator<Item = (State, Wish)> {
+        self.state.names().filter_map(|name| self.brief(name)).map(|brief| (brief.state, brief.wish))
     }
 
     /// Why nothing can be kept, if so.

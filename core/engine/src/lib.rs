@@ -30,6 +30,7 @@
 extern crate alloc;
 
 mod adopt;
+mod appliance;
 mod console;
 mod consoles;
 mod create;

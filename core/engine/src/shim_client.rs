@@ -14,7 +14,7 @@ use petrel_wire::{
     Digest, Label, frame,
     limits::{SHIM_REQUESTS_MAX, SHIM_VERSION, TRANSFERS_MAX, UNIKERNELS_MAX, UPLOADS_MAX},
     operator::{Refusal, What, Who},
-    shim::{Event, Fault, FromShim, Host, InstanceId, Op, Reply, Request, TapId},
+    shim::{Backend, Event, Fault, FromShim, Host, InstanceId, Op, Reply, Request, TapId},
 };
 
 use crate::{
@@ -44,6 +44,7 @@ pub(crate) enum Waiting {
     Kill(InstanceId),
     Forget(InstanceId),
     Stats(Asker),
+    Appliance(Asker),
     Images,
     ImageRemoved(Digest),
     Volumes,
@@ -143,6 +144,12 @@ impl ShimClient {
         monitor.map(|monitor| monitor.name.clone()).ok_or(none)
     }
 
+    /// What isolates the guests of a monitor, if the host offers it.
+    pub fn backend_of(&self, name: &Label) -> Option<Backend> {
+        let mut monitors = self.host.iter().flat_map(|host| &host.monitors);
+        monitors.find(|monitor| monitor.name == *name).map(|monitor| monitor.backend)
+    }
+
     /// Whether so many requests more leave room for those that nobody can be refused: one for each unikernel,
     /// image, volume and upload that there may be, and what moves volumes.
     pub fn has_room(&self, requests: usize) -> bool {
@@ -163,6 +170,14 @@ impl ShimClient {
         }
         self.unanswered.push_back((self.next_id, waiting));
         self.send(grant, op, outputs);
+    }
+
+    /// Those who wait for an answer of the machine.
+    pub fn appliance_askers(&self) -> impl Iterator<Item = Asker> {
+        self.unanswered.iter().filter_map(|(_, waiting)| match waiting {
+            Waiting::Appliance(asker) => Some(*asker),
+            _ => None,
+        })
     }
 
     /// A request was taken back before it left; what it was for, if its answer was awaited.
@@ -206,6 +221,7 @@ impl Engine {
     /// Gives up what was under way. The shim has all it needs to tell later what became of it.
     pub(crate) fn link_lost(&mut self) {
         self.shim.phase = Phase::Away;
+        self.appliance_lost();
         self.shim.unanswered.clear();
         self.uploads_lost();
         self.volumes_lost();
@@ -274,6 +290,7 @@ impl Engine {
             Waiting::Spawn(instance) => self.spawned(instance, result),
             Waiting::Kill(instance) => self.killed(instance, result),
             Waiting::Forget(instance) => self.forgotten(instance, result),
+            Waiting::Appliance(asker) => self.appliance_told(asker, result),
             Waiting::Stats(asker) => self.stats_told(asker, result),
             Waiting::Images => self.images_listed(result),
             Waiting::ImageRemoved(digest) => self.image_removed(digest, result),

@@ -110,6 +110,11 @@ impl Unikernel {
         }
     }
 
+    /// What its latest instance is made from.
+    pub fn started_spec(&self) -> Option<&Spec> {
+        Some(&self.generation(self.started?)?.spec)
+    }
+
     /// Whether its latest instance is of another generation than it shall be.
     pub fn is_stale(&self) -> bool {
         self.started.is_some_and(|number| number != self.current.number)

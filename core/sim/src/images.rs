@@ -22,6 +22,8 @@ pub struct Image {
     pub devices: Vec<(&'static str, DeviceKind)>,
     /// Whether a monitor of the hosts runs it.
     pub runs: bool,
+    /// It ends as soon as it is started.
+    pub crashes: bool,
 }
 
 /// How many there are.
@@ -55,5 +57,6 @@ fn image(number: usize) -> Image {
         bytes: bytes.into(),
         devices: recipe.devices.iter().map(|&(name, number)| (name, kind(number))).collect(),
         runs: !matches!(number, 4 | 5 | 8),
+        crashes: number % 7 == 3,
     }
 }

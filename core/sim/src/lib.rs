@@ -13,17 +13,19 @@
 //! | `random`, `plan` | chance; how often what happens in a seed's world |
 //! | `world` | what happens |
 //! | `host` | the simulated host, with the shim's own checks and ledger |
-//! | `operator`, `images` | what operators ask, and what they have to run |
+//! | `operator`, `asked`, `questions`, `images` | operators, what they ask, and what they have to run |
 //! | `model` | what must be true: the checkers |
 //! | `runner` | many seeds at once; a failure made smaller, and run again with a trace |
 #![forbid(unsafe_code)]
 
+mod asked;
 mod host;
 mod images;
 mod model;
 mod operator;
 mod operator_certificate;
 mod plan;
+mod questions;
 mod random;
 mod runner;
 mod trace;

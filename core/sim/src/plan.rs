@@ -37,6 +37,9 @@ events! {
     /// A killed monitor is gone.
     MonitorEnds "monitor-ends" 400,
 
+    /// Something that is probed answers, or does not.
+    ProbeEnds "probe-ends" 300,
+
     // Operators. The first two are in every plan.
     /// An operator opens a session.
     Connect "connect" 200,
@@ -126,6 +129,8 @@ pub struct Plan {
     pub link_bytes: usize,
     /// The most requests that the shim takes in one turn.
     pub shim_burst: u64,
+    /// In so many of a thousand cases a probe succeeds.
+    pub probes_pass: u64,
     /// The longest argument of a unikernel, in bytes.
     pub arg_bytes: usize,
     /// The size of the block device "state", in bytes; none if zero.
@@ -151,6 +156,7 @@ impl Plan {
             restart_ns: step_ns * random.pick(&[1, 30, 300]),
             link_bytes: *random.pick(&[1_000, 30_000, 256 * 1024]),
             shim_burst: random.between(1, 8),
+            probes_pass: *random.pick(&[300, 900, 1000]),
             arg_bytes: *random.pick(&[10, 10, 6000]),
             state_bytes: 1024 * random.pick(&[0, 128, 128, 140, 512]),
             block_bytes: *random.pick(&[512, 512, 4096]),

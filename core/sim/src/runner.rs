@@ -14,7 +14,7 @@ use std::{
 use crate::{
     model::Violation,
     plan::Event,
-    trace::Trace,
+    trace::{Trace, shortened},
     world::{Counts, World},
 };
 
@@ -79,7 +79,7 @@ pub fn run(seed: u64, options: &Options, trace: bool) -> Result<History, Box<Fai
     let trace = world.trace.into_lines();
     match outcome {
         Ok(()) => Ok(History { counts: world.counts, trace }),
-        Err(Violation(what)) => Err(Box::new(Failure { seed, step, what, trace })),
+        Err(Violation(what)) => Err(Box::new(Failure { seed, step, what: shortened(&what), trace })),
     }
 }
 

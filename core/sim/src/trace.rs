@@ -26,7 +26,7 @@ impl Trace {
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
         }
-        self.lines.push_back(shortened(line()));
+        self.lines.push_back(shortened(&line()));
     }
 
     /// The lines, the oldest first.
@@ -36,7 +36,7 @@ impl Trace {
 }
 
 /// Long lists of bytes say little.
-fn shortened(line: String) -> String {
+pub fn shortened(line: &str) -> String {
     const LIST_MAX: usize = 80;
     let mut parts = line.split("Blob([");
     let mut short = parts.next().unwrap_or_default().to_string();

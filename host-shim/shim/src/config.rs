@@ -28,6 +28,9 @@ pub struct Config {
     pub volumes_mib: Option<u64>,
     /// The users (and groups of the same number) that monitors run as, each its own. Nothing else on the host uses them.
     pub uids: Option<RangeInclusive<u32>>,
+    /// Whether unikernels run by KVM or not at all. The control plane's own monitor may be any: it has to tell.
+    #[serde(default)]
+    pub require_kvm: bool,
     pub control_plane: ControlPlane,
     pub monitors: List<Monitor, MONITORS_MAX>,
 }

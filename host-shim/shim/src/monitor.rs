@@ -282,10 +282,12 @@ fn command(path: &Path, uid: Option<u32>) -> Command {
     command
 }
 
-/// Asks petrel-tender what it can do here. The options spare it to find that out again for each guest.
+/// Asks petrel-tender what it can do here. The options spare it to find that out again for each guest. It is not waited
+/// for in vain: the tender gives its trial of KVM a tenth of a second, and leaves it alone after one more.
 fn probe(path: &Path, uid: Option<u32>) -> io::Result<(Backend, Vec<String>)> {
     let output = command(path, uid).arg("--probe").output()?;
     let said = String::from_utf8_lossy(&output.stdout);
+    log(format_args!("{} --probe: {}", path.display(), said.trim()));
     let word = |key| said.split_whitespace().find_map(|word| word.strip_prefix(key));
     let (Some(backend), Some(khz)) = (word("backend="), word("tsc_khz=")) else {
         return Err(io::Error::other(format!("not understood: {output:?}")));

@@ -8,8 +8,8 @@ use std::{ffi::OsStr, io, iter::Cycle, mem, ops::RangeInclusive};
 
 use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
-use petrel_wire::shim::{Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId};
-use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE};
+use petrel_wire::shim::{Backend, Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request};
+use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE, shim::Spawn, shim::TapId};
 use rustix::event::{Timespec, epoll};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::{buffer::spare_capacity, system::sysinfo};
@@ -55,12 +55,14 @@ impl Ops {
         let cpus = (0..u16::MAX).take(CpuSet::MAX_CPU).filter(|cpu| usable.is_set(usize::from(*cpu)));
         let memory = sysinfo();
         let limits = Limits::find(&config.state_dir.join("run")).map_err(about("run"))?;
+        let offered = programs.iter().map(|program| &program.told);
+        let offered = offered.filter(|told| !config.require_kvm || told.backend == Backend::Kvm);
         let host = Host {
             cpus: List::fill(&mut cpus.filter(is_given)),
             memory_mib: memory.totalram.saturating_mul(u64::from(memory.mem_unit)) >> 20,
             bridges: config.bridges.clone(),
             volumes_mib: config.volumes_mib,
-            monitors: List::fill(&mut programs.iter().map(|program| program.told.clone())),
+            monitors: List::fill(&mut offered.cloned()),
             limits: limits.told(),
         };
         let names = fs::read_dir(config.state_dir.join("images")).map_err(about("images"))?;
@@ -123,6 +125,10 @@ impl Ops {
             Op::Hello { .. } => return Ok(Reply::Hello { release: RELEASE }),
             Op::Host => return Ok(Reply::Host(Box::new(self.host.clone()))),
             Op::List { after } => return Ok(self.ledger.page(after)),
+            #[cfg(feature = "appliance")]
+            Op::Appliance(op) => return crate::appliance::pass_on(op),
+            #[cfg(not(feature = "appliance"))]
+            Op::Appliance(_) => return Err(Refusal::Fault(Fault::NotFound)),
             Op::Stats(instances) => return Ok(usage(&instances, &self.ledger)),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
                 return Ok(Reply::Stored);

@@ -7,7 +7,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
 
 use petrel_wire::limits::FRAME_BYTES_MAX;
-use petrel_wire::shim::{Event, Fault, InstanceId, Listed, Op, Reply, SpawnBlock, SpawnNet, TapId, VolumeOp};
+use petrel_wire::shim::{
+    Backend, Event, Fault, InstanceId, Listed, Op, Reply, SpawnBlock, SpawnNet, TapId, VolumeOp,
+};
 use petrel_wire::{Blob, ExitStatus, Mac};
 use support::{GUEST, Keys, Peer, Site, inside, interface_exists, interface_index, sha256, spawn};
 
@@ -380,6 +382,36 @@ fn given_a_monitor_that_was_never_acknowledged_when_the_shim_starts_then_it_is_e
         let mut peer = site.connect();
         assert_eq!(list(&mut peer), []);
         assert!(!fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z")));
+    });
+}
+
+#[test]
+fn given_that_kvm_is_required_when_a_monitor_has_ring_3_only_then_it_runs_no_unikernel() {
+    inside("given_that_kvm_is_required_when_a_monitor_has_ring_3_only_then_it_runs_no_unikernel", || {
+        let mut site = Site::up();
+        let told = |peer: &mut Peer| match peer.ask(Op::Host) {
+            Ok(Reply::Host(host)) => host.monitors.iter().map(|monitor| monitor.backend).collect::<Vec<_>>(),
+            other => panic!("expected the host, got {other:?}"),
+        };
+        // Without a backend in the configuration the monitor is asked, and its answer is in the log.
+        let log = site.reconfigure("backend = \"kvm\"", "").join("\n");
+        assert!(log.contains("--probe: backend=ring3 tsc_khz=1000000 reason=a script needs none"), "{log}");
+        assert_eq!(told(&mut site.connect()), [Backend::Ring3]);
+
+        site.reconfigure("[control_plane]", "require_kvm = true\n[control_plane]");
+        let mut peer = site.connect();
+        assert_eq!(told(&mut peer), []);
+        assert!(list(&mut peer).is_empty());
+        let image = peer.store(GUEST);
+        peer.send(Op::Spawn(Box::new(spawn(1, image, "echo runs"))));
+        assert!(peer.is_cut_off());
+        site.wait_for_log("violation: a monitor that is not configured");
+
+        site.reconfigure("version = 2", "version = 2\nbackend = \"kvm\"");
+        let mut peer = site.connect();
+        assert_eq!(told(&mut peer), [Backend::Kvm]);
+        peer.spawn(1, image, "echo runs");
+        peer.until_console(1, "runs");
     });
 }
 

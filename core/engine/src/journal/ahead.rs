@@ -5,6 +5,7 @@
 //! could not do them, so that every flow takes its own way back; the good news in the answers becomes a refusal.
 
 use petrel_wire::{
+    Name,
     operator::{
         ImageRequest, ImageResponse, ReadOnly, Refusal, Request, Response, VolumeRequest, VolumeResponse,
         What, Who,
@@ -19,6 +20,7 @@ use crate::{
     record::{Durability, Record},
     shim_client::Nonsense,
     state::Before,
+    unikernel::Run,
 };
 
 use alloc::{
@@ -124,6 +126,7 @@ impl Engine {
                 }
             }
             self.withholding = false;
+            self.reasons_renamed(&Refusal::Shim(NOT_SENT), &Refusal::ReadOnly(reason));
             self.refuse_for(from, reason);
             if !self.journal.urgent {
                 break;
@@ -134,7 +137,7 @@ impl Engine {
             self.take_back(from, reason);
             self.reset_link("what was asked for cannot be kept");
         }
-        self.undo();
+        self.undo(reason);
     }
 
     /// Takes the outputs from `from` on back, but for those that change nothing and say nothing of a change. Returns the
@@ -145,7 +148,7 @@ impl Engine {
             match output {
                 Output::Persist { .. } => {}
                 Output::ToShim(request) if is_effect(&request.op) => unsent.push(request.id),
-                Output::ToSession { session, mut message } if acknowledges(&message.response) => {
+                Output::ToSession { session, mut message } if self.is_undone(&message.response) => {
                     message.response = Response::Refused(Refusal::ReadOnly(reason));
                     self.outputs.push_back(Output::ToSession { session, message });
                 }
@@ -153,6 +156,25 @@ impl Engine {
             }
         }
         unsent
+    }
+
+    /// Whether an answer says that a change was made which is being taken back. What was made in earlier handles stands,
+    /// whatever else follows from the news of it.
+    fn is_undone(&self, response: &Response) -> bool {
+        let made_now = |of: &Name| {
+            self.journal.undo.iter().any(|undo| match undo {
+                Undo::Change(Before::Unikernel { name, .. }) => name == of,
+                Undo::Change(Before::Record(_)) => false,
+                Undo::State(_) => true,
+            })
+        };
+        match response {
+            Response::Created(brief)
+            | Response::Started(brief)
+            | Response::Stopped(brief)
+            | Response::Updated(brief) => made_now(&brief.name),
+            other => acknowledges(other),
+        }
     }
 
     /// What was refused from output `from` on was refused for this reason, whatever the flows made of it.
@@ -167,10 +189,10 @@ impl Engine {
     }
 
     /// Makes the state what it was before this handle, but for what has happened on the host.
-    fn undo(&mut self) {
+    fn undo(&mut self, reason: ReadOnly) {
         for undo in core::mem::take(&mut self.journal.undo).into_iter().rev() {
             match undo {
-                Undo::Change(before) => self.restore(before),
+                Undo::Change(before) => self.restore(before, reason),
                 Undo::State(state) => {
                     let next = self.state.events.next();
                     self.state = *state;
@@ -185,13 +207,18 @@ impl Engine {
 }
 
 impl Engine {
-    fn restore(&mut self, before: Before) {
+    fn restore(&mut self, before: Before, reason: ReadOnly) {
         let (name, unikernel) = match before {
             Before::Unikernel { name, unikernel } => (name, unikernel),
             Before::Record(record) => return self.state.apply(record),
         };
         let instance = self.state.get(&name).map(|unikernel| unikernel.instance);
         self.state.restore(&name, unikernel);
+        // It has its monitor again, which was to make way for another.
+        if let Some(unikernel) = self.state.get(&name).filter(|unikernel| unikernel.run != Run::Absent) {
+            self.reaps.remove(&unikernel.instance);
+        }
+        self.order_taken_back(&name, Refusal::ReadOnly(reason));
         match (self.state.get(&name).map(|unikernel| unikernel.instance), instance) {
             (Some(earlier), Some(instance)) => self.console_moved(instance, earlier),
             (Some(_), None) => drop(self.watch(&name)),
@@ -238,6 +265,8 @@ fn changes(request: &Request) -> bool {
         },
         Request::Hello(_)
         | Request::Host
+        // The machine remembers it, not the journal.
+        | Request::Appliance(_)
         | Request::List
         | Request::Info(_)
         | Request::Console(_)
@@ -273,6 +302,7 @@ fn acknowledges(response: &Response) -> bool {
         | Response::CertRevoked { .. } => true,
         Response::Hello(_)
         | Response::Host(_)
+        | Response::Appliance(_)
         | Response::ImageWanted
         | Response::Listed { .. }
         | Response::Info(_)
@@ -305,6 +335,7 @@ fn is_effect(op: &Op) -> bool {
         // A chunk is of an upload whose beginning was let go.
         Op::Hello { .. }
         | Op::Host
+        | Op::Appliance(_)
         | Op::List { .. }
         | Op::Stats(_)
         | Op::ImageList { .. }

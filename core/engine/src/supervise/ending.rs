@@ -24,7 +24,8 @@ impl Engine {
     pub(crate) fn kill(&mut self, name: &Name) {
         let Some(instance) = self.state.get(name).map(|unikernel| unikernel.instance) else { return };
         let overdue_ns = self.now.monotonic_ns.saturating_add(KILL_DEADLINE_NS);
-        self.watch(name).asked = Some(Asked::Kill { overdue_ns });
+        let watch = self.watch(name);
+        (watch.asked, watch.killed) = (Some(Asked::Kill { overdue_ns }), true);
         self.ask_about(name, Op::Kill(instance), Waiting::Kill(instance));
     }
 
@@ -35,7 +36,7 @@ impl Engine {
     }
 
     pub(crate) fn killed(&mut self, instance: InstanceId, result: Result<Reply, Fault>) -> Handled {
-        if self.reaps.contains(&instance) {
+        if self.reaps.contains_key(&instance) {
             return self.reap_killed(instance, result);
         }
         match result {
@@ -58,7 +59,7 @@ impl Engine {
         if self.launches.contains_key(&instance) {
             return Err(Nonsense("the end of a monitor that has not been started"));
         }
-        if self.reaps.contains(&instance) {
+        if self.reaps.contains_key(&instance) {
             self.reap_exited(instance);
         } else if self.state.by_id(instance).is_some_and(|unikernel| unikernel.ended().is_none()) {
             self.ended(instance, status, Some(self.now.wall_ms));
@@ -77,12 +78,14 @@ impl Engine {
         let now_ns = self.now.monotonic_ns;
         let watch = self.watch(&name);
         watch.asked = None;
+        let killed = core::mem::take(&mut watch.killed) && !watch.unhealthy;
         watch.unhealthy = false;
+        watch.failure = None;
         watch.probing = Probing::default();
         if now_ns.saturating_sub(watch.started_ns) >= LONG_LIFE_NS {
             watch.quick_ends = 0;
         }
-        let by_itself = !watch.replace && !stale;
+        let by_itself = !watch.replace && !stale && !killed;
         if by_itself && on_trial {
             self.fail_trial(&name, Setback::Ended(status));
         } else if by_itself && again {
@@ -91,7 +94,8 @@ impl Engine {
             watch.not_before_ns = now_ns.saturating_add(delay_ns);
             self.happened(Who::ControlPlane, What::BackOff(delay_ns / 1_000_000), Some(name.clone()));
         }
-        if core::mem::take(&mut self.watch(&name).replace) {
+        let replace = core::mem::take(&mut self.watch(&name).replace);
+        if replace || killed {
             self.clear_way(&name);
         }
         if self.goal(&name) == Some(&Goal::Stop) {
@@ -114,7 +118,7 @@ impl Engine {
     }
 
     pub(crate) fn forgotten(&mut self, instance: InstanceId, result: Result<Reply, Fault>) -> Handled {
-        if self.reaps.contains(&instance) {
+        if self.reaps.contains_key(&instance) {
             return self.reap_forgotten(instance, result);
         }
         match result {
@@ -129,13 +133,17 @@ impl Engine {
         Ok(())
     }
 
-    /// The shim could not end it: the unikernel stays as it is.
+    /// The shim could not end it: if that is still to be, it is tried again after a while, and told once.
     fn ending_failed(&mut self, instance: InstanceId, fault: Fault) {
         let Some(name) = self.name_of(instance) else { return };
-        self.happened(Who::ControlPlane, What::EndFailed(fault), Some(name.clone()));
+        let failure = Some(Refusal::Shim(fault));
+        if self.watch(&name).failure != failure {
+            self.happened(Who::ControlPlane, What::EndFailed(fault), Some(name.clone()));
+        }
         let not_before_ns = self.now.monotonic_ns.saturating_add(RETRY_NS);
         let watch = self.watch(&name);
         watch.asked = None;
+        watch.failure = failure;
         watch.not_before_ns = not_before_ns;
         self.order_undone(&name, Refusal::Shim(fault));
         self.reconcile(&name);
@@ -182,6 +190,7 @@ impl Engine {
         }
         let Some(order) = self.unwatch(name).and_then(|watch| watch.order) else { return };
         let answer = match (&order.goal, answer) {
+            (Goal::Destroy, Response::Refused(_)) => Response::Refused(Refusal::BeingDestroyed),
             (Goal::Destroy, answer) | (_, answer @ Response::Refused(_)) => answer,
             _ => Response::Refused(Refusal::NoSuchUnikernel),
         };

@@ -157,11 +157,13 @@ impl Engine {
             // It could only fail, without the tap.
             return;
         }
-        let volume = match &*unikernel.spec().blocks {
+        // It may have become another meanwhile.
+        let Some(spec) = unikernel.started_spec() else { return };
+        let volume = match &*spec.blocks {
             [only] => Some(only.volume.clone()),
             _ => None,
         };
-        let image = unikernel.spec().image;
+        let image = spec.image;
         let failure = match (fault, volume) {
             (Fault::NotFound, _) => Refusal::NoSuchImage,
             (Fault::NoVolume, Some(volume)) => self.volume_fault(&volume, fault),
@@ -223,6 +225,11 @@ impl Engine {
             (_, failure) => {
                 if asker.is_none() {
                     self.apply(Record::Absent(instance));
+                    // It says nothing of a generation that is on trial since, and was not tried yet.
+                    let unikernel = self.state.get(&launch.name);
+                    if unikernel.is_some_and(|unikernel| unikernel.trial.is_some() && unikernel.is_stale()) {
+                        return self.reconcile(&launch.name);
+                    }
                 }
                 self.launch_failed(&launch.name, asker, failure.unwrap_or(Refusal::ShimAway));
             }
@@ -235,8 +242,11 @@ impl Engine {
         if let (Some(asker), Some(brief)) = (creator, self.brief(name)) {
             self.answer(asker, Response::Created(Box::new(brief)));
         }
-        let trial = self.state.get(name).and_then(|unikernel| unikernel.trial);
+        // One that is of an earlier generation makes way for what is waited for.
+        let current = self.state.get(name).filter(|unikernel| !unikernel.is_stale());
+        let (stale, trial) = (current.is_none(), current.and_then(|unikernel| unikernel.trial));
         match &self.watch(name).order {
+            _ if stale => {}
             Some(order) if order.goal == Goal::Run => self.order_done(name),
             Some(order) if matches!(order.goal, Goal::Return(_)) => self.order_returned(name),
             _ if trial.is_some_and(|trial| trial.window_s.is_none()) => self.accept(name),
@@ -252,6 +262,7 @@ impl Engine {
         let supervision = self.state.get(name).map(|unikernel| unikernel.spec().supervision.clone());
         let watch = self.watch(name);
         watch.replace = false;
+        watch.killed = false;
         watch.unhealthy = false;
         watch.failure = None;
         watch.started_ns = now_ns;

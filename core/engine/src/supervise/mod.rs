@@ -49,6 +49,8 @@ pub(crate) type Watches = BTreeMap<Name, Watch>;
 pub(crate) struct Watch {
     /// What the shim was asked to do to its monitor, and has not done yet.
     pub asked: Option<Asked>,
+    /// The shim was asked to kill its monitor, for what is perhaps not wanted any more.
+    pub killed: bool,
     /// Its monitor is to make way for another one, though it is of the right generation.
     pub replace: bool,
     /// Its liveness probe has failed too often.
@@ -59,7 +61,7 @@ pub(crate) struct Watch {
     pub not_before_ns: u64,
     /// When its monitor was first known to run (monotonic nanoseconds).
     pub started_ns: u64,
-    /// Why it could not be started last time.
+    /// Why it could not be started, or ended, last time.
     pub failure: Option<Refusal>,
     pub probing: Probing,
     /// What operators wait for.
@@ -123,7 +125,8 @@ impl Engine {
         self.probe_if_due(name);
         if self.shim.is_ready() && !self.withholding {
             match self.next_step(name) {
-                Step::Rest | Step::WaitUntil(_) => {}
+                Step::Rest => self.accept_what_runs(name),
+                Step::WaitUntil(_) => {}
                 Step::WaitForOthers => self.wait_for_others(name),
                 Step::Start => self.launch(name, None),
                 Step::Kill => self.kill(name),
@@ -209,6 +212,17 @@ impl Engine {
         let number = self.state.get(name).map_or(0, |unikernel| unikernel.current.number);
         self.happened(Who::ControlPlane, What::Updated(number), Some(name.clone()));
         self.order_done(name);
+    }
+
+    /// A trial without a window is over when a monitor of its generation runs, also one that did before.
+    fn accept_what_runs(&mut self, name: &Name) {
+        let runs = self.state.get(name).is_some_and(|unikernel| {
+            let windowless = unikernel.trial.is_some_and(|trial| trial.window_s.is_none());
+            windowless && matches!(unikernel.run, Run::Running { .. }) && !unikernel.is_stale()
+        });
+        if runs && self.watches.get(name).is_some_and(|watch| watch.asked.is_none()) {
+            self.accept(name);
+        }
     }
 
     /// Goes back to the generation before the trial. Who waits is told when that one runs.

@@ -194,6 +194,8 @@ impl Engine {
         self.start_over(name);
         self.apply(record(Some(Trial { from, window_s })));
         self.wish(name, Wish::Running);
+        // It may have ended as the very generation that it is again.
+        self.clear_way(name);
         self.reconcile(name);
     }
 
@@ -303,17 +305,56 @@ impl Engine {
         }
     }
 
-    /// What was ordered could not be done: it is as it was before.
+    /// What was wished could not be kept: an order that relied on it comes to nothing.
+    pub(crate) fn order_taken_back(&mut self, name: &Name, refusal: Refusal) {
+        let Some(goal) = self.goal(name) else { return };
+        let holds = self.state.get(name).is_some_and(|unikernel| match goal {
+            Goal::Run => unikernel.wish == Wish::Running,
+            Goal::Stop => unikernel.wish == Wish::Stopped,
+            Goal::Destroy => unikernel.wish == Wish::Destroyed,
+            Goal::Try => unikernel.trial.is_some(),
+            // It is what it was, and goes on from there.
+            Goal::Return(_) => false,
+        });
+        if !holds && let Some(order) = self.take_order(name) {
+            let refusal = if let Goal::Return(refusal) = order.goal { refusal } else { refusal };
+            for asker in order.askers {
+                self.refuse(asker, refusal.clone());
+            }
+        }
+    }
+
+    /// What looked like one reason for a failure, and is not told yet, is another.
+    pub(crate) fn reasons_renamed(&mut self, looked_like: &Refusal, is: &Refusal) {
+        for watch in self.watches.values_mut() {
+            let returning = watch.order.as_mut().and_then(|order| match &mut order.goal {
+                Goal::Return(refusal) => Some(refusal),
+                _ => None,
+            });
+            for refusal in returning.into_iter().chain(&mut watch.failure) {
+                if refusal == looked_like {
+                    *refusal = is.clone();
+                }
+            }
+        }
+    }
+
+    /// What was ordered could not be done: it is as it was before. But what is to be destroyed stays so, and is destroyed
+    /// as soon as that can be done.
     pub(crate) fn order_undone(&mut self, name: &Name, refusal: Refusal) {
         self.watch(name).replace = false;
-        let Some(order) = self.take_order(name) else { return };
+        let Some(mut order) = self.take_order(name) else { return };
         let refusal = match order.goal {
             Goal::Return(refusal) => refusal,
             Goal::Try => {
                 self.apply(Record::RolledBack { name: name.clone(), faulty: false });
                 refusal
             }
-            Goal::Run | Goal::Stop | Goal::Destroy => refusal,
+            Goal::Destroy => {
+                order.before = Wish::Destroyed;
+                Refusal::BeingDestroyed
+            }
+            Goal::Run | Goal::Stop => refusal,
         };
         self.wish(name, order.before);
         for asker in order.askers {

@@ -44,6 +44,7 @@ impl Engine {
             blocks: spec.blocks.clone(),
             args: spec.args.clone(),
             monitor: spec.monitor.clone(),
+            backend: self.shim.backend_of(&spec.monitor),
             pid: if let Run::Running { pid } = unikernel.run { pid } else { 0 },
             watching: self.watching(unikernel, self.watches.get(name)?),
         })

@@ -4,14 +4,14 @@ use petrel_wire::{
     Blob, Digest, ExitStatus,
     limits::GENERATIONS_MAX,
     operator::{
-        Change, Create, GenerationInfo, Refusal, Request, Response, RestartWhen, Setback, State, Supervision,
-        Wish,
+        Block, Change, Create, GenerationInfo, Refusal, Request, Response, RestartWhen, Setback, State,
+        Supervision, VolumeRefusal, Wish,
     },
     shim::{Fault, Op},
 };
 
 use crate::{
-    image::{self, NET, Recipe},
+    image::{self, BLOCK, NET, Recipe},
     restart::{restart, restarted, start, stop},
     world::{World, create, destroy, name, networked, plain},
 };
@@ -409,4 +409,74 @@ fn an_update_during_which_the_link_breaks_is_done_or_undone() {
         assert_eq!(site.world.resets, 0);
     }
     assert_eq!(met.len(), 2, "both happen");
+}
+
+/// Its first generation is being started when the second is asked for.
+#[test]
+fn a_restart_is_answered_when_the_new_generation_runs_not_when_the_earlier_one_does() {
+    let mut site = Site::new();
+    let (world, session) = (&mut site.world, site.session);
+    world.send(session, 2, create(networked("b", site.old, &["net0"])));
+    let change = Box::new(Change { memory_mib: Some(64), ..Change::default() });
+    world.send(session, 3, Request::Restart { name: name("b"), change });
+    while !matches!(world.inboxes[&session].back(), Some(message) if message.id == 3) {
+        assert!(world.step(), "it is not answered");
+    }
+    assert_eq!(world.host.spawned.last().unwrap().memory_mib, 64);
+}
+
+/// … which has been told to end for the new one, or was to be told so when the link broke.
+#[test]
+fn a_rollback_to_the_generation_that_still_runs_is_done() {
+    for lost in [false, true] {
+        let mut site = Site::new();
+        let updating = site.send(update("a", args(&["new"])));
+        let back = site.send(rollback("a", Some(1)));
+        assert_eq!(site.world.next(site.session, updating), Response::Refused(Refusal::Superseded));
+        if lost {
+            site.world.link_down();
+            site.world.link_up();
+        }
+        site.world.run();
+        site.world.sleep_ms(2000);
+        let answer = site.world.next(site.session, back);
+        let as_expected =
+            matches!(answer, Response::Updated(_)) || answer == Response::Refused(Refusal::ShimAway);
+        assert!(as_expected, "{answer:?}");
+        assert!(site.one_runs());
+    }
+}
+
+/// The first generation is being started again, and cannot be, when the second is asked for.
+#[test]
+fn a_start_that_fails_says_nothing_of_the_generation_that_was_asked_for_meanwhile() {
+    let mut site = Site::new();
+    site.world.host.end(site.world.instance(0), ExitStatus::Code(7));
+    site.world.run();
+    site.world.wait_ms(1000);
+    site.world.host.faults.push((|op| matches!(op, Op::Spawn(_)), Fault::Os { errno: 12 }));
+    let id = site.send(update("a", site.to_new()));
+    site.world.sleep_ms(u64::from(WINDOW_S) * 1000 + 1000);
+    assert!(matches!(site.world.next(site.session, id), Response::Updated(_)));
+    assert_eq!(site.spawned(), (2, site.new));
+}
+
+/// A create that is forced finds one that is being started, with a volume that somebody has taken away.
+#[test]
+fn a_start_that_fails_is_refused_for_what_it_was_made_from() {
+    let mut world = World::new();
+    let digest = world.host.store(image::build(&Recipe { devices: &[("disk", BLOCK)], ..Recipe::default() }));
+    let session = world.client();
+    let with = |unikernel: &str, volume: &str| {
+        let block = Block { device: "disk".parse().unwrap(), volume: volume.parse().unwrap() };
+        Create { blocks: vec![block].try_into().unwrap(), ..plain(unikernel, digest) }
+    };
+    world.create(session, 1, with("first", "data"));
+    world.ask(session, 1, destroy("first"));
+    world.host.faults.push((|op| matches!(op, Op::Spawn(_)), Fault::NoVolume));
+    world.send(session, 1, create(with("a", "more")));
+    world.send(session, 2, create(Create { force: true, ..with("a", "data") }));
+    world.run();
+    let missing = Refusal::Volume(VolumeRefusal::Missing(name("more")));
+    assert_eq!(world.next(session, 1), Response::Refused(missing));
 }

@@ -7,10 +7,14 @@ use petrel_wire::{
     operator::{
         Change, Journal, ReadOnly, Refusal, Request, Response, RestartWhen, State, StateFault, Table,
     },
+    shim::{Fault, Op, VolumeOp},
 };
 
 use crate::{
+    disk::Disk,
     image::{self, NET, Recipe},
+    order::after,
+    probes::ready,
     restart::restarted,
     world::{World, console, create, destroy, info, name, networked, plain, push},
 };
@@ -295,7 +299,62 @@ fn an_update_that_cannot_be_kept_leaves_one_that_runs() {
         assert_eq!(running.len(), 1, "after {writes} writes");
         let pid = world.host.ledger.monitors[&running[0]].listed.pid;
         assert_eq!(world.info("a").pid, pid, "after {writes} writes");
+        let answer = world.next(session, 2);
+        let unwritable = Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable));
+        assert!(matches!(answer, Response::Updated(_)) || answer == unwritable, "{writes}: {answer:?}");
     }
+}
+
+/// What an order follows from cannot be kept, and nothing of it has left for the shim: its monitor is being started.
+#[test]
+fn an_order_that_cannot_be_kept_is_refused_also_while_the_shim_is_at_something_else() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 9, networked("first", digest, &["net0"]));
+    world.send(session, 1, create(networked("a", digest, &["net0"])));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    let change = Box::new(Change { memory_mib: Some(64), ..Change::default() });
+    world.send(session, 2, Request::Update { name: name("a"), change, window_s: 5 });
+    assert_eq!(world.next(session, 2), Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable)));
+    world.run();
+    world.expect(session, 1, |response| matches!(response, Response::Created(_)));
+    assert_eq!(world.info("a").unikernel.memory_mib, 32);
+}
+
+/// The disk fails while a unikernel waits for another, which then gets ready.
+#[test]
+fn what_was_started_while_nothing_could_be_kept_is_not_started_twice() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 1, ready("tcp:10.0.0.1:1", networked("db", digest, &["net0"])));
+    world.create(session, 2, after(&["db"], networked("web", digest, &["net0"])));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    world.refused(session, 3, create(networked("x", digest, &["net0"])));
+    world.probed(true);
+    let running = world.host.running();
+    assert_eq!(running.len(), 2);
+    world.disk.as_mut().unwrap().writes_left = None;
+    world.restart();
+    world.run();
+    world.sleep_ms(5000);
+    assert_eq!(world.host.running(), running);
+    assert_eq!(world.state("web"), State::Running);
+}
+
+/// One runs, which was kept long ago, and another that waited for it cannot be started.
+#[test]
+fn what_was_kept_is_acknowledged_also_if_what_follows_from_it_for_others_cannot_be() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 9, networked("first", digest, &["net0"]));
+    world.send(session, 1, create(networked("a", digest, &["net0"])));
+    let mut waits = networked("b", digest, &["net0"]);
+    waits.supervision.after.push(name("a")).unwrap();
+    world.send(session, 2, create(waits));
+    world.expect(session, 2, |response| matches!(response, Response::Created(_)));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    world.run();
+    world.expect(session, 1, |response| matches!(response, Response::Created(_)));
 }
 
 #[test]
@@ -386,6 +445,29 @@ fn a_full_disk_refuses_creates_until_something_is_destroyed() {
     world.restart();
     world.run();
     assert_eq!(names(&mut world).len(), count - 2);
+}
+
+/// Its monitor has ended, and would have made way for the one that could not be kept.
+#[test]
+fn an_update_that_a_full_disk_has_no_room_for_is_refused_at_once_and_what_there_was_can_be_destroyed() {
+    let (mut world, digest) = with_image(World::with_disk(128 << 10));
+    let session = world.client();
+    let args = || vec![Blob::try_from(vec![b'x'; 4000]).unwrap()].try_into().unwrap();
+    world.create(session, 1, restarted(RestartWhen::Always, &[], networked("a", digest, &["net0"])));
+    world.host.end(world.instance(0), ExitStatus::Code(7));
+    world.run();
+    let change = || Box::new(Change { args: Some(args()), ..Change::default() });
+    let full = Response::Refused(Refusal::ReadOnly(ReadOnly::Full));
+    for id in 2.. {
+        let other =
+            petrel_wire::operator::Create { args: args(), ..networked(&format!("u{id}"), digest, &["net0"]) };
+        if world.ask(session, id, create(other)) == full {
+            break;
+        }
+    }
+    world.send(session, 1, Request::Update { name: name("a"), change: change(), window_s: 5 });
+    assert_eq!(world.next(session, 1), full);
+    assert_eq!(world.ask(session, 1, destroy("a")), Response::Destroyed);
 }
 
 #[test]
@@ -645,4 +727,25 @@ fn requests_to_the_shim_that_were_taken_back_are_no_reason_to_wait_for_it() {
     // Nor does it matter that it is told again.
     world.input(Input::StateFailed);
     assert_eq!(names(&mut world), ["kept"]);
+}
+
+/// The volumes can be listed only later. What is refused after that is nobody's for the next control plane too.
+#[test]
+fn a_control_plane_that_learned_of_volumes_late_takes_over_nothing_that_was_refused() {
+    let mut world = World::unlinked();
+    world.disk = Some(Disk::new(DISK_BYTES));
+    world.restart();
+    world.host.faults.push((|op| matches!(op, Op::Volume(VolumeOp::List { .. })), Fault::Os { errno: 5 }));
+    let (mut world, digest) = with_image(world);
+    world.sleep_ms(120_000);
+    let session = world.client();
+    world.create(session, 1, networked("kept", digest, &["net0"]));
+    world.send(session, 2, create(networked("a", digest, &["net0"])));
+    while world.step_host() {}
+    world.link_down();
+    assert_eq!(world.next(session, 2), Response::Refused(Refusal::ShimAway));
+    world.restart();
+    world.run();
+    assert_eq!(names(&mut world), ["kept"]);
+    assert_eq!(world.host.running().len(), 1);
 }

@@ -18,7 +18,7 @@ fn world_with_image() -> (World, Digest) {
     (world, digest)
 }
 
-fn after(others: &[&str], create: Create) -> Create {
+pub fn after(others: &[&str], create: Create) -> Create {
     let after = others.iter().map(|other| name(other)).collect::<Vec<_>>().try_into().unwrap();
     Create { supervision: Supervision { after, ..create.supervision }, ..create }
 }
@@ -142,4 +142,23 @@ fn a_start_order_survives_a_control_plane_without_memory() {
     assert_eq!(world.state("web"), State::Waiting);
     world.probed(true);
     assert_eq!((world.state("db"), world.state("web")), (State::Ready, State::Running));
+}
+
+/// It has ended as its first generation, which its policy would not start again, and waits to be started as its second.
+#[test]
+fn one_that_waits_as_a_new_generation_waits_on_as_the_one_it_goes_back_to() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, plain("db", digest));
+    world.create(session, 2, after(&["db"], plain("web", digest)));
+    world.ask(session, 3, stop("db"));
+    let change = Box::new(Change { memory_mib: Some(64), ..Change::default() });
+    let update = Request::Update { name: name("web"), change, window_s: 5 };
+    let Response::Updated(web) = world.ask(session, 4, update) else { panic!() };
+    assert_eq!((web.state, web.generation), (State::Waiting, 2));
+    let rollback = Request::Rollback { name: name("web"), generation: None };
+    let Response::Updated(web) = world.ask(session, 5, rollback) else { panic!() };
+    assert_eq!((web.state, web.generation), (State::Waiting, 1));
+    world.ask(session, 6, start("db"));
+    assert_eq!(world.state("web"), State::Running);
 }

@@ -113,6 +113,20 @@ fn the_waits_double_until_it_is_a_crash_loop_which_is_tried_once_a_minute() {
 }
 
 #[test]
+fn an_earlier_instance_that_the_host_could_not_forget_is_forgotten_later() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, always(networked("a", digest, &["net0"])));
+    world.host.faults.push((|op| matches!(op, Op::Forget(_)), Fault::Os { errno: 5 }));
+    end_and_wait(&mut world, ExitStatus::Code(255));
+    assert_eq!(world.host.ledger.monitors.len(), 2);
+    world.sleep_ms(2000);
+    assert_eq!(world.host.ledger.monitors.len(), 1);
+    world.disconnect(session);
+    assert_eq!(world.engine.poll_at(), None, "nothing is left to be done");
+}
+
+#[test]
 fn one_that_has_lived_long_enough_begins_again_with_the_shortest_wait() {
     let (mut world, digest) = world_with_image();
     let session = world.client();

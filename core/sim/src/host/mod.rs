@@ -81,7 +81,7 @@ impl Host {
         let tag = vec![0xff; 9].try_into().unwrap_or_default();
         let listed = Listed { instance, pid: self.new_pid(), tag, ..Listed::default() };
         let record = Record { listed, ..Record::default() };
-        self.processes.insert(instance, Process::new(None));
+        self.processes.insert(instance, Process::new(None, 0));
         self.records.insert(instance, record);
     }
 
@@ -152,6 +152,12 @@ impl Host {
     pub fn running_of(&self, name: &Name) -> usize {
         let running = self.processes.values().filter(|process| process.is_running() && !process.killed);
         running.filter(|process| process.name.as_ref() == Some(name)).count()
+    }
+
+    /// The memory of the monitors that run and were not told to end, in MiB.
+    pub fn memory_given_mib(&self) -> u64 {
+        let running = self.processes.values().filter(|process| process.is_running() && !process.killed);
+        running.map(|process| u64::from(process.memory_mib)).sum()
     }
 
     /// Whose monitors the ledger holds, and whether they run.

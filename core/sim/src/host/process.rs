@@ -9,6 +9,8 @@ const PIPE_BYTES: u64 = 64 * 1024;
 pub struct Process {
     /// Whose it is, if it is one of ours.
     pub name: Option<Name>,
+    /// What its guest has, in MiB.
+    pub memory_mib: u32,
     /// It was told to end.
     pub killed: bool,
     /// It will not end for a long time.
@@ -23,8 +25,8 @@ pub struct Process {
 
 impl Process {
     /// One that was just started.
-    pub fn new(name: Option<Name>) -> Self {
-        Self { name, killed: false, stuck: false, ended: None, written: 0, read: 0 }
+    pub fn new(name: Option<Name>, memory_mib: u32) -> Self {
+        Self { name, memory_mib, killed: false, stuck: false, ended: None, written: 0, read: 0 }
     }
 
     /// Whether it has not ended.

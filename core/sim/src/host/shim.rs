@@ -15,6 +15,7 @@ use petrel_wire::{
 use sha2::Digest as _;
 
 use super::{Host, Process, name_of};
+use crate::images;
 
 /// `EIO`.
 const EIO: Fault = Fault::Os { errno: 5 };
@@ -89,7 +90,8 @@ impl Host {
             match (op, progress) {
                 // The process is there, its record is not.
                 (Op::Spawn(spawn), 1) if self.is_possible(&Op::Spawn(spawn.clone())) => {
-                    self.processes.insert(spawn.instance, Process::new(name_of(&spawn.tag)));
+                    self.processes
+                        .insert(spawn.instance, Process::new(name_of(&spawn.tag), spawn.memory_mib));
                 }
                 (_, 0 | 1) => {}
                 (op, _) => drop(self.carry_out_if_possible(op)),
@@ -135,6 +137,7 @@ impl Host {
             }
             Op::Host => return Some(Ok(Reply::Host(Box::new(self.facts.clone())))),
             Op::List { after } => return Some(Ok(ledger.page(after))),
+            Op::Appliance(_) => return Some(Err(Fault::NotFound.into())), // it is none
             Op::Stats(instances) => {
                 let known = instances.iter().filter_map(|instance| ledger.monitor(*instance));
                 let running = known.filter(|record| record.listed.exited.is_none());
@@ -244,13 +247,12 @@ impl Host {
 
     fn spawn(&mut self, spawn: Spawn, failing: bool) -> Result<Reply, Fault> {
         let pid = self.new_pid();
-        let Some(shim) = &mut self.shim else { return Err(EIO) };
         if failing {
             return Err(EIO);
         }
         let taps: Vec<_> = spawn.nets.iter().map(|net| net.tap).collect();
         let volumes: Vec<_> = spawn.blocks.iter().map(|block| block.volume.clone()).collect();
-        self.processes.insert(spawn.instance, Process::new(name_of(&spawn.tag)));
+        self.processes.insert(spawn.instance, Process::new(name_of(&spawn.tag), spawn.memory_mib));
         let listed = Listed {
             instance: spawn.instance,
             pid,
@@ -261,6 +263,10 @@ impl Host {
         let volumes = volumes.try_into().unwrap_or_default();
         let record = Record { listed, volumes, ..Record::default() };
         self.records.insert(spawn.instance, record.clone());
+        if images::all().iter().any(|image| image.digest == spawn.image && image.crashes) {
+            self.end(spawn.instance, ExitStatus::Code(7));
+        }
+        let Some(shim) = &mut self.shim else { return Err(EIO) };
         shim.ledger.started(record);
         shim.watched.insert(spawn.instance, Watched { child: true, ended: None, lost: 0 });
         Ok(Reply::Spawned { pid })

@@ -2,13 +2,14 @@
 
 use petrel_wire::{
     ExitStatus, Name,
-    operator::{Create, Refusal, Response, ServerMessage, State, Unikernel, UnikernelInfo},
+    operator::{Create, Refusal, Response, ServerMessage, State, Unikernel, UnikernelInfo, Wish},
 };
 
 use super::{Checked, Fate, Known, Model, Present, Violation, ensure};
 use crate::{
+    asked::{Asked, Import, Push, Reading},
     host::{Host, console_byte},
-    operator::{Asked, Import, Operator, Push, Reading},
+    operator::Operator,
 };
 
 impl Model {
@@ -27,11 +28,7 @@ impl Model {
         match (&mut *asked, response) {
             (asked, Response::Refused(refusal)) => self.refused(asked, unanswered, refusal, host)?,
             (Asked::Hello, Response::Hello(_)) => {}
-            (Asked::Host, Response::Host(info)) => {
-                ensure(info.memory_used_mib <= info.memory_mib || self.host_failed, || {
-                    format!("more memory given than there is: {info:?}")
-                })?;
-            }
+            (Asked::Host, Response::Host(_)) => {}
             (Asked::Push(push), response) => self.push_answered(push, response, host)?,
             (Asked::Create(create), Response::Created(brief)) => self.created(create, brief, host)?,
             (Asked::List(after), Response::Listed { page, more }) => {
@@ -45,6 +42,10 @@ impl Model {
             }
             (Asked::Destroy(name), Response::Destroyed) => self.destroyed(name, host)?,
             (Asked::Console(reading), response) => self.read(reading, response, host)?,
+            (Asked::Order(order), response) => self.order_answered(order, response)?,
+            (Asked::History(_, last), Response::Generation { generation, .. }) => {
+                self.generation_told(last, generation)?;
+            }
             (Asked::Events { last, .. }, Response::Events(page)) => {
                 for event in page {
                     ensure(Some(event.sequence) > *last, || format!("an event out of order: {event:?}"))?;
@@ -69,6 +70,7 @@ impl Model {
         match operator.asked.remove(&id) {
             Some(Asked::Create(create)) => self.fate(&create.name).creating -= 1,
             Some(Asked::Destroy(name)) => self.fate(&name).destroying -= 1,
+            Some(Asked::Order(order)) => self.fate(&order.name).ordered -= 1,
             _ => {}
         }
     }
@@ -121,27 +123,42 @@ impl Model {
     }
 
     fn created(&mut self, create: &Create, brief: &Unikernel, host: &Host) -> Checked {
-        let console_epoch = self.console_epoch;
+        let console_epoch = Some(self.console_epoch);
         let fate = self.fate(&create.name);
-        ensure(!fate.must_be(), || format!("{} was created while it was there", create.name))?;
+        ensure(create.force || !fate.must_be(), || {
+            format!("{} was created while it was there", create.name)
+        })?;
         ensure(brief.name == create.name, || format!("{brief:?} was created, not {create:?}"))?;
-        same(create, brief)?;
-        let instance = host.newest_of(&create.name);
-        ensure(instance.is_some(), || format!("{} was created, and is not on the host", create.name))?;
-        if !matches!(fate.known, Known::Open) {
-            let create = Some(Box::new(create.clone()));
-            fate.known = Known::Present(Present { create, instance, console_epoch });
+        let waits = brief.state == State::Waiting && !create.supervision.after.is_empty();
+        let instance = host.newest_of(&create.name).filter(|_| !waits);
+        ensure(instance.is_some() || waits, || {
+            format!("{} was created, and is not on the host", create.name)
+        })?;
+        let certain = fate.creating == 1 && fate.ordered + fate.destroying == 0 && !fate.loose;
+        match &mut fate.known {
+            Known::Absent => {
+                if certain {
+                    same(create, brief)?;
+                }
+                let (create, wish) = (Some(Box::new(create.clone())), Some(Wish::Running));
+                let (create, wish) = if certain { (create, wish) } else { (None, None) };
+                fate.known = Known::Present(Present { create, wish, instance, console_epoch });
+            }
+            // It has become another generation, or others have asked for more.
+            Known::Present(present) => (present.create, present.wish) = (None, None),
+            Known::Open => {}
         }
         Ok(())
     }
 
     fn destroyed(&mut self, name: &Name, host: &Host) -> Checked {
         let fate = self.fate(name);
-        if let Known::Present(Present { instance: Some(instance), .. }) = fate.known {
-            ensure(!host.has_record(instance), || {
-                format!("{name} is said to be destroyed, and instance {} is left", instance.0)
-            })?;
-        }
+        let instance = fate.present().and_then(|present| present.instance);
+        let left =
+            instance.filter(|instance| host.has_record(*instance) && !host.ends.contains_key(instance));
+        ensure(left.is_none(), || format!("{name} is said to be destroyed, and {left:?} is left"))?;
+        // One that has ended and that another was to take the place of is forgotten in its own time.
+        fate.doubtful |= host.newest_of(name).is_some();
         if !matches!(fate.known, Known::Open) {
             fate.known = Known::Absent;
         }
@@ -153,7 +170,7 @@ impl Model {
         ensure(info.unikernel.name == *name, || format!("{name}: shown is {info:?}"))?;
         let fate = self.fate(name);
         ensure(fate.may_be(), || format!("{name} is shown, and was destroyed or never created"))?;
-        let Known::Present(Present { create: Some(create), .. }) = &fate.known else { return Ok(()) };
+        let Some((_, create)) = fate.certain() else { return Ok(()) };
         same(create, &info.unikernel)?;
         let nets = info.nets.iter().map(|(net, _)| net);
         let like_asked = nets.eq(&create.nets) && info.blocks == create.blocks && info.args == create.args;
@@ -179,10 +196,9 @@ impl Model {
     }
 
     fn read(&mut self, reading: &mut Reading, response: &Response, host: &Host) -> Checked {
-        let exact = match &self.fate(&reading.name).known {
-            Known::Present(present) => present.console_epoch == self.console_epoch,
-            Known::Absent | Known::Open => false,
-        };
+        let epoch = Some(self.console_epoch);
+        let writer = self.fate(&reading.name).present();
+        let exact = writer.is_some_and(|it| it.console_epoch == epoch && it.instance == reading.of);
         ensure(!reading.ended || matches!(response, Response::ConsoleEnd), || {
             format!("{}: more of a console after its end", reading.name)
         })?;
@@ -243,25 +259,6 @@ fn true_state(host: &Host, shown: &Unikernel) -> Checked {
     }
 }
 
-/// Whether what is shown of a unikernel is what the host has.
-pub fn shows_truth(shown: &Unikernel, running: bool, host: &Host) -> Checked {
-    match shown.state {
-        // A destroy that a control plane was at which was killed, nobody goes on with.
-        State::Running | State::Stopping => {
-            ensure(running, || format!("{} is shown as running, and is not", shown.name))
-        }
-        State::Ended(status) => {
-            ensure(!running, || format!("{} is shown as ended, and runs", shown.name))?;
-            let truth = host.end_of(&shown.name);
-            let is_true = status == ExitStatus::Unknown || truth.is_none_or(|truth| truth == status);
-            ensure(is_true, || format!("{} is shown as ended by {status}, and it was {truth:?}", shown.name))
-        }
-        // It was taken in, and nobody was told whether; it is tried again and again.
-        State::Failed => ensure(!running, || format!("{} is shown as failed, and runs", shown.name)),
-        other => Err(Violation(format!("{} is {other:?} at rest", shown.name))),
-    }
-}
-
 /// Whether a response ends its request.
 fn is_last(response: &Response) -> bool {
     match response {
@@ -272,9 +269,10 @@ fn is_last(response: &Response) -> bool {
         | Response::Ended(_)
         | Response::Events(_)
         | Response::EventsMissed(_) => false,
-        Response::Listed { more, .. } | Response::Consoles { more, .. } | Response::Stats { more, .. } => {
-            !more
-        }
+        Response::Listed { more, .. }
+        | Response::Consoles { more, .. }
+        | Response::Stats { more, .. }
+        | Response::Generation { more, .. } => !more,
         Response::StateWanted | Response::StateData(_) => false,
         _ => true,
     }

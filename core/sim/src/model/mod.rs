@@ -7,31 +7,40 @@
 //!
 //! | room | what it does |
 //! |---|---|
+//! | `fates` | what must be true of a name |
 //! | `answers` | whether each answer is right, and ends its request once |
+//! | `orders` | what holds after orders about what there is |
 //! | `refusals` | whether a refusal has its reason |
 //! | `effects` | whether what the host is asked for has a reason |
+//! | `rest` | whether what is shown at rest is what there is |
 //! | `audit` | the engine's tables: within their bounds, in step with each other |
 
 mod answers;
 mod audit;
 mod effects;
+mod fates;
+mod orders;
 mod refusals;
+mod rest;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
-use petrel_wire::{Digest, Name, operator::Create, shim::InstanceId};
-
-pub use answers::{kind_of, shows_truth};
-pub use audit::audit;
-pub use refusals::dishonest;
-
-use crate::{
-    host::Host,
-    operator::{Asked, Operator},
+use petrel_wire::{
+    Digest, Name,
+    operator::{Create, State, UnikernelInfo, Wish},
 };
+
+pub use answers::kind_of;
+pub use audit::audit;
+pub use fates::{Fate, Known, Present};
+pub use orders::starts_again;
+pub use refusals::dishonest;
+pub use rest::shows_truth;
+
+use crate::{asked::Asked, host::Host, operator::Operator};
 
 /// Something that must not be. Says what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,59 +73,6 @@ pub struct Model {
     pub files: VecDeque<Arc<[u8]>>,
 }
 
-/// What must be true of a name.
-#[derive(Debug, Default)]
-pub struct Fate {
-    /// What there is.
-    pub known: Known,
-    /// Creates that are not answered.
-    pub creating: usize,
-    /// Destroys that are not answered.
-    pub destroying: usize,
-    /// A create was refused because the shim was away: what became of it is known at the next rest.
-    pub doubtful: bool,
-}
-
-/// What is known of a name.
-#[derive(Debug, Default)]
-pub enum Known {
-    /// There is no such unikernel.
-    #[default]
-    Absent,
-    /// There is.
-    Present(Present),
-    /// Nobody was told.
-    Open,
-}
-
-/// A unikernel that there is.
-#[derive(Debug)]
-pub struct Present {
-    /// What was asked for, if it is known.
-    pub create: Option<Box<Create>>,
-    /// Its monitor, if it is known.
-    pub instance: Option<InstanceId>,
-    /// The console's epoch in which it was created.
-    pub console_epoch: u64,
-}
-
-impl Fate {
-    /// Whether there may be a unikernel of this name.
-    pub fn may_be(&self) -> bool {
-        self.creating > 0 || !matches!(self.known, Known::Absent)
-    }
-
-    /// Whether there must be one.
-    pub fn must_be(&self) -> bool {
-        matches!(self.known, Known::Present(_))
-    }
-
-    /// Nobody will be told what came of something.
-    pub fn leave_open(&mut self) {
-        self.known = Known::Open;
-    }
-}
-
 impl Model {
     /// What must be true of `name`.
     pub fn fate(&mut self, name: &Name) -> &mut Fate {
@@ -126,28 +82,52 @@ impl Model {
         self.fates.entry(name.clone()).or_default()
     }
 
+    /// An operator asks this.
+    pub fn asked(&mut self, asked: &mut Asked) {
+        match asked {
+            Asked::Create(create) => {
+                let fate = self.fate(&create.name);
+                // If it is gone already, there may be another at the next rest.
+                (fate.creating, fate.going) = (fate.creating + 1, false);
+                if create.force {
+                    fate.orders += 1;
+                    fate.forget();
+                }
+            }
+            Asked::Destroy(name) => self.fate(name).destroying += 1,
+            Asked::Console(reading) => {
+                reading.of = self.fate(&reading.name).present().and_then(|present| present.instance);
+            }
+            Asked::Order(order) => (order.number, order.before) = self.fate(&order.name).order(),
+            _ => {}
+        }
+    }
+
     /// An operator will not be told what came of this.
     pub fn abandoned(&mut self, operator: &mut Operator, id: u32) {
-        if let Some(Asked::Create(create)) = operator.asked.get(&id) {
-            self.fate(&create.name).leave_open();
-        }
-        if let Some(Asked::Destroy(name)) = operator.asked.get(&id) {
-            self.fate(name).leave_open();
+        match operator.asked.get(&id) {
+            Some(Asked::Create(create)) => self.fate(&create.name).leave_open(),
+            Some(Asked::Destroy(name)) => self.fate(name).leave_open(),
+            Some(Asked::Order(order)) => self.fate(&order.name).leave_loose(),
+            _ => {}
         }
         self.done(operator, id);
     }
 
     /// The control plane is gone, and with it every session. What it had not answered is open. If it keeps no record,
-    /// so is what it had refused while the shim was away, and what the shim has nothing of.
+    /// so is all but what runs and was left alone; of that the shim tells what it was when it was last started.
     pub fn plane_crashed(&mut self, records: bool, host: &Host) {
         self.console_epoch += 1;
         let forgets = !records || self.disk_failed;
         for (name, fate) in &mut self.fates {
-            let untold = fate.doubtful || (fate.must_be() && host.newest_of(name).is_none());
-            if fate.creating + fate.destroying > 0 || (forgets && untold) {
+            let is_told = fate.is_left_alone() && host.running_of(name) > 0;
+            let untold = fate.doubtful || (fate.must_be() && !is_told);
+            if fate.creating + fate.destroying > 0 || (forgets && (untold || fate.going)) {
                 fate.leave_open();
+            } else if fate.ordered > 0 || forgets {
+                fate.leave_loose();
             }
-            (fate.creating, fate.destroying) = (0, 0);
+            (fate.creating, fate.destroying, fate.ordered) = (0, 0, 0);
         }
     }
 
@@ -157,24 +137,58 @@ impl Model {
         self.fates.values_mut().for_each(Fate::leave_open);
     }
 
-    /// The world is at rest, and this is all that is shown: nothing is open any more, but for what is `going`: it will
-    /// be destroyed when it can be.
-    pub fn settled(&mut self, shown: &BTreeSet<Name>, going: &BTreeSet<Name>, host: &Host) {
+    /// The world is at rest, and this is all that is shown: nothing is open any more.
+    pub fn settled(&mut self, shown: &BTreeSet<Name>, host: &Host) {
         (self.host_failed, self.disk_failed) = (false, false);
+        // The consoles of those that were open began before.
+        self.console_epoch += 1;
         for (name, fate) in &mut self.fates {
-            fate.doubtful = false;
-            if going.contains(name) {
-                fate.leave_open();
-            } else if matches!(fate.known, Known::Open) {
-                fate.known = Known::Absent;
-                if shown.contains(name) {
-                    let (create, instance) = (None, host.newest_of(name));
-                    fate.known =
-                        Known::Present(Present { create, instance, console_epoch: self.console_epoch });
-                    // Its console began before.
-                    self.console_epoch += 1;
-                }
+            (fate.doubtful, fate.loose, fate.going) = (false, false, false);
+            if matches!(fate.known, Known::Open) {
+                let instance = host.newest_of(name);
+                let present = Present { create: None, wish: None, instance, console_epoch: None };
+                fate.known = if shown.contains(name) { Known::Present(present) } else { Known::Absent };
             }
         }
+    }
+
+    /// At rest, what is shown of a unikernel is what it is to be, and is known from here on. One that is on trial may
+    /// yet become what it was.
+    pub fn learn(&mut self, info: &UnikernelInfo) -> Checked {
+        let name = &info.unikernel.name;
+        self.shown(name, info)?;
+        let fate = self.fate(name);
+        if info.watching.trial_from.is_some() {
+            fate.leave_loose();
+            return Ok(());
+        }
+        let Some(present) = fate.present() else { return Ok(()) };
+        let wish = info.unikernel.wish;
+        let as_wished = present.wish.is_none_or(|wished| wished == wish) && wish != Wish::Destroyed;
+        ensure(as_wished, || format!("{name} was to be {:?}, and is to be {wish:?}", present.wish))?;
+        present.wish = Some(wish);
+        if !matches!(info.unikernel.state, State::Running | State::Ready | State::Ended(_) | State::Stopped) {
+            // It is to be started, however its latest monitor ended.
+            present.instance = None;
+        }
+        let create = present.create.take();
+        present.create = Some(create.unwrap_or_else(|| Box::new(as_asked(info))));
+        Ok(())
+    }
+}
+
+/// What was asked for, as far as it is shown.
+fn as_asked(info: &UnikernelInfo) -> Create {
+    let nets: Vec<_> = info.nets.iter().map(|(net, _)| net.clone()).collect();
+    Create {
+        name: info.unikernel.name.clone(),
+        image: info.unikernel.image,
+        memory_mib: info.unikernel.memory_mib,
+        cpus: info.cpus.clone(),
+        nets: nets.try_into().unwrap_or_default(),
+        blocks: info.blocks.clone(),
+        args: info.args.clone(),
+        supervision: info.watching.supervision.clone(),
+        force: false,
     }
 }

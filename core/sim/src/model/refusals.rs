@@ -8,9 +8,9 @@ use petrel_wire::{
 
 use super::{Checked, Known, Model, Violation, ensure};
 use crate::{
+    asked::{Asked, Push},
     host::Host,
     images,
-    operator::{Asked, Push},
 };
 
 impl Model {
@@ -20,28 +20,31 @@ impl Model {
             // That it was undone could not be kept.
             self.fate(&create.name).doubtful = true;
         }
+        if let Asked::Create(create) = asked
+            && create.force
+        {
+            // It may have been another generation for a while, or is one on trial.
+            self.fate(&create.name).leave_loose();
+        }
         let holds = match (refusal, asked) {
             (Refusal::Full(Table::Requests), _) => unanswered > REQUESTS_MAX,
             (Refusal::ShimAway, Asked::Create(create)) => {
                 self.fate(&create.name).doubtful = true;
                 true
             }
-            // It may have been destroyed all the same.
-            // Or will be, as soon as its monitor ends.
-            (Refusal::ShimAway | Refusal::NotEnding { .. }, Asked::Destroy(name)) => {
-                let fate = self.fate(name);
-                if fate.must_be() {
-                    fate.leave_open();
-                }
+            (Refusal::BeingDestroyed | Refusal::NotEnding { .. }, Asked::Destroy(name)) => {
+                self.fate(name).leave_going();
                 true
             }
+            (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked, host),
+            (refusal, Asked::Order(order)) => self.order_refused(order, refusal, host),
             (Refusal::ShimAway, _) => true,
-            (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked),
             (Refusal::Shim(fault), _) => self.is_possible(*fault),
             (Refusal::NoSuchUnikernel, Asked::Info(name) | Asked::Destroy(name)) => {
                 !self.fate(name).must_be()
             }
             (Refusal::NoSuchUnikernel, Asked::Console(reading)) => !self.fate(&reading.name).must_be(),
+            (Refusal::NoSuchUnikernel, Asked::History(name, last)) => *last > 0 || !self.fate(name).must_be(),
             (refusal, Asked::Create(create)) => self.create_refused(create, refusal, host),
             (refusal, Asked::Push(push)) => push_refused(push, refusal),
             (Refusal::Full(Table::StateFiles), Asked::Export(_) | Asked::Import(_)) => true,
@@ -53,12 +56,15 @@ impl Model {
     }
 
     /// Whether it may be that nothing can be kept. When a write has failed, nobody knows what of it is on the disk.
-    fn cannot_keep(&mut self, reason: ReadOnly, asked: &Asked) -> bool {
+    fn cannot_keep(&mut self, reason: ReadOnly, asked: &Asked, host: &Host) -> bool {
         match asked {
+            Asked::Order(order) => {
+                self.order_refused(order, &Refusal::ReadOnly(reason), host);
+            }
             Asked::Create(create) => self.fate(&create.name).doubtful = true,
             Asked::Destroy(name) => {
                 let fate = self.fate(name);
-                if fate.must_be() {
+                if fate.may_be() {
                     fate.leave_open();
                 }
             }
@@ -72,21 +78,33 @@ impl Model {
     }
 
     /// Whether the shim may have met this fault.
-    fn is_possible(&self, fault: Fault) -> bool {
+    pub fn is_possible(&self, fault: Fault) -> bool {
         match fault {
             Fault::Os { .. } | Fault::InUse | Fault::NotFound | Fault::Exists => self.host_failed,
-            Fault::Full | Fault::NoVolume => false, // have refusals of their own
+            Fault::Full => false, // has a refusal of its own
+            // Has a refusal of its own, unless the unikernel has become another meanwhile.
+            Fault::NoVolume => true,
         }
     }
 
-    fn create_refused(&mut self, create: &Create, refusal: &Refusal, host: &Host) -> bool {
+    pub fn create_refused(&mut self, create: &Create, refusal: &Refusal, host: &Host) -> bool {
         let image = images::all().iter().find(|image| image.digest == create.image);
         match refusal {
             Refusal::NameTaken => {
+                // It may have been given at that moment, by what could not be kept.
+                let in_vain = self.disk_may_fill || self.disk_failed;
                 let fate = self.fate(&create.name);
                 // It may be on its way, or on its way out.
-                fate.may_be() && (fate.creating > 1 || !matches!(fate.known, Known::Absent)) || fate.doubtful
+                in_vain || !create.force && (fate.creating > 1 || !matches!(fate.known, Known::Absent))
             }
+            Refusal::Superseded
+            | Refusal::BeingDestroyed
+            | Refusal::NotEnding { .. }
+            | Refusal::RolledBack { .. }
+            | Refusal::NoSuchUnikernel => create.force,
+            Refusal::AfterUnknown(after) => !self.fate(after).must_be(),
+            Refusal::AfterCycle(_) => !create.supervision.after.is_empty(),
+            Refusal::Supervision => create.supervision.alive.as_ref().is_some_and(|alive| alive.every_s == 0),
             Refusal::NoSuchImage => !self.images.contains(&create.image),
             Refusal::Memory { asked_mib, min_mib, max_mib } => {
                 *asked_mib == create.memory_mib

@@ -8,11 +8,7 @@ use petrel_wire::{
 };
 
 use super::{World, encoded, plane::session_of};
-use crate::{
-    model::Checked,
-    operator::{Asked, question},
-    operator_certificate,
-};
+use crate::{asked::Asked, model::Checked, operator_certificate, questions::question};
 
 /// The greeting of a client that speaks what we speak.
 const HELLO: Request = Request::Hello(Hello { oldest: OPERATOR_VERSION, newest: OPERATOR_VERSION });
@@ -49,16 +45,12 @@ impl World {
     }
 
     /// An operator sends a request that will be answered.
-    fn send(&mut self, index: usize, request: Request, asked: Asked) -> Checked {
+    fn send(&mut self, index: usize, request: Request, mut asked: Asked) -> Checked {
         let operator = &mut self.operators[index];
         if !operator.open {
             return Ok(()); // there were too many already
         }
-        match &asked {
-            Asked::Create(create) => self.model.fate(&create.name).creating += 1,
-            Asked::Destroy(name) => self.model.fate(name).destroying += 1,
-            _ => {}
-        }
+        self.model.asked(&mut asked);
         let id = operator.new_id();
         operator.asked.insert(id, asked);
         self.send_frame(index, id, request)
@@ -107,6 +99,7 @@ impl World {
         if let Some(
             Asked::Console(_)
             | Asked::List(_)
+            | Asked::History(..)
             | Asked::Push(_)
             | Asked::Export(_)
             | Asked::Import(_)

@@ -2,6 +2,7 @@
 //! such look reads the whole journal, so it is taken now and then.
 
 use petrel_wire::{
+    Name,
     operator::Response,
     shim::{Op, Spawn},
 };
@@ -19,6 +20,8 @@ impl World {
     /// A request is about to leave for the shim.
     pub(super) fn check_ahead(&mut self, op: &Op) -> Checked {
         match op {
+            // Where nothing can be kept, what is wanted is kept running all the same.
+            _ if self.model.disk_failed => Ok(()),
             Op::Spawn(spawn) if self.random.chance(LOOKS) => self.check_recorded(spawn),
             _ => Ok(()),
         }
@@ -31,20 +34,16 @@ impl World {
         })
     }
 
-    /// An answer is about to leave for an operator.
-    pub(super) fn check_kept(&mut self, response: &Response) -> Checked {
+    /// An answer is about to leave for an operator who asked for this unikernel to be, or to be gone.
+    pub(super) fn check_kept(&mut self, response: &Response, name: &Name) -> Checked {
         let (Response::Created(_) | Response::Destroyed) = response else { return Ok(()) };
         if self.model.disk_failed || !self.random.chance(LOOKS) {
             return Ok(());
         }
         let Some(known) = self.remembered() else { return Ok(()) };
-        for (name, fate) in &self.model.fates {
-            let there = known.contains_key(name);
-            ensure(!fate.must_be() || there, || format!("{name} was acknowledged, and no record tells it"))?;
-            ensure(fate.may_be() || fate.doubtful || !there, || {
-                format!("{name} is gone, and its record is there")
-            })?;
-        }
-        Ok(())
+        let there = known.contains_key(name);
+        let fate = self.model.fate(name);
+        ensure(!fate.must_be() || there, || format!("{name} was acknowledged, and no record tells it"))?;
+        ensure(fate.may_be() || !there, || format!("{name} is gone, and its record is there"))
     }
 }

@@ -114,6 +114,10 @@ impl World {
                 self.host.end_dying(&mut self.random);
                 Ok(())
             }
+            Event::ProbeEnds => {
+                let passed = self.random.chance(self.plan.probes_pass);
+                self.probe_ends(passed)
+            }
             Event::Connect => self.connect(),
             Event::Ask => self.ask(),
             Event::SendChunk => self.send_chunk(),

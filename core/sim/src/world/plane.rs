@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use petrel_engine::{Config, Engine, Input, Level, Output, SessionId};
+use petrel_engine::{Config, Engine, Input, Level, Output, ProbeId, SessionId};
 use petrel_wire::{
     Name,
     limits::SESSION_QUEUE_BYTES,
@@ -12,8 +12,8 @@ use petrel_wire::{
 
 use super::{World, decoded, encoded};
 use crate::{
+    asked::Asked,
     model::{Checked, audit, ensure, kind_of},
-    operator::Asked,
 };
 
 /// The most that a session's queue can hold: the credit, and an answer to each request that was read before.
@@ -35,6 +35,8 @@ pub struct Plane {
     pub opened_ns: u64,
     /// A state file was taken in: the link is reset for it.
     imported: bool,
+    /// The probes under way.
+    pub probes: Vec<ProbeId>,
     /// The latest error that it logged.
     last_error: String,
     /// What was answered to whoever looks at the world at rest.
@@ -51,6 +53,7 @@ impl Plane {
             heard_ns: 0,
             opened_ns: 0,
             imported: false,
+            probes: Vec::new(),
             last_error: String::new(),
             auditor: Vec::new(),
         }
@@ -156,7 +159,11 @@ impl World {
                 Ok(())
             }
             Output::Persist { offset, data } => self.persist(offset, &data),
-            Output::Probe { .. } => ensure(false, || "something is probed, and nothing has a probe".into()),
+            Output::Probe { id, .. } => {
+                self.trace.note(|| format!("engine probes: {id:?}"));
+                self.plane.probes.push(id);
+                Ok(())
+            }
             Output::Log { level, line } => {
                 self.trace.note(|| format!("log {level:?}: {line}"));
                 ensure(!line.contains('\n'), || format!("logged on two lines: {line:?}"))?;
@@ -217,8 +224,9 @@ impl World {
         operator.queued += payload.len();
         let queued = operator.queued;
         ensure(queued <= QUEUED_MAX, || format!("{queued} bytes are queued for operator {index}"))?;
+        let about = operator.asked.get(&message.id).and_then(Asked::about);
         self.model.answered(operator, message, &self.host)?;
-        self.check_kept(&message.response)
+        about.map_or(Ok(()), |name| self.check_kept(&message.response, &name))
     }
 
     fn close_session(&mut self, session: SessionId) -> Checked {
@@ -265,6 +273,7 @@ impl World {
     pub fn plane_crashes(&mut self) {
         self.trace.note(|| "the control plane is gone".into());
         self.plane.outputs_left = None;
+        self.plane.probes.clear();
         if self.plane.engine.take().is_none() {
             return;
         }
@@ -274,6 +283,17 @@ impl World {
         for operator in &mut self.operators {
             operator.close();
         }
+    }
+
+    /// One of the probes under way comes to its end, if there is one.
+    pub fn probe_ends(&mut self, passed: bool) -> Checked {
+        if self.plane.probes.is_empty() {
+            return Ok(());
+        }
+        let index = self.random.index(self.plane.probes.len());
+        let id = self.plane.probes.swap_remove(index);
+        self.trace.note(|| format!("{id:?} passed: {passed}"));
+        self.input(Input::Probed { id, passed })
     }
 
     /// Whether an operator's next frame would be read now, as the driver decides it.

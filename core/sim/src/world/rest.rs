@@ -3,23 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use petrel_engine::{Input, Peer, SessionId};
+use petrel_engine::{Engine, Input, Peer, SessionId};
 use petrel_wire::{
     ExitStatus,
     limits::{OPERATOR_VERSION, SESSIONS_MAX},
-    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, State, Unikernel, Wish},
+    operator::{ClientMessage, Hello, Journal, Request, Response, ServerMessage, State, UnikernelInfo, Wish},
 };
 
 use super::{World, encoded, plane::known_to};
 use crate::{
+    asked::Asked,
     host::name_of,
     model::{Checked, Violation, ensure, shows_truth},
-    operator::Asked,
     operator_certificate,
 };
 
-/// When nothing but the clock has moved so many times, only the link's new beginning can move anything.
-const WAITS_MAX: usize = 3;
 /// The longest that it may take, in nanoseconds.
 const REST_NS_MAX: u64 = 600_000_000_000;
 /// The rounds that it may take: each lets everything get on that can.
@@ -39,23 +37,24 @@ impl World {
         self.plane.back_ns = self.plane.back_ns.min(self.clock.ns());
         self.operators.iter_mut().for_each(|operator| operator.stalled = false);
         let since_ns = self.clock.ns();
-        let (mut relinked, mut waits) = (false, 0);
+        let mut relinked = false;
         for round in 0.. {
             let moved = self.round()?;
-            waits = if moved { 0 } else { waits + 1 };
-            if !moved && self.is_quiet() && self.is_clean() {
-                break;
+            if !moved && self.is_quiet() && self.is_settled() {
+                match *self.under_way() {
+                    [] => break,
+                    // What the shim could not end is ended when the link opens anew.
+                    ["doomed instances"] if !relinked => {
+                        relinked = true;
+                        self.link.drop_shim_end(&mut self.random);
+                        self.host.link_ended();
+                        self.model.console_epoch += 1;
+                        continue;
+                    }
+                    _ => {}
+                }
             }
-            let due_ns = self.next_due_ns();
-            // Open sessions are looked at every now and then; that is nothing to wait for.
-            if !moved && self.is_quiet() && (due_ns.is_none() || (waits > WAITS_MAX && !relinked)) {
-                // What the shim could not end is ended when the link opens anew.
-                ensure(!relinked, || format!("at rest, and not clean: {}", self.dirt()))?;
-                (relinked, waits) = (true, 0);
-                self.link.drop_shim_end(&mut self.random);
-                self.host.link_ended();
-                self.model.console_epoch += 1;
-            } else if !moved && let Some(due_ns) = due_ns {
+            if !moved && let Some(due_ns) = self.next_due_ns() {
                 self.clock.pass(due_ns.saturating_sub(self.clock.ns()));
             }
             let over = self.clock.ns() - since_ns > REST_NS_MAX || round > ROUNDS_MAX;
@@ -82,6 +81,9 @@ impl World {
         while self.link.plane_has && self.link.queued_for_plane() > 0 {
             moved = true;
             self.engine_hears()?;
+        }
+        while !self.plane.probes.is_empty() {
+            self.probe_ends(true)?;
         }
         for instance in self.host.dying().collect::<Vec<_>>() {
             self.host.end(instance, ExitStatus::Signal(9));
@@ -123,41 +125,36 @@ impl World {
         up && answered && self.link.plane_has && self.link.shim_has && self.link.is_quiet()
     }
 
-    /// Whether no table of the engine holds something that is under way.
-    fn is_clean(&self) -> bool {
-        let engine = self.plane.engine.as_ref();
-        engine.is_some_and(|engine| engine.tables().all(|table| !table.passing || table.entries == 0))
+    /// Whether no unikernel is about to change.
+    fn is_settled(&self) -> bool {
+        let settled = |(state, wish)| {
+            !matches!(state, State::Starting | State::Stopping | State::BackOff) && wish != Wish::Destroyed
+        };
+        self.plane.engine.iter().flat_map(Engine::states).all(settled)
+    }
+
+    /// The tables of the engine that hold something which passes.
+    fn under_way(&self) -> Vec<&'static str> {
+        let tables = self.plane.engine.iter().flat_map(Engine::tables);
+        tables.filter(|table| table.passing && table.entries > 0).map(|table| table.name).collect()
     }
 
     fn dirt(&self) -> String {
-        let tables = self.plane.engine.iter().flat_map(|engine| engine.tables());
-        let passing: Vec<_> = tables
-            .filter(|table| table.passing && table.entries > 0)
-            .map(|table| format!("{}: {}", table.name, table.entries))
-            .collect();
+        let states: Vec<_> = self.plane.engine.iter().flat_map(Engine::states).collect();
         let asked = self.operators.iter().enumerate();
         let asked: Vec<_> =
             asked.flat_map(|(i, operator)| operator.asked.iter().map(move |asked| (i, asked))).collect();
-        format!("under way: {passing:?}; unanswered: {asked:?}")
+        format!("under way: {:?}; states: {states:?}; unanswered: {asked:?}", self.under_way())
     }
 
     fn check_rest(&mut self) -> Checked {
         self.check_ledger()?;
         let shown = self.shown()?;
         let host = &self.host;
-        let mut running_mib = 0;
-        let (mut names, mut going) = (BTreeSet::new(), BTreeSet::new());
         let entries = host.entries();
-        for unikernel in &shown {
-            let running = entries.get(&unikernel.name).copied();
-            names.insert(unikernel.name.clone());
-            if unikernel.wish == Wish::Destroyed {
-                going.insert(unikernel.name.clone());
-            }
-            shows_truth(unikernel, running == Some(true), host)?;
-            // One that is tried again and again keeps what it needs.
-            let holds = running == Some(true) || unikernel.state == State::Failed;
-            running_mib += if holds { u64::from(unikernel.memory_mib) } else { 0 };
+        let names: BTreeSet<_> = shown.iter().map(|info| info.unikernel.name.clone()).collect();
+        for info in &shown {
+            shows_truth(info, entries.get(&info.unikernel.name) == Some(&true), host)?;
         }
         for name in entries.keys() {
             ensure(names.contains(name), || format!("{name} is on the host, and nobody is shown it"))?;
@@ -165,12 +162,16 @@ impl World {
         for (name, fate) in &self.model.fates {
             let there = names.contains(name);
             ensure(!fate.must_be() || there, || format!("{name} was acknowledged, and is lost"))?;
+            ensure(!fate.going || !there, || format!("{name} was to be destroyed, and is there"))?;
             ensure(fate.may_be() || !there, || format!("{name} was destroyed or refused, and is there"))?;
         }
         for digest in &self.model.images {
             ensure(host.images.contains_key(digest), || format!("image {digest} was stored, and is lost"))?;
         }
-        self.model.settled(&names, &going, &self.host);
+        self.model.settled(&names, &self.host);
+        for info in &shown {
+            self.model.learn(info)?;
+        }
         let Response::Host(facts) = self.audit_ask(Request::Host)? else {
             return Err(Violation("at rest, the host's facts are refused".into()));
         };
@@ -183,15 +184,12 @@ impl World {
         let known = self.plane.engine.as_ref().map(known_to).unwrap_or_default();
         let remembered = self.remembered().unwrap_or(known.clone());
         ensure(remembered == known, || format!("{known:?} is known, and of record is {remembered:?}"))?;
-        ensure(facts.memory_used_mib == running_mib, || {
-            format!("{} MiB are said to be given, and {running_mib} are", facts.memory_used_mib)
+        // What runs, and what would if it could, holds memory.
+        let holds = |info: &&UnikernelInfo| !matches!(info.unikernel.state, State::Ended(_) | State::Stopped);
+        let held_mib: u64 = shown.iter().filter(holds).map(|info| u64::from(info.unikernel.memory_mib)).sum();
+        ensure(facts.memory_used_mib == held_mib, || {
+            format!("{} MiB are said to be given, and {held_mib} are", facts.memory_used_mib)
         })?;
-        for name in names {
-            match self.audit_ask(Request::Info(name.clone()))? {
-                Response::Info(info) => self.model.shown(&name, &info)?,
-                other => return Err(Violation(format!("{name} is listed, and its info is {other:?}"))),
-            }
-        }
         self.input(Input::SessionClosed { session: AUDITOR })
     }
 
@@ -220,7 +218,7 @@ impl World {
     }
 
     /// All that is shown, as an operator sees it who has nothing else to do.
-    fn shown(&mut self) -> Result<Vec<Unikernel>, Violation> {
+    fn shown(&mut self) -> Result<Vec<UnikernelInfo>, Violation> {
         if self.operators.iter().filter(|operator| operator.open).count() >= SESSIONS_MAX
             && let Some(index) = self.operators.iter().position(|operator| operator.open)
         {
@@ -229,12 +227,21 @@ impl World {
         let peer = Peer { name: "auditor".into(), chain: operator_certificate::chain() };
         self.input(Input::SessionOpened { session: AUDITOR, peer })?;
         self.audit_ask(Request::Hello(Hello { oldest: OPERATOR_VERSION, newest: OPERATOR_VERSION }))?;
-        let mut all = Vec::new();
+        let mut names = Vec::new();
         self.audit_send(Request::List)?;
         for response in std::mem::take(&mut self.plane.auditor) {
             match response {
-                Response::Listed { page, .. } => all.extend(page.into_vec()),
+                Response::Listed { page, .. } => {
+                    names.extend(page.into_vec().into_iter().map(|unikernel| unikernel.name));
+                }
                 other => return Err(Violation(format!("at rest, the listing is {other:?}"))),
+            }
+        }
+        let mut all = Vec::new();
+        for name in names {
+            match self.audit_ask(Request::Info(name.clone()))? {
+                Response::Info(info) => all.push(*info),
+                other => return Err(Violation(format!("{name} is listed, and its info is {other:?}"))),
             }
         }
         Ok(all)

@@ -15,8 +15,10 @@ const INSIDE: &str = "PETREL_TEST_NETNS";
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A monitor for these tests: it speaks the command line of solo5-hvt and runs its guest, a shell script.
+/// A monitor for these tests: it speaks the command line of solo5-hvt and runs its guest, a shell script. Asked as
+/// petrel-tender is, it says that it has no KVM.
 const MONITOR: &str = r#"#!/bin/sh
+if [ "$*" = --probe ]; then exec echo backend=ring3 tsc_khz=1000000 reason=a script needs none; fi
 for option; do
     shift
     case $option in --) break ;; *) options="$options $option" ;; esac
@@ -92,7 +94,8 @@ impl Site {
         site
     }
 
-    pub fn start_shim(&mut self) {
+    /// Starts the shim; what it logs until it listens.
+    pub fn start_shim(&mut self) -> Vec<String> {
         let mut shim = Command::new(env!("CARGO_BIN_EXE_petrel-shim"));
         shim.arg("--config").arg(self.folder.join("shim.toml")).stderr(Stdio::piped());
         let mut shim = shim.spawn().unwrap();
@@ -101,21 +104,39 @@ impl Site {
         // The shim's log goes on being read when nobody waits for a line, as a service manager would.
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
         (self.shim, self.log) = (Some(shim), receive);
-        self.wait_for_log("listening on");
+        let logged = self.log_up_to("listening on");
         self.shim_groups =
             fs::read_to_string(format!("/proc/{}/cgroup", self.shim_pid())).unwrap_or_default();
+        logged
     }
 
     /// Waits until the shim has logged a line with `text`.
     pub fn wait_for_log(&self, text: &str) -> String {
+        self.log_up_to(text).pop().unwrap()
+    }
+
+    /// The lines that the shim logs, up to one with `text`.
+    fn log_up_to(&self, text: &str) -> Vec<String> {
         let mut seen = Vec::new();
         loop {
             match self.log.recv_timeout(PATIENCE) {
-                Ok(line) if line.contains(text) => return line,
                 Ok(line) => seen.push(line),
                 Err(error) => panic!("no log line with {text:?} ({error}) but {seen:#?}"),
             }
+            if seen.last().is_some_and(|line| line.contains(text)) {
+                return seen;
+            }
         }
+    }
+
+    /// Starts the shim anew, with other words in its configuration; what it logs until it listens.
+    pub fn reconfigure(&mut self, words: &str, others: &str) -> Vec<String> {
+        self.kill_shim();
+        let file = self.folder.join("shim.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(words), "{text}");
+        fs::write(file, text.replace(words, others)).unwrap();
+        self.start_shim()
     }
 
     /// SIGKILL, as the kernel's memory killer would.

@@ -29,18 +29,34 @@ const NET: &str = "--net:service=tap0";
 /// How many idle guests share what can be shared.
 const IDLE: usize = 8;
 
+type Measurement = (&'static str, fn(&Bench));
+
+/// All there are, by the names that $ONLY may pick some of.
+const MEASUREMENTS: [Measurement; 7] = [
+    ("calls", Bench::calls),
+    ("blocks", Bench::blocks),
+    ("pings", Bench::pings),
+    ("tcp", Bench::tcp),
+    ("starts", Bench::starts),
+    ("cpu", Bench::cpu),
+    ("memory", Bench::memory),
+];
+
 fn main() {
     let results = netns::inside("bench", || {
         let scratch = Scratch::new("bench-tender");
         let bench = Bench::new(&scratch);
         head(&bench.contenders.each_ref().map(|contender| contender.name));
-        bench.calls();
-        bench.blocks();
-        bench.pings();
-        bench.tcp();
-        bench.starts();
-        bench.cpu();
-        bench.memory();
+        let only = std::env::var("ONLY").unwrap_or_default();
+        let only: Vec<_> = only.split_whitespace().collect();
+        let names = MEASUREMENTS.map(|(name, _)| name);
+        let unknown = only.iter().find(|name| !names.contains(name));
+        assert_eq!(unknown, None, "ONLY: expected some of {names:?}");
+        for (name, measure) in MEASUREMENTS {
+            if only.is_empty() || only.contains(&name) {
+                measure(&bench);
+            }
+        }
         println!("1 passed");
     });
     print!("{results}");

@@ -1,0 +1,244 @@
+//! What operators ask: mostly what can be done, sometimes what cannot.
+
+use petrel_wire::{
+    Blob, List, Name, Path, Probe,
+    operator::{
+        Block, Change, ConsoleAsked, Create, DeviceKind, EventsAsked, Liveness, Net, Request, Restart,
+        RestartWhen, Supervision,
+    },
+};
+
+use crate::{
+    asked::{Asked, Import, Kind, Order, Push, Reading},
+    host::{BRIDGES, VOLUMES},
+    images::{self, Image},
+    model::{Fate, Model},
+    plan::Plan,
+    random::Random,
+};
+
+/// Something to ask: the request, and what its answer is held against. Mostly something that can be done.
+pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, Asked) {
+    match random.below(25) {
+        0..8 => {
+            let create = Box::new(wish(plan, model, random));
+            (Request::Create(create.clone()), Asked::Create(create))
+        }
+        8..11 => {
+            let name = name(plan, model, true, random);
+            (Request::Destroy(name.clone()), Asked::Destroy(name))
+        }
+        21.. => order(plan, model, random),
+        11 | 12 => {
+            let name = name(plan, model, true, random);
+            (Request::Info(name.clone()), Asked::Info(name))
+        }
+        13 => (Request::List, Asked::List(None)),
+        14 if random.chance(100) => (Request::StateExport, Asked::Export(Vec::new())),
+        14 if random.chance(200) => {
+            let name = name(plan, model, true, random);
+            (Request::History(name.clone()), Asked::History(name, 0))
+        }
+        14 if random.chance(60) => {
+            let import = import(model, random);
+            let request = Request::StateImport { bytes: import.file.len() as u64, force: random.chance(500) };
+            (request, Asked::Import(import))
+        }
+        14 => (Request::Host, Asked::Host),
+        15 | 16 => {
+            let (name, follow) = (name(plan, model, true, random), random.chance(600));
+            let reading = Reading { name: name.clone(), follow, of: None, position: 0, ended: false };
+            // Of one that was there before under this name, the positions are not known.
+            let asked = ConsoleAsked { name, follow, since: None, tail: None, latest: true };
+            (Request::Console(asked), Asked::Console(reading))
+        }
+        17 => match random.below(4) {
+            0 => (Request::Stats(Path::ROOT), Asked::Watching),
+            1 => (Request::Consoles, Asked::Watching),
+            _ => {
+                let follow = random.chance(200);
+                let asked = EventsAsked { follow, ..EventsAsked::default() };
+                (Request::Events(Box::new(asked)), Asked::Events { follow, last: None })
+            }
+        },
+        _ => {
+            let push = push(plan, random);
+            (Request::ImagePush { digest: push.digest(), bytes: push.announced }, Asked::Push(push))
+        }
+    }
+}
+
+/// One of the names that unikernels have in this world; more likely one that is in use, or one that is not.
+fn name(plan: &Plan, model: &Model, in_use: bool, random: &mut Random) -> Name {
+    const TRIES: usize = 3;
+    let mut name = numbered(random.index(plan.names));
+    for _ in 0..TRIES {
+        let used = model.fates.get(&name).is_some_and(Fate::may_be);
+        if used == in_use {
+            break;
+        }
+        name = numbered(random.index(plan.names));
+    }
+    name
+}
+
+fn numbered(number: usize) -> Name {
+    let text = match number % 3 {
+        0 => format!("u{number}"),
+        1 => format!("acme:u{number}"),
+        _ => format!("acme:web:u{number}"),
+    };
+    text.parse().unwrap_or_else(|error| unreachable!("{text}: {error}"))
+}
+
+fn push(plan: &Plan, random: &mut Random) -> Push {
+    let image = random.index(plan.images);
+    let bytes = images::all()[image].bytes.len() as u64;
+    let announced = match random.below(20) {
+        0 => bytes / 2,
+        1 => bytes + 1,
+        2 => random.below(2) << 40, // nothing, or more than is taken
+        _ => bytes,
+    };
+    Push { image, announced, corrupt: random.chance(60), sent: 0, wanted: false }
+}
+
+/// A state file that somebody has got, or noise, or a file that was damaged.
+fn import(model: &Model, random: &mut Random) -> Import {
+    let known = random.pick_from(model.files.iter());
+    let mut file = known.map_or_else(|| b"PETRSTAT, it seems".to_vec(), |file| file.to_vec());
+    let honest = known.is_some() && random.chance(800);
+    if !honest {
+        let index = random.index(file.len());
+        file[index] ^= 1 << random.below(8);
+    }
+    Import { file: file.into(), honest, sent: 0, wanted: false }
+}
+
+/// What an operator would have run: mostly what fits.
+fn wish(plan: &Plan, model: &Model, random: &mut Random) -> Create {
+    let image = image(plan, model, random);
+    let mut devices = image.devices.clone();
+    match random.below(40) {
+        0 => drop(devices.pop()),
+        1 => devices.push(("net9", DeviceKind::Net)),
+        2 => devices.extend(devices.first().copied()),
+        _ => {}
+    }
+    let of_kind = |kind| devices.iter().filter(move |device| device.1 == kind).map(|device| device.0);
+    let (mut nets, mut blocks) = (List::new(), List::new());
+    for device in of_kind(DeviceKind::Net) {
+        let bridge = if random.chance(20) { "moon" } else { *random.pick(&BRIDGES) };
+        if let (Ok(device), Ok(bridge)) = (device.parse(), bridge.parse()) {
+            let _ = nets.push(Net { device, bridge });
+        }
+    }
+    for device in of_kind(DeviceKind::Block) {
+        let volume = if random.chance(20) { "none" } else { *random.pick(&VOLUMES) };
+        if let (Ok(device), Ok(volume)) = (device.parse(), volume.parse()) {
+            let _ = blocks.push(Block { device, volume });
+        }
+    }
+    let cpus: &[u16] = match random.below(30) {
+        0 => &[9],
+        1..5 => &[3, 1],
+        5..9 => &[0],
+        _ => &[],
+    };
+    let args = if random.chance(20) { vec![0] } else { vec![b'x'; random.index(plan.arg_bytes)] };
+    let memory_mib = match random.below(40) {
+        0 => 1,
+        1 => 5000,
+        2..6 => 100,
+        _ => *random.pick(&[4, 8, 16]),
+    };
+    let name = name(plan, model, false, random);
+    Create {
+        supervision: supervision(plan, model, &name, random),
+        force: random.chance(100),
+        name,
+        image: image.digest,
+        memory_mib,
+        cpus: List::try_from(cpus.to_vec()).unwrap_or_default(),
+        nets,
+        blocks,
+        args: List::try_from(vec![Blob::try_from(args).unwrap_or_default()]).unwrap_or_default(),
+    }
+}
+
+/// How something is to be watched over: mostly not at all.
+fn supervision(plan: &Plan, model: &Model, of: &Name, random: &mut Random) -> Supervision {
+    let when = *random.pick(&[RestartWhen::Never, RestartWhen::OnFailure, RestartWhen::Always]);
+    let codes = *random.pick(&[&[][..], &[], &[7], &[1, 3]]);
+    let mut supervision = Supervision {
+        restart: Restart { when, codes: codes.to_vec().try_into().unwrap_or_default() },
+        ..Supervision::default()
+    };
+    if random.chance(200) {
+        let after = if random.chance(20) { of.clone() } else { name(plan, model, true, random) };
+        let _ = supervision.after.push(after);
+    }
+    if random.chance(150) {
+        supervision.ready = probe(random);
+    }
+    if random.chance(100)
+        && let Some(probe) = probe(random)
+    {
+        let every_s = if random.chance(20) { 0 } else { 1 + u16::from(random.byte() % 20) };
+        supervision.alive = Some(Liveness { probe, every_s, failures: 1 + random.byte() % 3 });
+    }
+    supervision
+}
+
+fn probe(random: &mut Random) -> Option<Probe> {
+    // What guests write has each of these now and then.
+    random.pick(&["tcp:10.0.0.9:80", "http:10.0.0.9:80/ok", "console:abc", "console:XYZ"]).parse().ok()
+}
+
+/// An order about something that there is. Its number and what was before are for the model to say.
+fn order(plan: &Plan, model: &Model, random: &mut Random) -> (Request, Asked) {
+    let name = name(plan, model, true, random);
+    let (request, kind) = match random.below(8) {
+        0 | 1 => (Request::Start(name.clone()), Kind::Start),
+        2 | 3 => (Request::Stop(name.clone()), Kind::Stop),
+        4 => {
+            let change = change(plan, model, random);
+            let request = Request::Restart { name: name.clone(), change: Box::new(change.clone()) };
+            (request, Kind::Restart(change))
+        }
+        5 | 6 => {
+            let change = change(plan, model, random);
+            let window_s = if random.chance(30) { 0 } else { 1 + u32::from(random.byte() % 20) };
+            let request = Request::Update { name: name.clone(), change: Box::new(change.clone()), window_s };
+            (request, Kind::Update(change))
+        }
+        _ => {
+            let generation = random.chance(300).then(|| 1 + u32::from(random.byte() % 4));
+            (Request::Rollback { name: name.clone(), generation }, Kind::Rollback)
+        }
+    };
+    (request, Asked::Order(Order { name, kind, number: 0, before: None }))
+}
+
+fn change(plan: &Plan, model: &Model, random: &mut Random) -> Change {
+    let mut change = Change::default();
+    if random.chance(400) {
+        change.image = Some(image(plan, model, random).digest);
+    }
+    if random.chance(300) {
+        change.memory_mib = Some(*random.pick(&[1, 4, 8, 20, 5000]));
+    }
+    if random.chance(200) {
+        change.args = Some(List::new());
+    }
+    change
+}
+
+/// An image, mostly one that is stored.
+fn image(plan: &Plan, model: &Model, random: &mut Random) -> &'static Image {
+    let stored = images::all().iter().filter(|image| model.images.contains(&image.digest));
+    match random.pick_from(stored) {
+        Some(image) if random.chance(900) => image,
+        _ => &images::all()[random.index(plan.images)],
+    }
+}
