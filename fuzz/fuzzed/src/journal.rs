@@ -9,7 +9,7 @@ use petrel_wire::limits::STATE_DEVICE_BYTES_MIN;
 const BLOCK_BYTES: usize = 512;
 /// Worlds whose disks the fuzzers begin with, and the steps that are taken in them.
 const WORLDS: std::ops::Range<u64> = 0..12;
-const STEPS: u64 = 400;
+const STEPS: u64 = 3_000;
 
 pub fn feed(bytes: &[u8]) {
     let Some((how, content)) = bytes.split_first() else { return };
