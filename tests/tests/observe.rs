@@ -148,9 +148,10 @@ fn while_one_floods_its_console_those_of_others_are_live() {
     // One follows the flood, as fast as it can.
     let mut follower = host.petrel_in_background(&["console", "flood", "-f"]);
     let mut flood = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let line = |flood: &mut dyn Iterator<Item = String>| flood.next().expect("the flood goes on");
-    // The oldest line that is kept has lost its beginning.
-    assert!(line(&mut flood).ends_with("4000000000)"));
+    // Where it misses something, two lines may be parts of one.
+    let mut goes_on =
+        || flood.any(|line| line.starts_with("going to crash") && line.ends_with("of 4000000000)"));
+    assert!(goes_on());
     for number in 0..5 {
         let words = format!("number-{number}");
         let hello = ["create", "hello", &image("hello.hvt"), "--arg", &words, "--wait"];
@@ -159,7 +160,7 @@ fn while_one_floods_its_console_those_of_others_are_live() {
         let kept = host.petrel(&["console", "hello", "--latest"]).ok();
         assert_eq!(kept, said, "{words}");
         let _ = host.petrel(&["destroy", "hello"]).ok();
-        line(&mut flood);
+        assert!(goes_on());
     }
     end(follower);
     // It can be seen and ended like any other.

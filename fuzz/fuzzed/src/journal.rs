@@ -1,6 +1,7 @@
 //! A block device "state": whatever is on it, there is an engine, which works.
 //!
-//! The first byte says whether the device is taken as it is, or what looks like the journal's is made whole first.
+//! The first byte says whether the device is taken as it is, or what looks like the journal's is made whole first. Records
+//! that nobody ever wrote may contradict each other: then it is enough that nothing panics.
 
 use petrel_engine::{Config, Engine, Input, Now, Output, StateDevice, reseal};
 use petrel_wire::limits::STATE_DEVICE_BYTES_MIN;
@@ -8,22 +9,26 @@ use petrel_wire::limits::STATE_DEVICE_BYTES_MIN;
 const BLOCK_BYTES: usize = 512;
 /// Worlds whose disks the fuzzers begin with, and the steps that are taken in them.
 const WORLDS: std::ops::Range<u64> = 0..12;
-const STEPS: u64 = 400;
+const STEPS: u64 = 3_000;
 
 pub fn feed(bytes: &[u8]) {
     let Some((how, content)) = bytes.split_first() else { return };
     let least = usize::try_from(STATE_DEVICE_BYTES_MIN).expect("it is small");
     let mut device = content.to_vec();
     device.resize(content.len().max(least).next_multiple_of(BLOCK_BYTES), 0);
-    if how % 2 == 1 {
+    let is_forged = how % 2 == 1;
+    if is_forged {
         reseal(&mut device);
     }
     let mut engine = recover(&device);
     live(&mut engine, &mut device);
-    // What it has written since is found again.
     let mut again = recover(&device);
-    assert_eq!(again.known().count(), engine.known().count());
     live(&mut again, &mut device);
+    if !is_forged {
+        check(&engine);
+        // What it has written is found again.
+        assert_eq!(again.known().count(), engine.known().count());
+    }
 }
 
 fn recover(device: &[u8]) -> Engine {
@@ -47,6 +52,9 @@ fn live(engine: &mut Engine, device: &mut [u8]) {
         engine.handle_timeout(now);
         take_outputs(engine, device);
     }
+}
+
+fn check(engine: &Engine) {
     assert_eq!(engine.audit(), Ok(()));
     let full = engine.tables().find(|table| table.entries > table.max);
     assert!(full.is_none(), "a table is over its bound: {full:?}");
@@ -63,8 +71,8 @@ fn take_outputs(engine: &mut Engine, device: &mut [u8]) {
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let disks = WORLDS.filter_map(|seed| petrel_sim::state_after(seed, STEPS).ok().flatten());
-    let disks: Vec<_> = disks.map(|disk| [vec![1], disk].concat()).collect();
-    let known: usize = disks.iter().map(|disk| recover(&disk[1..]).known().count()).sum();
+    let disks: Vec<_> = disks.collect();
+    let known: usize = disks.iter().map(|disk| recover(disk).known().count()).sum();
     assert!(known > disks.len(), "there is something on them: {known} unikernels on {} disks", disks.len());
-    disks
+    disks.iter().flat_map(|disk| [0, 1].map(|how| [&[how], &disk[..]].concat())).collect()
 }

@@ -2,8 +2,9 @@
 
 use std::fs::{self, File};
 use std::os::{fd::OwnedFd, unix::ffi::OsStrExt, unix::fs::FileExt};
-use std::{collections::BTreeMap, ffi::OsStr, iter::Cycle, ops::RangeInclusive};
-use std::{io, path::PathBuf, sync::Arc};
+use std::time::{Duration, Instant};
+use std::{collections::BTreeMap, collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{ffi::OsStr, io, iter::Cycle, mem, ops::RangeInclusive};
 
 use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
@@ -38,6 +39,9 @@ pub struct Ops {
     volumes: Volumes,
     /// Readable when a monitor has something to tell.
     pub watched: OwnedFd,
+    /// Those of whose consoles nothing more is told within this tick, which began then.
+    pub exhausted: BTreeSet<InstanceId>,
+    tick: Instant,
 }
 
 impl Ops {
@@ -69,7 +73,22 @@ impl Ops {
         let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
         let config = Arc::new(config);
-        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, limits, volumes, watched })
+        let (exhausted, tick) = (BTreeSet::new(), Instant::now());
+        Ok(Self {
+            config,
+            host,
+            ledger,
+            uploads,
+            taps,
+            processes,
+            programs,
+            users,
+            limits,
+            volumes,
+            watched,
+            exhausted,
+            tick,
+        })
     }
 
     /// Takes over what an earlier shim started.
@@ -235,6 +254,25 @@ impl Ops {
         let instances = ready.iter().map(|event: &epoll::Event| InstanceId(event.data.u64()));
         for instance in instances.filter(|instance| *instance != InstanceId::CONTROL_PLANE) {
             self.news(instance).into_iter().for_each(|event| link.send(&FromShim::Event(event)));
+            if let Some(process) = self.processes.get(&instance).filter(|process| process.is_exhausted())
+                && process.listen(instance, &self.watched, false).is_ok()
+            {
+                self.exhausted.insert(instance);
+            }
+        }
+    }
+
+    /// Listens again to all, if the tick is over.
+    pub fn next_tick(&mut self, tick: Duration) {
+        if self.tick.elapsed() < tick {
+            return;
+        }
+        self.tick = Instant::now();
+        self.processes.values_mut().for_each(Process::renew_quota);
+        for instance in mem::take(&mut self.exhausted) {
+            if let Some(process) = self.processes.get(&instance) {
+                let _ = process.listen(instance, &self.watched, true);
+            }
         }
     }
 }
