@@ -215,8 +215,14 @@ fn end_all(shim: &mut Child, watchdog: &mut Watchdog) {
         end(instance, pid);
         watchdog.feed();
     }
-    if let Err(error) = unmount(state::FOLDER, UnmountFlags::empty()) {
-        log(format_args!("{}: {error}", state::FOLDER));
+    // A process that was killed has its files open for a moment yet.
+    for look in 1..=END_LOOKS {
+        match unmount(state::FOLDER, UnmountFlags::empty()) {
+            Ok(()) => return,
+            Err(error) if look == END_LOOKS => log(format_args!("{}: {error}", state::FOLDER)),
+            Err(_) => sleep(DISK_LOOK),
+        }
+        watchdog.feed();
     }
 }
 
