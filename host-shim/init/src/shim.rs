@@ -97,6 +97,8 @@ pub fn keep_running(identity: &Identity, watchdog: &mut Watchdog) -> Result<End,
         let started = Instant::now();
         let mut shim = start()?;
         if let Some(end) = watch(&mut shim, &mut orders, &mut system, watchdog)? {
+            // Whoever has ordered it hears first that it was taken in, by way of those that now end.
+            sleep(TICK);
             end_all(&mut shim, watchdog);
             return Ok(end);
         }
