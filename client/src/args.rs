@@ -205,6 +205,11 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write a manual page for each command
+    Man {
+        /// The folder for them, which is made if it is not there
+        folder: PathBuf,
+    },
 }
 
 /// What `state` does.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 use petrel_wire::Name;
 use petrel_wire::operator::{Request, Response};
 use serde_json::Value;
@@ -17,13 +17,14 @@ use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
 use crate::{
-    appliance, apply, cert, create, init, json, policy, seal, show, state, stats, storage, supervise, units,
-    watch,
+    appliance, apply, cert, create, help, init, json, policy, seal, show, state, stats, storage, supervise,
+    units, watch,
 };
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let understood = help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match understood {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -115,6 +116,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             write_out(&script)?;
             Ok(0)
         }
+        Command::Man { folder } => help::man(&folder),
     }
 }
 

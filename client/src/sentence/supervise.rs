@@ -39,9 +39,9 @@ pub(super) fn supervise(reason: &Refusal, name: &str) -> Sentence {
             "see `petrel info` for what it is now",
         ),
         Refusal::BeingDestroyed => say(
-            format!("{name} is being destroyed"),
-            "a unikernel that is kept",
-            "create it anew when it is gone",
+            format!("{name} is being destroyed, and is not gone yet"),
+            "a unikernel that is kept, or the host to let it go",
+            "it goes on until it is gone: see `petrel info` for what it waits for",
         ),
         // The only one that is left; those of others never come here.
         _ => say(

@@ -175,11 +175,17 @@ impl Engine {
                 Run::Starting | Run::Running { .. } => self.apply(Record::Absent(instance)),
             }
         }
-        if self.journal.is_sound() && !self.state.is_complete() && self.volumes.known {
-            self.note(Record::Complete);
-        }
         self.consoles_claimed();
         self.shim_ready();
+        self.note_completeness();
         self.reconcile_all();
+    }
+
+    /// Once the shim has told all that runs and all volumes, whatever it tells besides is nobody's.
+    pub(crate) fn note_completeness(&mut self) {
+        let told = self.shim.ever_ready() && self.volumes.known;
+        if told && self.journal.is_sound() && !self.state.is_complete() {
+            self.note(Record::Complete);
+        }
     }
 }

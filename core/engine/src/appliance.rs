@@ -12,9 +12,6 @@ use crate::policy::Grant;
 use crate::session::Asker;
 use crate::shim_client::{Handled, Nonsense, Waiting};
 
-/// The shim's answer where the machine is not its own to reboot.
-const ENOSYS: i32 = 38;
-
 impl Engine {
     pub(crate) fn appliance(&mut self, asker: Asker, grant: &Grant, op: ApplianceOp) {
         if !self.shim.is_ready() {
@@ -34,7 +31,7 @@ impl Engine {
                 Err(_) => return Err(Nonsense("a longer status of the machine than any")),
             },
             Ok(_) => return Err(Nonsense("another reply than one of the machine to what it was asked")),
-            Err(Fault::Os { errno: ENOSYS }) => Response::Refused(Refusal::NotAnAppliance),
+            Err(Fault::NotFound) => Response::Refused(Refusal::NotAnAppliance),
             Err(fault) => Response::Refused(Refusal::Shim(fault)),
         };
         self.answer(asker, response);

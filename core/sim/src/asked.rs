@@ -5,6 +5,7 @@ use std::sync::Arc;
 use petrel_wire::{
     Blob, Digest, Name,
     operator::{Change, Create, Request},
+    shim::InstanceId,
 };
 
 use crate::images::{self, Image};
@@ -54,6 +55,8 @@ pub struct Reading {
     pub name: Name,
     /// Whether it goes on until the unikernel has ended.
     pub follow: bool,
+    /// Which monitor wrote to it when that was asked, if that was known.
+    pub of: Option<InstanceId>,
     /// How many bytes have come or been missed.
     pub position: u64,
     /// It has been told how the unikernel ended.

@@ -47,7 +47,7 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
         14 => (Request::Host, Asked::Host),
         15 | 16 => {
             let (name, follow) = (name(plan, model, true, random), random.chance(600));
-            let reading = Reading { name: name.clone(), follow, position: 0, ended: false };
+            let reading = Reading { name: name.clone(), follow, of: None, position: 0, ended: false };
             // Of one that was there before under this name, the positions are not known.
             let asked = ConsoleAsked { name, follow, since: None, tail: None, latest: true };
             (Request::Console(asked), Asked::Console(reading))

@@ -687,7 +687,7 @@ pub enum Refusal {
     },
     /// Another request about the same unikernel came meanwhile, and holds.
     Superseded,
-    /// It is being destroyed.
+    /// It is being destroyed. That goes on until it is done, also for who asked for it and is refused so.
     BeingDestroyed,
     /// The interval or the number of failures of a liveness probe, or an update's window, is out of its bounds.
     Supervision,

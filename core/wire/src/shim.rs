@@ -119,7 +119,7 @@ pub enum Op {
         after: Option<InstanceId>,
     },
     /// Something of the machine itself: an order that it takes in, or [`ApplianceOp::Status`] [`Reply::Bytes`]. Where it is no
-    /// appliance the fault is `Os` with `ENOSYS`.
+    /// appliance the fault is `NotFound`.
     Appliance(ApplianceOp),
     /// What those of these monitors use that run; the others are left out [`Reply::Stats`].
     Stats(List<InstanceId, STATS_PAGE_MAX>),
@@ -361,7 +361,7 @@ pub enum Event {
 /// Why the shim could not do what an honest control plane may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// There is no such image, tap or monitor.
+    /// There is no such image, tap or monitor; this is no appliance.
     NotFound,
     /// There is one already: an upload under way, a tap, a monitor, a volume.
     Exists,

@@ -80,6 +80,7 @@ impl Engine {
         watch.asked = None;
         let killed = core::mem::take(&mut watch.killed) && !watch.unhealthy;
         watch.unhealthy = false;
+        watch.failure = None;
         watch.probing = Probing::default();
         if now_ns.saturating_sub(watch.started_ns) >= LONG_LIFE_NS {
             watch.quick_ends = 0;
@@ -132,13 +133,17 @@ impl Engine {
         Ok(())
     }
 
-    /// The shim could not end it: the unikernel stays as it is.
+    /// The shim could not end it: if that is still to be, it is tried again after a while, and told once.
     fn ending_failed(&mut self, instance: InstanceId, fault: Fault) {
         let Some(name) = self.name_of(instance) else { return };
-        self.happened(Who::ControlPlane, What::EndFailed(fault), Some(name.clone()));
+        let failure = Some(Refusal::Shim(fault));
+        if self.watch(&name).failure != failure {
+            self.happened(Who::ControlPlane, What::EndFailed(fault), Some(name.clone()));
+        }
         let not_before_ns = self.now.monotonic_ns.saturating_add(RETRY_NS);
         let watch = self.watch(&name);
         watch.asked = None;
+        watch.failure = failure;
         watch.not_before_ns = not_before_ns;
         self.order_undone(&name, Refusal::Shim(fault));
         self.reconcile(&name);
@@ -185,6 +190,7 @@ impl Engine {
         }
         let Some(order) = self.unwatch(name).and_then(|watch| watch.order) else { return };
         let answer = match (&order.goal, answer) {
+            (Goal::Destroy, Response::Refused(_)) => Response::Refused(Refusal::BeingDestroyed),
             (Goal::Destroy, answer) | (_, answer @ Response::Refused(_)) => answer,
             _ => Response::Refused(Refusal::NoSuchUnikernel),
         };

@@ -61,7 +61,7 @@ pub(crate) struct Watch {
     pub not_before_ns: u64,
     /// When its monitor was first known to run (monotonic nanoseconds).
     pub started_ns: u64,
-    /// Why it could not be started last time.
+    /// Why it could not be started, or ended, last time.
     pub failure: Option<Refusal>,
     pub probing: Probing,
     /// What operators wait for.

@@ -339,17 +339,22 @@ impl Engine {
         }
     }
 
-    /// What was ordered could not be done: it is as it was before.
+    /// What was ordered could not be done: it is as it was before. But what is to be destroyed stays so, and is destroyed
+    /// as soon as that can be done.
     pub(crate) fn order_undone(&mut self, name: &Name, refusal: Refusal) {
         self.watch(name).replace = false;
-        let Some(order) = self.take_order(name) else { return };
+        let Some(mut order) = self.take_order(name) else { return };
         let refusal = match order.goal {
             Goal::Return(refusal) => refusal,
             Goal::Try => {
                 self.apply(Record::RolledBack { name: name.clone(), faulty: false });
                 refusal
             }
-            Goal::Run | Goal::Stop | Goal::Destroy => refusal,
+            Goal::Destroy => {
+                order.before = Wish::Destroyed;
+                Refusal::BeingDestroyed
+            }
+            Goal::Run | Goal::Stop => refusal,
         };
         self.wish(name, order.before);
         for asker in order.askers {

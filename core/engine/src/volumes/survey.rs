@@ -176,6 +176,7 @@ impl Engine {
         }
         self.volumes.orphans = orphans;
         self.volumes.known = true;
+        self.note_completeness();
         if self.shim.is_learning() {
             self.forget_unmade();
         }

@@ -2,13 +2,14 @@
 
 use petrel_wire::{
     Digest, ExitStatus,
-    operator::{Refusal, Request, Response, State},
+    operator::{Change, Refusal, Request, Response, State, Wish},
     shim::{Fault, Op},
 };
 
 use crate::{
     host::Applies,
     image::{self, NET, Recipe},
+    restart::restart,
     world::{World, console, create, destroy, info, name, networked},
 };
 
@@ -135,19 +136,23 @@ fn a_unikernel_that_ends_by_itself_while_it_is_destroyed_is_destroyed() {
 }
 
 #[test]
-fn a_destroy_that_the_host_cannot_do_is_refused_and_can_be_done_again() {
+fn a_destroy_that_the_host_cannot_do_is_told_to_go_on_and_is_done_as_soon_as_it_can() {
     let os = Fault::Os { errno: 1 };
     let steps: [Applies; 2] = [|op| matches!(op, Op::Kill(_)), |op| matches!(op, Op::Forget(_))];
     for step in steps {
         let (mut world, digest) = world_with_image();
         let session = world.client();
         world.create(session, 1, networked("a", digest, &["net0"]));
-        world.host.faults.push((step, os));
-        assert_eq!(world.refused(session, 2, destroy("a")), Refusal::Shim(os));
-        let state = world.list()[0].state;
-        assert!(matches!(state, State::Running | State::Ended(ExitStatus::Signal(9))), "{state:?}");
-        assert_eq!(world.ask(session, 3, destroy("a")), Response::Destroyed);
+        world.host.faults.extend([(step, os); 3]);
+        assert_eq!(world.refused(session, 2, destroy("a")), Refusal::BeingDestroyed);
+        let shown = world.info("a");
+        assert_eq!(shown.unikernel.wish, Wish::Destroyed);
+        assert_eq!(shown.watching.failure, Some(Box::new(Refusal::Shim(os))));
+        assert_eq!(world.refused(session, 3, restart("a", Change::default())), Refusal::BeingDestroyed);
+        world.sleep_ms(3500);
         assert!(nothing_is_left(&mut world));
+        let told = world.log.iter().filter(|(_, line)| line.contains("could not be ended")).count();
+        assert_eq!(told, 1);
     }
 }
 

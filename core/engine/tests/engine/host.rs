@@ -142,6 +142,7 @@ impl Host {
                 return Ok(Reply::Hello { release: [0, 1, 0] });
             }
             Op::Host => return Ok(Reply::Host(self.facts.clone().into())),
+            Op::Appliance(_) => return Err(Fault::NotFound),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
                 return Ok(Reply::Stored);
             }
@@ -185,7 +186,7 @@ impl Host {
             Op::Forget(instance) => drop(self.ledger.monitors.remove(&instance)),
             Op::List { after } => return Ok(self.ledger.page(after)),
             Op::Appliance(op) => match &mut self.orders {
-                None => return Err(Fault::Os { errno: 38 }), // ENOSYS
+                None => return Err(Fault::NotFound),
                 Some(_) if op == ApplianceOp::Status => {
                     return Ok(Reply::Bytes(Blob::try_from(&b"state kept\n"[..]).unwrap()));
                 }

@@ -7,9 +7,11 @@ use petrel_wire::{
     operator::{
         Change, Journal, ReadOnly, Refusal, Request, Response, RestartWhen, State, StateFault, Table,
     },
+    shim::{Fault, Op, VolumeOp},
 };
 
 use crate::{
+    disk::Disk,
     image::{self, NET, Recipe},
     order::after,
     probes::ready,
@@ -725,4 +727,25 @@ fn requests_to_the_shim_that_were_taken_back_are_no_reason_to_wait_for_it() {
     // Nor does it matter that it is told again.
     world.input(Input::StateFailed);
     assert_eq!(names(&mut world), ["kept"]);
+}
+
+/// The volumes can be listed only later. What is refused after that is nobody's for the next control plane too.
+#[test]
+fn a_control_plane_that_learned_of_volumes_late_takes_over_nothing_that_was_refused() {
+    let mut world = World::unlinked();
+    world.disk = Some(Disk::new(DISK_BYTES));
+    world.restart();
+    world.host.faults.push((|op| matches!(op, Op::Volume(VolumeOp::List { .. })), Fault::Os { errno: 5 }));
+    let (mut world, digest) = with_image(world);
+    world.sleep_ms(120_000);
+    let session = world.client();
+    world.create(session, 1, networked("kept", digest, &["net0"]));
+    world.send(session, 2, create(networked("a", digest, &["net0"])));
+    while world.step_host() {}
+    world.link_down();
+    assert_eq!(world.next(session, 2), Response::Refused(Refusal::ShimAway));
+    world.restart();
+    world.run();
+    assert_eq!(names(&mut world), ["kept"]);
+    assert_eq!(world.host.running().len(), 1);
 }

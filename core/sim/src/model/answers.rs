@@ -197,7 +197,8 @@ impl Model {
 
     fn read(&mut self, reading: &mut Reading, response: &Response, host: &Host) -> Checked {
         let epoch = Some(self.console_epoch);
-        let exact = self.fate(&reading.name).present().is_some_and(|present| present.console_epoch == epoch);
+        let writer = self.fate(&reading.name).present();
+        let exact = writer.is_some_and(|it| it.console_epoch == epoch && it.instance == reading.of);
         ensure(!reading.ended || matches!(response, Response::ConsoleEnd), || {
             format!("{}: more of a console after its end", reading.name)
         })?;

@@ -20,6 +20,8 @@ pub struct Fate {
     pub orders: u64,
     /// Nobody was told what came of an order: until the next rest it may be at anything.
     pub loose: bool,
+    /// Whoever asked was told that it is being destroyed: it is gone at the next rest.
+    pub going: bool,
     /// A create was refused because the shim was away: what became of it is known at the next rest.
     pub doubtful: bool,
 }
@@ -62,7 +64,14 @@ impl Fate {
 
     /// Nobody will be told what came of something.
     pub fn leave_open(&mut self) {
-        self.known = Known::Open;
+        (self.known, self.going) = (Known::Open, false);
+    }
+
+    /// It will be gone, and nobody will be told when.
+    pub fn leave_going(&mut self) {
+        if self.may_be() {
+            (self.known, self.going) = (Known::Open, true);
+        }
     }
 
     /// Nobody will be told what came of an order.

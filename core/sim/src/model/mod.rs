@@ -87,13 +87,17 @@ impl Model {
         match asked {
             Asked::Create(create) => {
                 let fate = self.fate(&create.name);
-                fate.creating += 1;
+                // If it is gone already, there may be another at the next rest.
+                (fate.creating, fate.going) = (fate.creating + 1, false);
                 if create.force {
                     fate.orders += 1;
                     fate.forget();
                 }
             }
             Asked::Destroy(name) => self.fate(name).destroying += 1,
+            Asked::Console(reading) => {
+                reading.of = self.fate(&reading.name).present().and_then(|present| present.instance);
+            }
             Asked::Order(order) => (order.number, order.before) = self.fate(&order.name).order(),
             _ => {}
         }
@@ -118,7 +122,7 @@ impl Model {
         for (name, fate) in &mut self.fates {
             let is_told = fate.is_left_alone() && host.running_of(name) > 0;
             let untold = fate.doubtful || (fate.must_be() && !is_told);
-            if fate.creating + fate.destroying > 0 || (forgets && untold) {
+            if fate.creating + fate.destroying > 0 || (forgets && (untold || fate.going)) {
                 fate.leave_open();
             } else if fate.ordered > 0 || forgets {
                 fate.leave_loose();
@@ -139,7 +143,7 @@ impl Model {
         // The consoles of those that were open began before.
         self.console_epoch += 1;
         for (name, fate) in &mut self.fates {
-            (fate.doubtful, fate.loose) = (false, false);
+            (fate.doubtful, fate.loose, fate.going) = (false, false, false);
             if matches!(fate.known, Known::Open) {
                 let instance = host.newest_of(name);
                 let present = Present { create: None, wish: None, instance, console_epoch: None };

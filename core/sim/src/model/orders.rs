@@ -58,8 +58,8 @@ impl Model {
             },
         };
         // It goes on with what was asked for, or nobody can say.
-        let lasting =
-            matches!(refusal, Refusal::NotEnding { .. } | Refusal::ReadOnly(_) | Refusal::Superseded);
+        let lasting = self.disk_failed
+            || matches!(refusal, Refusal::NotEnding { .. } | Refusal::ReadOnly(_) | Refusal::Superseded);
         let fate = self.fate(&order.name);
         if lasting {
             fate.leave_loose();

@@ -32,13 +32,8 @@ impl Model {
                 self.fate(&create.name).doubtful = true;
                 true
             }
-            // It may have been destroyed all the same.
-            // Or will be, as soon as its monitor ends.
-            (Refusal::ShimAway | Refusal::NotEnding { .. }, Asked::Destroy(name)) => {
-                let fate = self.fate(name);
-                if fate.may_be() {
-                    fate.leave_open();
-                }
+            (Refusal::BeingDestroyed | Refusal::NotEnding { .. }, Asked::Destroy(name)) => {
+                self.fate(name).leave_going();
                 true
             }
             (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked, host),

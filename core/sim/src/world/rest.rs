@@ -162,6 +162,7 @@ impl World {
         for (name, fate) in &self.model.fates {
             let there = names.contains(name);
             ensure(!fate.must_be() || there, || format!("{name} was acknowledged, and is lost"))?;
+            ensure(!fate.going || !there, || format!("{name} was to be destroyed, and is there"))?;
             ensure(fate.may_be() || !there, || format!("{name} was destroyed or refused, and is there"))?;
         }
         for digest in &self.model.images {
