@@ -28,7 +28,8 @@ fn main() {
         }
         _ => {}
     }
-    Command::new(own).arg("watch").spawn().expect("a copy");
+    // It outlives what this program is from here on.
+    std::mem::forget(Command::new(own).arg("watch").spawn().expect("a copy"));
     panic!("{}", Command::new("/init").exec());
 }
 
@@ -79,7 +80,7 @@ fn memory() -> Vec<String> {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = |name: &str| -> u64 {
         let line =
-            info.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().nth(0)).unwrap_or("0");
+            info.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()).unwrap_or("0");
         line.parse().unwrap_or(0)
     };
     vec![format!("memory {} KiB", kib("MemTotal:") - kib("MemAvailable:"))]
