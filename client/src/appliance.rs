@@ -62,6 +62,10 @@ fn upgrade(system: &Path, open: impl Fn() -> Result<Session, Failure>) -> Result
     let hash = Digest(digest(&SHA256, &bytes).as_ref().try_into().unwrap_or_default());
     let mut session = open()?;
     let before = Status::of(&mut session)?;
+    // What an earlier attempt has left is not there, most of the time.
+    let _ = session.request(Request::Volume(VolumeRequest::Remove(volume.clone())));
+    let create = VolumeRequest::Create { name: volume.clone(), bytes: bytes.len() as u64 };
+    session.request(Request::Volume(create))?;
     session.push_volume(&volume, &mut &bytes[..], system, bytes.len() as u64, |_| {})?;
     ask(&mut session, ApplianceOp::Upgrade(hash))?;
     let name = installed(&mut session, hash)?;

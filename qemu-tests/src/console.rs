@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::PATIENCE;
 
+/// What is put behind the last line of a machine that is off.
+pub const OFF: &str = "(the machine is off)";
+
 /// All that a machine has written, and when.
 #[derive(Clone, Default)]
 pub struct Console(Arc<Mutex<Vec<(Instant, String)>>>);
@@ -24,6 +27,7 @@ impl Console {
                 lines.0.lock().expect("no reader panics").push((Instant::now(), text));
                 line.clear();
             }
+            lines.0.lock().expect("no reader panics").push((Instant::now(), OFF.into()));
         });
         console
     }

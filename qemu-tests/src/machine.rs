@@ -11,6 +11,7 @@ use petrel_tests::{Ended, out};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
+use crate::console::OFF;
 use crate::host::{ADDRESS, appliance};
 use crate::{Console, Host, PATIENCE};
 
@@ -192,7 +193,7 @@ impl Machine {
     #[track_caller]
     pub fn until_whole(&self) {
         self.eventually("the host is whole", || {
-            let is_over = ["STOPPED", "Kernel panic"].iter().any(|end| self.console.find(end).is_some());
+            let is_over = ["STOPPED", "Kernel panic", OFF].iter().any(|end| self.console.find(end).is_some());
             assert!(!is_over, "it has come to an early end");
             (self.petrel(&["host"]).code == 0).then_some(())
         });

@@ -97,6 +97,8 @@ pub fn keep_running(identity: &Identity, watchdog: &mut Watchdog) -> Result<End,
         let started = Instant::now();
         let mut shim = start()?;
         if let Some(end) = watch(&mut shim, &mut orders, &mut system, watchdog)? {
+            // Whoever has ordered it hears first that it was taken in, by way of those that now end.
+            sleep(TICK);
             end_all(&mut shim, watchdog);
             return Ok(end);
         }
@@ -215,8 +217,14 @@ fn end_all(shim: &mut Child, watchdog: &mut Watchdog) {
         end(instance, pid);
         watchdog.feed();
     }
-    if let Err(error) = unmount(state::FOLDER, UnmountFlags::empty()) {
-        log(format_args!("{}: {error}", state::FOLDER));
+    // A process that was killed has its files open for a moment yet.
+    for look in 1..=END_LOOKS {
+        match unmount(state::FOLDER, UnmountFlags::empty()) {
+            Ok(()) => return,
+            Err(error) if look == END_LOOKS => log(format_args!("{}: {error}", state::FOLDER)),
+            Err(_) => sleep(DISK_LOOK),
+        }
+        watchdog.feed();
     }
 }
 

@@ -1,7 +1,6 @@
 //! Orders for the machine itself, where it is an appliance: they are passed on to petrel-init.
 
-use std::os::unix::fs::OpenOptionsExt;
-use std::{fs, io, io::Write};
+use std::{fs, io, io::Write, os::unix::fs::OpenOptionsExt};
 
 use petrel_shim::check::Refusal;
 use petrel_wire::{ApplianceOp, Blob, shim::Reply};

@@ -8,7 +8,7 @@ use petrel_shim::{
     ledger::{Ledger, Record},
 };
 use petrel_wire::{
-    Blob, Digest, ExitStatus, VolumeName,
+    ApplianceOp, Blob, Digest, ExitStatus, VolumeName,
     limits::{CHUNK_BYTES_MAX, CONSOLE_BYTES_MAX, PAGE_ENTRIES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
     shim::{
         Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Listed, Monitor, Op, Reply, Request,
@@ -40,6 +40,8 @@ pub struct Host {
     pub brief_guests: bool,
     /// The kernel does not let go of what was killed.
     pub immortal: bool,
+    /// What the machine was told, if that is an appliance.
+    pub orders: Option<Vec<ApplianceOp>>,
 }
 
 impl Host {
@@ -72,6 +74,7 @@ impl Host {
             spawned: Vec::new(),
             brief_guests: false,
             immortal: false,
+            orders: None,
         };
         host.put_volume("data", vec![0; 4096]);
         host.put_volume("more", vec![0; 4096]);
@@ -139,7 +142,6 @@ impl Host {
                 return Ok(Reply::Hello { release: [0, 1, 0] });
             }
             Op::Host => return Ok(Reply::Host(self.facts.clone().into())),
-            Op::Appliance(_) => return Err(Fault::NotFound),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
                 return Ok(Reply::Stored);
             }
@@ -182,6 +184,13 @@ impl Host {
             }
             Op::Forget(instance) => drop(self.ledger.monitors.remove(&instance)),
             Op::List { after } => return Ok(self.ledger.page(after)),
+            Op::Appliance(op) => match &mut self.orders {
+                None => return Err(Fault::NotFound),
+                Some(_) if op == ApplianceOp::Status => {
+                    return Ok(Reply::Bytes(Blob::try_from(&b"state kept\n"[..]).unwrap()));
+                }
+                Some(orders) => orders.push(op),
+            },
             Op::Stats(instances) => {
                 let running = instances.iter().filter(|of| self.is_running(**of)).map(|of| self.usage(*of));
                 let page = running.collect::<Vec<_>>().try_into().unwrap();

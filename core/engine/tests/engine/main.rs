@@ -2,6 +2,7 @@
 //! operators' clients on the other.
 #![expect(clippy::cast_possible_truncation, reason = "the numbers of a test are small")]
 
+mod appliance;
 mod chain;
 mod console;
 mod create;
