@@ -27,6 +27,11 @@ impl<T, const N: usize> List<T, N> {
         Self(entries.take(N).collect())
     }
 
+    /// The same, and whether there are others.
+    pub fn page(mut entries: impl Iterator<Item = T>) -> (Self, bool) {
+        (Self::fill(&mut entries), entries.next().is_some())
+    }
+
     /// Appends `value`, or gives it back when the list is full.
     pub fn push(&mut self, value: T) -> Result<(), T> {
         if self.0.len() == N {

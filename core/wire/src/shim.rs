@@ -339,7 +339,7 @@ pub enum Event {
         /// What.
         data: Blob<CONSOLE_BYTES_MAX>,
     },
-    /// So many bytes of a console were dropped while nobody could take them, or since the guest writes more than is told.
+    /// So many bytes of a console were dropped while nobody could take them.
     ConsoleLost {
         /// Whose.
         instance: InstanceId,

@@ -1,8 +1,7 @@
 //! The bounded tables of what there is. Pure: what stands behind an entry (a process, a descriptor, a file being written)
 //! is the caller's, so that a simulation can keep the same ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::{collections::BTreeMap, collections::BTreeSet, ops::Bound};
 
 use petrel_wire::limits::BLOCKS_MAX;
 use petrel_wire::shim::{InstanceId, Listed, Reply, TapId};
@@ -73,8 +72,8 @@ impl Ledger {
     /// The page of monitors with ids greater than `after`; the control plane's has the least.
     pub fn page(&self, after: Option<InstanceId>) -> Reply {
         let after = after.unwrap_or(InstanceId::CONTROL_PLANE);
-        let mut following = self.monitors.range((Bound::Excluded(after), Bound::Unbounded));
-        let page = List::fill(&mut following.by_ref().map(|(_, record)| record.listed.clone()));
-        Reply::Listed { page, more: following.next().is_some() }
+        let following = self.monitors.range((Bound::Excluded(after), Bound::Unbounded));
+        let (page, more) = List::page(following.map(|(_, record)| record.listed.clone()));
+        Reply::Listed { page, more }
     }
 }

@@ -42,8 +42,7 @@ use rustls::crypto::ring::default_provider;
 use crate::control_plane::{ControlPlane, has_ended};
 use crate::{config::Config, interface::listen_on, link::Link, monitor::Process, ops::Ops};
 
-/// How often the loop looks round while something is missing, the peer or its monitor; and within what time a console
-/// has its quota.
+/// How often the loop looks round while something is missing, the peer or its monitor.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 fn main() -> ExitCode {
@@ -92,7 +91,6 @@ fn run(mut config: Config) -> Result<(), String> {
             end(&mut link, &mut ops, "its monitor ended");
         }
         control_plane.keep_running(&mut ops);
-        ops.next_tick(TICK.try_into().unwrap_or_default());
         if let Err(error) = serve(&mut link, &mut ops) {
             end(&mut link, &mut ops, &error);
         }
@@ -111,7 +109,7 @@ fn wait(listener: &TcpListener, ops: &Ops, link: &Option<Link>, pending: &Option
     inputs.extend(is_heard.then_some(ops.watched.as_fd()));
     let inputs = inputs.into_iter().map(|input| PollFd::from_borrowed_fd(input, PollFlags::IN));
     let mut all: Vec<_> = inputs.chain(link.iter().chain(pending).map(Link::interest)).collect();
-    let is_settled = is_heard && control_plane.is_some() && ops.exhausted.is_empty();
+    let is_settled = is_heard && control_plane.is_some();
     poll(&mut all, (!is_settled).then_some(&TICK)) == Ok(0)
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{ffi::OsStr, mem, os::unix::process::CommandExt};
+use std::{ffi::OsStr, mem, os::unix::process::CommandExt, thread, time::Duration};
 
 use petrel_shim::ledger::Record;
 use petrel_wire::frame::{self, Inbox};
@@ -23,9 +23,6 @@ use crate::{about, config::Monitor, limits::Limits, log};
 
 /// The console bytes that are dropped at once: most of a pipe, whose rest is what the control plane would keep.
 const SHED_BYTES: usize = 48 * 1024;
-/// The console bytes of a guest that are told within a tick of the loop. One that writes more waits, or loses what
-/// nobody would keep; it does not keep the control plane busy.
-const QUOTA_BYTES: usize = 256 * 1024;
 
 /// A program that runs guests.
 pub struct Program {
@@ -134,8 +131,6 @@ pub struct Process {
     console: File,
     /// Console bytes that were dropped and not told yet, and the lines that ended in them.
     lost: (u64, u64),
-    /// The console bytes that may still be told within this tick.
-    quota: usize,
 }
 
 impl Process {
@@ -145,7 +140,7 @@ impl Process {
         let instance = epoll::EventData::new_u64(record.listed.instance.0);
         epoll::add(news, &pidfd, instance, epoll::EventFlags::IN)?;
         epoll::add(news, &console, instance, epoll::EventFlags::IN)?;
-        Ok(Self { pidfd, console: console.into(), lost: (0, 0), quota: QUOTA_BYTES })
+        Ok(Self { pidfd, console: console.into(), lost: (0, 0) })
     }
 
     /// Takes over what an earlier shim started: its record, and its process if that still runs. One without a whole
@@ -192,33 +187,15 @@ impl Process {
         }
         // Looked at before the console: what is not there once it has ended never comes.
         let is_over = is_ready(&self.pidfd, PollFlags::IN, Timespec::default());
-        let is_limited = !is_over && instance != InstanceId::CONTROL_PLANE;
-        let most = if is_limited { self.quota.min(CONSOLE_BYTES_MAX) } else { CONSOLE_BYTES_MAX };
         let mut data = [0; CONSOLE_BYTES_MAX];
-        match self.console.read(&mut data[..most]).unwrap_or(0) {
+        let count = self.console.read(&mut data).unwrap_or(0);
+        // Guests that flood their consoles keep nobody busy: all of them together get about 2.5 MiB/s told, and wait.
+        thread::sleep(Duration::from_micros(1500) * u32::from(count == CONSOLE_BYTES_MAX));
+        match count {
             0 if is_over => Some(Event::Exited { instance, status: self.reap() }),
             0 => None,
-            count => {
-                self.quota = self.quota.saturating_sub(count);
-                Blob::try_from(&data[..count]).ok().map(|data| Event::Console { instance, data })
-            }
+            count => Blob::try_from(&data[..count]).ok().map(|data| Event::Console { instance, data }),
         }
-    }
-
-    /// Whether all has been told of its console that may be within this tick.
-    pub fn is_exhausted(&self) -> bool {
-        self.quota == 0
-    }
-
-    /// Another tick begins.
-    pub fn renew_quota(&mut self) {
-        self.quota = QUOTA_BYTES;
-    }
-
-    /// Has `news` wake the loop for its console, or not.
-    pub fn listen(&self, instance: InstanceId, news: &OwnedFd, is_heard: bool) -> io::Result<()> {
-        let flags = if is_heard { epoll::EventFlags::IN } else { epoll::EventFlags::empty() };
-        Ok(epoll::modify(news, &self.console, epoll::EventData::new_u64(instance.0), flags)?)
     }
 
     fn reap(&self) -> ExitStatus {

@@ -2,9 +2,8 @@
 
 use std::fs::{self, File};
 use std::os::{fd::OwnedFd, unix::ffi::OsStrExt, unix::fs::FileExt};
-use std::time::{Duration, Instant};
-use std::{collections::BTreeMap, collections::BTreeSet, path::PathBuf, sync::Arc};
-use std::{ffi::OsStr, io, iter::Cycle, mem, ops::RangeInclusive};
+use std::{collections::BTreeMap, ffi::OsStr, iter::Cycle, ops::RangeInclusive};
+use std::{io, path::PathBuf, sync::Arc};
 
 use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
@@ -39,9 +38,6 @@ pub struct Ops {
     volumes: Volumes,
     /// Readable when a monitor has something to tell.
     pub watched: OwnedFd,
-    /// Those of whose consoles nothing more is told within this tick, which began then.
-    pub exhausted: BTreeSet<InstanceId>,
-    tick: Instant,
 }
 
 impl Ops {
@@ -73,22 +69,7 @@ impl Ops {
         let (uploads, taps, processes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let watched = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(about("epoll"))?;
         let config = Arc::new(config);
-        let (exhausted, tick) = (BTreeSet::new(), Instant::now());
-        Ok(Self {
-            config,
-            host,
-            ledger,
-            uploads,
-            taps,
-            processes,
-            programs,
-            users,
-            limits,
-            volumes,
-            watched,
-            exhausted,
-            tick,
-        })
+        Ok(Self { config, host, ledger, uploads, taps, processes, programs, users, limits, volumes, watched })
     }
 
     /// Takes over what an earlier shim started.
@@ -208,10 +189,10 @@ impl Ops {
 
     /// The page of images with digests greater than `after`.
     fn image_page(&self, after: Option<Digest>) -> Reply {
-        let mut following = self.ledger.images.iter().filter(|digest| Some(**digest) > after);
+        let following = self.ledger.images.iter().filter(|digest| Some(**digest) > after);
         let bytes = |digest: &Digest| fs::metadata(self.image(*digest)).map_or(0, |file| file.len());
-        let page = List::fill(&mut following.by_ref().map(|digest| (*digest, bytes(digest))));
-        Reply::Images { page, more: following.next().is_some() }
+        let (page, more) = List::page(following.map(|digest| (*digest, bytes(digest))));
+        Reply::Images { page, more }
     }
 
     /// Starts a monitor, and tells its pid. On error nothing is left of it.
@@ -254,25 +235,6 @@ impl Ops {
         let instances = ready.iter().map(|event: &epoll::Event| InstanceId(event.data.u64()));
         for instance in instances.filter(|instance| *instance != InstanceId::CONTROL_PLANE) {
             self.news(instance).into_iter().for_each(|event| link.send(&FromShim::Event(event)));
-            if let Some(process) = self.processes.get(&instance).filter(|process| process.is_exhausted())
-                && process.listen(instance, &self.watched, false).is_ok()
-            {
-                self.exhausted.insert(instance);
-            }
-        }
-    }
-
-    /// Listens again to all, if the tick is over.
-    pub fn next_tick(&mut self, tick: Duration) {
-        if self.tick.elapsed() < tick {
-            return;
-        }
-        self.tick = Instant::now();
-        self.processes.values_mut().for_each(Process::renew_quota);
-        for instance in mem::take(&mut self.exhausted) {
-            if let Some(process) = self.processes.get(&instance) {
-                let _ = process.listen(instance, &self.watched, true);
-            }
         }
     }
 }

@@ -72,13 +72,13 @@ impl Volumes {
             VolumeOp::Sync(volume) => file(&volume)?.sync_data()?,
             VolumeOp::List { after } => {
                 *sizes = self.list()?; // somebody may have put one there by hand
-                let mut following = sizes.iter().filter(|(volume, _)| Some(*volume) > after.as_ref());
-                let page = List::fill(&mut following.by_ref().map(|(volume, &bytes)| {
+                let following = sizes.iter().filter(|(volume, _)| Some(*volume) > after.as_ref());
+                let (page, more) = List::page(following.map(|(volume, &bytes)| {
                     let file = fs::symlink_metadata(self.0.join(&**volume));
                     let disk_bytes = file.map_or(0, |file| 512 * file.blocks());
                     VolumeFile { volume: volume.clone(), bytes, disk_bytes }
                 }));
-                return Ok(Reply::Volumes { page, more: following.next().is_some() });
+                return Ok(Reply::Volumes { page, more });
             }
         }
         Ok(File::open(&self.0)?.sync_all().map(|()| Reply::Done)?)
