@@ -9,6 +9,9 @@ HOST_PROGRAMS := petrel petrel-shim
 # There is one of these for each unikernel: linked statically, it starts in less time and takes less memory.
 STATIC_TARGET := x86_64-unknown-linux-gnu
 STATIC_PROGRAM := petrel-tender
+STATIC := target/static/$(STATIC_TARGET)/release
+# What an appliance has of ours. All of it static, as there is nothing else on it.
+APPLIANCE_PROGRAMS := petrel-init petrel-shim petrel-tender petrel-witness
 GUESTS := petrel hello web crash disk
 GUEST_TARGET := x86_64-solo5-hvt
 FUZZ_SECONDS := 60
@@ -22,10 +25,10 @@ GUEST_FLAGS := --target target-specs/$(GUEST_TARGET).json -Zbuild-std=core,alloc
 # Of the simulation: how many worlds, of how many steps each.
 SEEDS := 1000
 STEPS := 10000
-# What does not happen to the worlds. What holds when the host's operating system refuses something is not settled yet.
+# What does not happen to the worlds; all does if it is empty.
 WITHOUT ?=
 
-.PHONY: help setup build host guests run test sim check fuzz bench bench-tender clean
+.PHONY: help setup setup-appliance build host guests appliance qemu run test sim man check fuzz bench bench-tender clean
 
 help: ## list what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +44,7 @@ host:
 	@install -C $(HOST_PROGRAMS:%=target/release/%) $(OUT)
 	RUSTFLAGS='-C target-feature=+crt-static' $(HOST_CARGO) build --release --locked -p $(STATIC_PROGRAM) \
 		--target $(STATIC_TARGET) --target-dir target/static
-	@install -C target/static/$(STATIC_TARGET)/release/$(STATIC_PROGRAM) $(OUT)
+	@install -C $(STATIC)/$(STATIC_PROGRAM) $(OUT)
 
 guests:
 	$(GUEST_CARGO) build --release --locked -p petrel-unikernel -p hello -p web -p crash -p disk $(GUEST_FLAGS) --target-dir target/guests
@@ -49,12 +52,28 @@ guests:
 	@for guest in $(GUESTS); do \
 		install -C -m 644 target/guests/$(GUEST_TARGET)/release/$$guest $(OUT)/$$guest.hvt; done
 
+appliance: setup-appliance host guests ## make the sealed appliance in out/appliance; see docs/appliance.md
+	RUSTFLAGS='-C target-feature=+crt-static' $(HOST_CARGO) build --release --locked $(APPLIANCE_PROGRAMS:%=-p %) \
+		--features petrel-shim/appliance \
+		--target $(STATIC_TARGET) --target-dir target/static
+	$(HOST_CARGO) run --release --locked --quiet -p petrel-appliance -- --programs $(STATIC) \
+		--control-plane $(OUT)/petrel.hvt --cache target/appliance --out $(OUT)/appliance
+	@install -C $(STATIC)/petrel-witness $(OUT)/appliance # for tests; it is in no image
+
+qemu: appliance ## boot the appliance in QEMU, on emulated AMD-V, and drive it from outside
+	$(HOST_CARGO) test --release --locked -p petrel-qemu-tests --test appliance -- --test-threads 1 $(TESTS)
+
+setup-appliance:
+	@tools/setup appliance
+
 run: setup build ## bring a whole host up, run two unikernels on it, fetch a page
 	@tools/demo
 
 test: setup build ## run all tests: units, conformance, a whole host from outside
 	PETREL_TENDER=$(CURDIR)/$(OUT)/$(STATIC_PROGRAM) \
-	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash --exclude disk
+	$(HOST_CARGO) test --release --locked --workspace --exclude hello --exclude web --exclude crash --exclude disk \
+		--exclude petrel-fuzzed
+	$(HOST_CARGO) test --profile sim --locked -p petrel-fuzzed
 	@$(MAKE) sim
 	$(HOST_CARGO) test --profile sim --locked -p petrel-sim --features planted --test planted
 
@@ -63,15 +82,17 @@ sim: setup ## simulate: SEEDS=n STEPS=n [FIRST=n], or one world: SEED=n [WITHOUT
 		$(if $(FIRST),--first $(FIRST)) $(if $(SEED),--seed $(SEED)) $(if $(WITHOUT),--without $(WITHOUT)) \
 		$(if $(TRACE),--trace $(TRACE))
 
+man: host ## write the manual pages into out/man
+	@rm -rf $(OUT)/man
+	$(OUT)/petrel man $(OUT)/man
+
 check: setup ## formatting, lints, licences and duplicate dependencies
 	$(HOST_CARGO) fmt --all --check
 	$(HOST_CARGO) clippy --locked --all-targets -- -D warnings
 	tools/check-deny
 
-fuzz: guests ## feed the tender's loader with anything, for FUZZ_SECONDS=60 (needs nightly Rust and cargo-fuzz)
-	@mkdir -p fuzz/corpus/image
-	@cp $(OUT)/hello.hvt fuzz/corpus/image/
-	cargo +nightly fuzz run image -- -max_total_time=$(FUZZ_SECONDS) -max_len=65536
+fuzz: guests ## feed all parsers with anything, each for FUZZ_SECONDS=60; TARGETS="frame journal" for some of them
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) tools/fuzz $(TARGETS)
 
 bench: setup build ## measure what the README claims, with the floor beside it
 	@tools/bench

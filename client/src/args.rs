@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
+mod appliance;
 mod cert;
 mod policy;
 
+pub use appliance::{ApplianceVerb, Seal};
 pub use cert::{Authority, CertCommand, Delegate, Renew, Revoke, RevokedArg, Sign, rights};
 pub use policy::{Limits, PolicyCommand};
 
@@ -55,6 +57,17 @@ pub struct Cli {
 pub enum Command {
     /// Make a host: its keys, seal and configuration, and the operator's profile for it
     Init(Init),
+    /// Seal what `init --appliance` has made, for the one host that it is for
+    ///
+    /// The sealed host is signed with the key of the operators' CA. An appliance refuses one that was altered, or whose
+    /// signer is not the one that its image or its first boot has named.
+    Seal(Seal),
+    /// Ask something of the machine itself, where it is an appliance
+    Appliance {
+        /// What to do
+        #[command(subcommand)]
+        verb: ApplianceVerb,
+    },
     /// Show what the host is and has
     #[command(after_help = crate::json::HOST_FIELDS)]
     Host(Json),
@@ -191,6 +204,11 @@ pub enum Command {
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command
+    Man {
+        /// The folder for them, which is made if it is not there
+        folder: PathBuf,
     },
 }
 
@@ -359,6 +377,9 @@ pub struct Init {
     /// The tender that runs hvt images; petrel-tender beside this program when absent
     #[arg(long, value_name = "PATH")]
     pub tender: Option<PathBuf>,
+    /// The host is an appliance, which has its image, tender and users already; seal it with `petrel seal`
+    #[arg(long, conflicts_with_all = ["image", "tender", "uids"])]
+    pub appliance: bool,
     /// Give each monitor a user of its own, out of this range; required where petrel-shim runs as root
     #[arg(long, value_name = "FIRST:COUNT", value_parser = uids)]
     pub uids: Option<(u32, u32)>,
@@ -384,7 +405,7 @@ fn label(text: &str) -> Result<Label, String> {
     text.parse().map_err(|error: petrel_wire::NameError| error.to_string())
 }
 
-fn bridge(text: &str) -> Result<BridgeName, String> {
+pub(crate) fn bridge(text: &str) -> Result<BridgeName, String> {
     text.parse().map_err(|error: petrel_wire::NameError| error.to_string())
 }
 

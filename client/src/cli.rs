@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 use petrel_wire::Name;
 use petrel_wire::operator::{Request, Response};
 use serde_json::Value;
@@ -16,11 +16,15 @@ use crate::image::Image;
 use crate::profile::{self, Profile};
 use crate::sentence::About;
 use crate::session::Session;
-use crate::{apply, cert, create, init, json, policy, show, state, stats, storage, supervise, units, watch};
+use crate::{
+    appliance, apply, cert, create, help, init, json, policy, seal, show, state, stats, storage, supervise,
+    units, watch,
+};
 
 /// Runs the program: arguments, environment and standard streams are the process's.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let understood = help::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match understood {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -51,6 +55,8 @@ fn run(cli: Cli) -> Result<u8, Failure> {
     let profile = cli.profile;
     match cli.command {
         Command::Init(args) => init::run(&args, profile.as_deref()).and_then(|said| print(&said)),
+        Command::Appliance { verb } => print(&appliance::run(&verb, || open(profile.clone()))?),
+        Command::Seal(args) => seal::run(&args).and_then(|said| print(&said)),
         Command::Host(form) => {
             let Response::Host(host) = ask(profile, Request::Host)? else { return Err(stray()) };
             print_data(form.json, || json::host(&host), || show::host(&host))
@@ -110,6 +116,7 @@ fn run(cli: Cli) -> Result<u8, Failure> {
             write_out(&script)?;
             Ok(0)
         }
+        Command::Man { folder } => help::man(&folder),
     }
 }
 

@@ -35,6 +35,11 @@ impl Failure {
         Self::Told { exit: Exit::Local, sentence: sentence::say(wrong, expected, advice) }
     }
 
+    /// What the host did not do.
+    pub fn refused(wrong: impl Into<String>, expected: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::Told { exit: Exit::Refused, sentence: sentence::say(wrong, expected, advice) }
+    }
+
     /// The output cannot be written.
     pub fn output(error: &io::Error) -> Self {
         match error.kind() {

@@ -13,23 +13,26 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod appliance;
 mod apply;
 mod args;
 mod cert;
 pub mod cli;
-mod console;
+pub mod console;
 mod create;
 pub mod error;
 mod failure;
+mod help;
 pub mod image;
 mod init;
 mod json;
 mod keys;
 mod limits;
-mod manifest;
+pub mod manifest;
 mod policy;
 pub mod profile;
 mod progress;
+mod seal;
 pub mod sentence;
 pub mod session;
 mod show;

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// How long an appliance may take to come back from an upgrade: it may go back to the system before.
+pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(900);
+/// How often it is asked meanwhile.
+pub const UPGRADE_POLL: Duration = Duration::from_secs(1);
 /// How long a TCP connection may take to come about.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long after each refusal of a connection it is tried again: a control plane that is just starting, or all of

@@ -1,6 +1,7 @@
 //! Manifests: what many unikernels shall be, in a file.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use petrel_wire::Name;
@@ -17,7 +18,7 @@ pub struct Entry {
     /// What it shall be.
     pub create: Create,
     /// Its image.
-    pub source: Source,
+    pub(crate) source: Source,
 }
 
 impl Entry {
@@ -61,9 +62,19 @@ struct Table {
 }
 
 /// Reads a manifest and the images that it names. Each unikernel comes behind those that it is started after.
+///
+/// # Errors
+/// What is wrong with them.
 pub fn read(path: &Path) -> Result<Vec<Entry>, Failure> {
-    let text = read_file(path)?;
-    let file: File = toml::from_str(&text).map_err(|error| {
+    parse(path, &read_file(path)?)
+}
+
+/// Reads the text of a manifest, which `path` names, and the images that it names.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn parse(path: &Path, text: &str) -> Result<Vec<Entry>, Failure> {
+    let file: File = toml::from_str(text).map_err(|error| {
         Failure::local(
             format!("the manifest {} is not well-formed ({})", path.display(), error.to_string().trim()),
             "TOML with a table [unikernel.NAME] for each unikernel",
@@ -83,11 +94,14 @@ fn read_file(path: &Path) -> Result<String, Failure> {
             "correct the path, or the file's owner and mode",
         )
     };
-    let metadata = std::fs::metadata(path).map_err(|error| cannot(error.to_string()))?;
-    if metadata.len() > MANIFEST_BYTES_MAX {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(|error| cannot(error.to_string()))?;
+    // Not every file knows its size.
+    file.take(MANIFEST_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| cannot(error.to_string()))?;
+    if text.len() as u64 > MANIFEST_BYTES_MAX {
         return Err(cannot(format!("it has more than {MANIFEST_BYTES_MAX} bytes")));
     }
-    std::fs::read_to_string(path).map_err(|error| cannot(error.to_string()))
+    Ok(text)
 }
 
 fn entry(path: &Path, folder: &Path, name: &str, table: Table) -> Result<Entry, Failure> {

@@ -141,6 +141,33 @@ fn a_follower_that_is_too_slow_is_told_how_many_lines_it_missed_and_costs_nobody
 }
 
 #[test]
+fn while_one_floods_its_console_those_of_others_are_live() {
+    const ENDLESS: &str = "--arg=--lines=4000000000";
+    let host = Devhost::up();
+    let _ = host.petrel(&["create", "flood", &image("crash.hvt"), ENDLESS]).ok();
+    // One follows the flood, as fast as it can.
+    let mut follower = host.petrel_in_background(&["console", "flood", "-f"]);
+    let mut flood = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let line = |flood: &mut dyn Iterator<Item = String>| flood.next().expect("the flood goes on");
+    // The oldest line that is kept has lost its beginning.
+    assert!(line(&mut flood).ends_with("4000000000)"));
+    for number in 0..5 {
+        let words = format!("number-{number}");
+        let hello = ["create", "hello", &image("hello.hvt"), "--arg", &words, "--wait"];
+        let said = host.petrel(&hello).ok();
+        assert!(said.contains(&words), "all that it wrote is there: {said}");
+        let kept = host.petrel(&["console", "hello", "--latest"]).ok();
+        assert_eq!(kept, said, "{words}");
+        let _ = host.petrel(&["destroy", "hello"]).ok();
+        line(&mut flood);
+    }
+    end(follower);
+    // It can be seen and ended like any other.
+    assert_eq!(host.petrel(&["console", "flood", "--tail", "1"]).ok().lines().count(), 1);
+    let _ = host.petrel(&["destroy", "flood"]).ok();
+}
+
+#[test]
 fn statistics_rise_with_what_is_done() {
     let host = Devhost::up();
     create_web(&host);

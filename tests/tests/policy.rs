@@ -232,6 +232,39 @@ fn siblings_share_what_their_parent_has_and_an_older_certificate_widens_nothing(
 }
 
 #[test]
+fn an_older_larger_certificate_gives_nothing_back() {
+    let given = given_a_host();
+    let limits = |mem| ["--unikernels", "9", "--mem", mem, "--cpu", "0", "--bridge", "service"];
+    // The same CA, certified twice: first with more, then with less.
+    given.signed("acme", &[&["delegate", "acme", "--out", "larger.pem"], &limits("96")[..]].concat());
+    let again = ["delegate", "acme", "--csr", "acme.csr", "--out", "smaller.pem"];
+    let _ = given.cert(&[&again, &limits("48")[..]].concat()).ok();
+    for (operator, ca) in [("old", "larger.pem"), ("new", "smaller.pem")] {
+        given.signed(operator, &["sign", "--ca", ca, "--ca-key", "acme-key.pem"]);
+    }
+
+    // Each is held to its own certificate, and to what both have together. To present one changes nothing.
+    let _ = given.create("new", "first", &["--mem", "48"]).ok();
+    let said = given.create("new", "second", &["--mem", "16"]).refused(REFUSED);
+    says(&said, &["the policy of \"acme\" allows 48 MiB", "48 used and 16 asked"]);
+    let said = given.create("old", "second", &["--mem", "64"]).refused(REFUSED);
+    says(&said, &["the policy of \"acme\" allows 96 MiB", "48 used and 64 asked"]);
+    let listed = given.host.json(&["policy", "ls"]);
+    assert!(!listed.to_string().contains("96"), "nothing of a certificate is kept: {listed}");
+
+    // What the host says holds, however large an older certificate is; and the certificate can be revoked.
+    let _ = given.host.petrel(&["policy", "set", "acme", "--mem", "50"]).ok();
+    let said = given.create("old", "second", &["--mem", "16"]).refused(REFUSED);
+    says(&said, &["the policy of \"acme\" allows 50 MiB", "48 used and 16 asked"]);
+    let shown = given.cert(&["show", "larger.pem", "--json"]).ok();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let _ = given.host.petrel(&["cert", "revoke", shown[0]["serial"].as_str().unwrap()]).ok();
+    given.turns_away("old", REFUSED, &["certificate 2 in this operator's chain", "revoked"]);
+    let _ = given.petrel_as("new", &["destroy", "first"]).ok();
+    assert_eq!(given.names(), [""; 0]);
+}
+
+#[test]
 fn rights_are_kept_apart() {
     let given = given_a_host();
     given.signed("reader", &["sign", "--rights", "read"]);

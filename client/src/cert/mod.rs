@@ -3,7 +3,7 @@
 //! Keys never travel: who wants a certificate makes the key and sends a request, who has a CA's key signs. All of it
 //! is Ed25519, the one kind of key that control planes take.
 
-mod files;
+pub mod files;
 mod issuer;
 mod request;
 mod show;

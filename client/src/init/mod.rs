@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::image::Image;
 use crate::keys::{Authority, LinkKey};
 use crate::profile;
+use shim_toml::Places;
 use staging::Staging;
 
 /// The shim's end of the link.
@@ -36,14 +37,12 @@ const SHIM_PORT: u16 = 1026;
 pub fn run(args: &Init, profile: Option<&OsStr>) -> Result<String, Failure> {
     check_host(args)?;
     check_addresses(args)?;
-    let image = program(args.image.as_deref(), "petrel.hvt", "--image")?;
-    let tender = program(args.tender.as_deref(), "petrel-tender", "--tender")?;
-    Image::read(&image)?;
+    let places = if args.appliance { Places::of_an_appliance() } else { places(args)? };
     let install = if args.no_profile { None } else { place_of_profile(profile)? };
 
     let site = Staging::new(&args.dir)?;
     let mut made = make_keys(args)?;
-    write_host(&site, args, &made, &image, &tender)?;
+    write_host(&site, args, &made, &places)?;
     site.folder("ca")?;
     site.write("ca/ca.pem", made.authority.certificate_pem().as_bytes())?;
     site.write("ca/ca-key.pem", made.authority.key_pem().as_bytes())?;
@@ -97,6 +96,14 @@ fn check_addresses(args: &Init) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Where things are on a host that is this machine, or like it.
+fn places(args: &Init) -> Result<Places, Failure> {
+    let image = program(args.image.as_deref(), "petrel.hvt", "--image")?;
+    let tender = program(args.tender.as_deref(), "petrel-tender", "--tender")?;
+    Image::read(&image)?;
+    Ok(Places { state_dir: "state".into(), state: "state.img".into(), image, tender })
 }
 
 /// The absolute path of a program that the host will use, which must be there.
@@ -176,7 +183,7 @@ fn make_keys(args: &Init) -> Result<Made, Failure> {
     })
 }
 
-fn write_host(site: &Staging, args: &Init, made: &Made, image: &Path, tender: &Path) -> Result<(), Failure> {
+fn write_host(site: &Staging, args: &Init, made: &Made, places: &Places) -> Result<(), Failure> {
     let seal = Seal {
         version: SEAL_VERSION,
         host: args.host.clone(),
@@ -203,7 +210,7 @@ fn write_host(site: &Staging, args: &Init, made: &Made, image: &Path, tender: &P
     site.write("host/seal.img", &seal)?;
     site.write("host/shim-key.der", &made.shim.private)?;
     site.write("host/control-plane-public.der", &made.control_plane.public)?;
-    site.write("host/shim.toml", shim_toml::render(args, image, tender)?.as_bytes())
+    site.write("host/shim.toml", shim_toml::render(args, places)?.as_bytes())
 }
 
 fn profile_files(args: &Init, made: &mut Made) -> [(&'static str, String); 4] {
@@ -241,8 +248,12 @@ fn report(args: &Init, install: Option<&Path>) -> String {
         }
         None => format!("{dir}/profile/  the operator's profile: --profile {dir}/profile"),
     };
+    let next = match args.appliance {
+        true => format!("seal it: petrel seal {dir} FILE"),
+        false => format!("petrel-shim --config {dir}/host/shim.toml"),
+    };
     format!(
-        "{dir}/host/     for the host: petrel-shim --config {dir}/host/shim.toml\n\
+        "{dir}/host/     for the host: {next}\n\
          {dir}/ca/       the CA of the operators: keep it off the host\n\
          {profile}\n"
     )

@@ -1,22 +1,45 @@
 //! The shim's configuration, with comments for who comes to change it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{LINK_PREFIX, SHIM_IPV4, SHIM_PORT};
 use crate::args::Init;
 use crate::failure::Failure;
 
+/// Where things are on a host. Relative paths are relative to `shim.toml`.
+pub struct Places {
+    pub state_dir: PathBuf,
+    pub state: PathBuf,
+    pub image: PathBuf,
+    pub tender: PathBuf,
+}
+
+impl Places {
+    /// Where petrel-init has them.
+    pub fn of_an_appliance() -> Self {
+        Self {
+            state_dir: "/state/host".into(),
+            state: "/state/control-plane.img".into(),
+            image: "/petrel/petrel.hvt".into(),
+            tender: "/petrel/petrel-tender".into(),
+        }
+    }
+}
+
+/// The users of an appliance, whose own there are none of.
+const APPLIANCE_UIDS: (u32, u32) = (200_000, 65_536);
+
 /// The text of `shim.toml`.
-pub fn render(args: &Init, image: &Path, tender: &Path) -> Result<String, Failure> {
+pub fn render(args: &Init, places: &Places) -> Result<String, Failure> {
     let bridges: Vec<String> = args.bridge.iter().map(|bridge| quoted(bridge)).collect();
-    let uids = match args.uids {
+    let uids = match args.uids.or(args.appliance.then_some(APPLIANCE_UIDS)) {
         Some((first, count)) => format!("uids = {{ start = {first}, end = {} }}", first + (count - 1)),
         None => "# uids = { start = 200000, end = 265535 }".into(),
     };
     Ok(format!(
         "\
 # What petrel-shim may do on this host. Relative paths are relative to this file.
-state_dir = \"state\"                    # images/, volumes/ and run/ are made below it
+state_dir = {state_dir}                    # images/, volumes/ and run/ are made below it
 listen = \"{SHIM_IPV4}:{SHIM_PORT}\"           # its end of the link, a network of {LINK_PREFIX} bits with one neighbour
 key = \"shim-key.der\"
 control_plane_public_key = \"control-plane-public.der\"
@@ -31,7 +54,7 @@ bridges = [{bridges}]                # that unikernels may be plugged into
 [control_plane]
 image = {image}
 seal = \"seal.img\"
-state = \"state.img\"                    # what it keeps: made when it is not there, never removed
+state = {state}                    # what it keeps: made when it is not there, never removed
 state_mib = 16                         # how large it is made
 memory_mib = 32
 bridge = {bridge}                     # where operators reach it
@@ -48,8 +71,10 @@ version = 2                            # the newest version of it
 ",
         bridges = bridges.join(", "),
         bridge = bridges.first().map_or("\"service\"", String::as_str),
-        image = path(image)?,
-        tender = path(tender)?,
+        state_dir = path(&places.state_dir)?,
+        state = path(&places.state)?,
+        image = path(&places.image)?,
+        tender = path(&places.tender)?,
     ))
 }
 

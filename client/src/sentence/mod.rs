@@ -72,7 +72,8 @@ pub fn of(error: &Error, about: &About<'_>) -> Sentence {
         Error::Silent { address, seconds } => say(
             format!("{address} accepted the connection and then said nothing for {seconds} s"),
             "an answer from the control plane",
-            "see whether the host is up and busy, and whether the profile's address is a control plane's; try again",
+            "see whether the host is up and busy (an appliance that has stopped says why on its console), and whether \
+             the profile's address is a control plane's; try again",
         ),
         Error::Protocol { address, what } => say(
             format!("{address} sent what no control plane sends: {what}"),
@@ -157,12 +158,13 @@ fn connect(address: &str, error: &io::Error) -> Sentence {
         io::ErrorKind::ConnectionRefused => say(
             format!("{address} refused the connection"),
             expected,
-            "see whether petrel-shim runs on the host and its control plane is up, and whether the port is right",
+            "see whether petrel-shim runs on the host and its control plane is up (an appliance says on its console why \
+             not), and whether the port is right",
         ),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => say(
             format!("{address} did not answer in time"),
             expected,
-            "see whether the host is up and no filter lies between",
+            "see whether the host is up (an appliance that has stopped says why on its console) and no filter lies between",
         ),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => say(
             format!("{address} cannot be reached from here ({error})"),
@@ -189,6 +191,7 @@ fn lost(address: &str, greeted: bool, source: Option<&io::Error>) -> Sentence {
     say(
         format!("{address} closed the connection before it greeted{how}"),
         "a greeting",
-        "correct the address in the profile; a control plane that is full or starts just now does this too: try again",
+        "correct the address in the profile; a control plane that is full or starts just now does this too: try \
+         again. An appliance that has stopped says why on its console",
     )
 }

@@ -117,6 +117,11 @@ pub(crate) fn refusal(reason: &Refusal, about: &About<'_>) -> Sentence {
             "one that does",
             "see `petrel ps` for what it is doing",
         ),
+        Refusal::NotAnAppliance => say(
+            "the host is no appliance",
+            "a host whose machine is Petrel's alone",
+            "do it on the machine itself",
+        ),
         Refusal::ShimAway => say(
             "the control plane has lost its connection to the host's shim",
             "petrel-shim to run on the host",

@@ -101,12 +101,12 @@ impl<'a> Extensions<'a> {
 
     fn policy(&self) -> Result<Option<Policy>, CertificateFault> {
         let fault = CertificateFault::Policy;
-        self.only(oid(&POLICY_OID, fault)?, fault)?.map(extension::policy).transpose()
+        self.only(oid(&POLICY_OID, fault)?, fault)?.map(extension::read_policy).transpose()
     }
 
     fn rights(&self) -> Result<Rights, CertificateFault> {
         let fault = CertificateFault::Rights;
-        self.only(oid(&RIGHTS_OID, fault)?, fault)?.map_or(Ok(Rights::ALL), extension::rights)
+        self.only(oid(&RIGHTS_OID, fault)?, fault)?.map_or(Ok(Rights::ALL), extension::read_rights)
     }
 }
 

@@ -46,7 +46,10 @@ struct PolicyDer {
 pub struct NotExpressible;
 
 /// Reads the extension with a policy.
-pub(crate) fn policy(bytes: &[u8]) -> Result<Policy, CertificateFault> {
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read_policy(bytes: &[u8]) -> Result<Policy, CertificateFault> {
     let unreadable = |_: der::Error| CertificateFault::Policy;
     let extension = CertExt::from_der(bytes).map_err(unreadable)?;
     if extension.version != VERSION {
@@ -116,7 +119,10 @@ const OPERATE: u8 = 1 << 6;
 const DELEGATE: u8 = 1 << 5;
 
 /// Reads the extension with rights. Bits that are not known here are nobody's right.
-pub(crate) fn rights(bytes: &[u8]) -> Result<Rights, CertificateFault> {
+///
+/// # Errors
+/// [`CertificateFault::Rights`]
+pub fn read_rights(bytes: &[u8]) -> Result<Rights, CertificateFault> {
     let bits = BitStringRef::from_der(bytes).map_err(|_| CertificateFault::Rights)?;
     let first = bits.raw_bytes().first().copied().unwrap_or(0);
     Ok(Rights { read: first & READ != 0, operate: first & OPERATE != 0, delegate: first & DELEGATE != 0 })
@@ -161,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_policy_is_read_and_written_as_albatross_does() {
-        assert_eq!(policy(&ALBATROSS), Ok(full()));
+        assert_eq!(read_policy(&ALBATROSS), Ok(full()));
         assert_eq!(policy_extension(&full()).unwrap(), ALBATROSS);
     }
 
@@ -175,7 +181,7 @@ mod tests {
         // The lengths from the inside out.
         let inner = u8::try_from(bytes.len() - 11).unwrap();
         (bytes[10], bytes[8], bytes[6], bytes[1]) = (inner, inner + 2, inner + 4, inner + 9);
-        let read = policy(&bytes).unwrap();
+        let read = read_policy(&bytes).unwrap();
         assert_eq!((read.volume_mib, read.bridges.as_deref()), (Some(0), Some(&[][..])));
         assert_eq!(policy_extension(&read).unwrap(), bytes);
     }
@@ -185,15 +191,15 @@ mod tests {
         let changed = |at: usize, byte| {
             let mut bytes = ALBATROSS;
             bytes[at] = byte;
-            policy(&bytes)
+            read_policy(&bytes)
         };
         assert_eq!(changed(4, 4), Err(CertificateFault::PolicyVersion(4)));
         assert_eq!(changed(5, 0xa3), Err(CertificateFault::Command), "a unikernel's command");
         assert_eq!(changed(7, 0xa0), Err(CertificateFault::Command), "a question for policies");
         assert_eq!(changed(13, 0x04), Err(CertificateFault::Policy));
-        assert!((0..ALBATROSS.len()).all(|cut| policy(&ALBATROSS[..cut]).is_err()));
+        assert!((0..ALBATROSS.len()).all(|cut| read_policy(&ALBATROSS[..cut]).is_err()));
         let longer = [&ALBATROSS[..], &[0]].concat();
-        assert_eq!(policy(&longer), Err(CertificateFault::Policy));
+        assert_eq!(read_policy(&longer), Err(CertificateFault::Policy));
     }
 
     #[test]
@@ -222,9 +228,9 @@ mod tests {
             (Rights { read: false, operate: false, delegate: false }, &[3, 1, 0]),
         ] {
             assert_eq!(rights_extension(rights_of), bytes);
-            assert_eq!(rights(bytes), Ok(rights_of));
+            assert_eq!(read_rights(bytes), Ok(rights_of));
         }
-        assert_eq!(rights(&[3, 2, 0, 0xff]), Ok(Rights::ALL), "bits that are not known yet");
-        assert_eq!(rights(&[4, 1, 0xe0]), Err(CertificateFault::Rights));
+        assert_eq!(read_rights(&[3, 2, 0, 0xff]), Ok(Rights::ALL), "bits that are not known yet");
+        assert_eq!(read_rights(&[4, 1, 0xe0]), Err(CertificateFault::Rights));
     }
 }

@@ -20,7 +20,7 @@ mod extension;
 
 pub use certificate::Certificate;
 pub use chain::{Chain, Link, scope};
-pub use extension::{NotExpressible, policy_extension, rights_extension};
+pub use extension::{NotExpressible, policy_extension, read_policy, read_rights, rights_extension};
 
 /// albatross's extension: 1.3.6.1.4.1.49836.42.
 pub const POLICY_OID: [u64; 8] = [1, 3, 6, 1, 4, 1, 49_836, 42];

@@ -30,6 +30,7 @@
 extern crate alloc;
 
 mod adopt;
+mod appliance;
 mod console;
 mod consoles;
 mod create;
@@ -61,5 +62,7 @@ pub use engine::Engine;
 #[cfg(feature = "inspect")]
 pub use inspect::Table;
 pub use io::{Config, Input, Level, Now, Output, Peer, ProbeId, ProbeKind, SessionId, StateDevice};
+#[cfg(feature = "inspect")]
+pub use journal::reseal;
 #[cfg(feature = "planted")]
 pub use planted::{Planted, plant};

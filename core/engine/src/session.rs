@@ -242,6 +242,7 @@ impl Engine {
     fn carry_out(&mut self, asker: Asker, grant: Grant, request: Request) {
         match request {
             Request::Host => self.host(asker),
+            Request::Appliance(op) => self.appliance(asker, &grant, op),
             Request::ImagePush { digest, bytes } => self.image_push(asker, grant, digest, bytes),
             Request::Create(create) => self.create(Who { asker, grant }, create),
             Request::List => self.list(asker, &grant),

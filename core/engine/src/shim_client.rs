@@ -44,6 +44,7 @@ pub(crate) enum Waiting {
     Kill(InstanceId),
     Forget(InstanceId),
     Stats(Asker),
+    Appliance(Asker),
     Images,
     ImageRemoved(Digest),
     Volumes,
@@ -171,6 +172,14 @@ impl ShimClient {
         self.send(grant, op, outputs);
     }
 
+    /// Those who wait for an answer of the machine.
+    pub fn appliance_askers(&self) -> impl Iterator<Item = Asker> {
+        self.unanswered.iter().filter_map(|(_, waiting)| match waiting {
+            Waiting::Appliance(asker) => Some(*asker),
+            _ => None,
+        })
+    }
+
     /// A request was taken back before it left; what it was for, if its answer was awaited.
     fn take_back(&mut self, id: u32) -> Option<Waiting> {
         let index = self.unanswered.iter().position(|(asked, _)| *asked == id)?;
@@ -212,6 +221,7 @@ impl Engine {
     /// Gives up what was under way. The shim has all it needs to tell later what became of it.
     pub(crate) fn link_lost(&mut self) {
         self.shim.phase = Phase::Away;
+        self.appliance_lost();
         self.shim.unanswered.clear();
         self.uploads_lost();
         self.volumes_lost();
@@ -280,6 +290,7 @@ impl Engine {
             Waiting::Spawn(instance) => self.spawned(instance, result),
             Waiting::Kill(instance) => self.killed(instance, result),
             Waiting::Forget(instance) => self.forgotten(instance, result),
+            Waiting::Appliance(asker) => self.appliance_told(asker, result),
             Waiting::Stats(asker) => self.stats_told(asker, result),
             Waiting::Images => self.images_listed(result),
             Waiting::ImageRemoved(digest) => self.image_removed(digest, result),

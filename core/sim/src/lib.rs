@@ -32,5 +32,5 @@ mod trace;
 mod world;
 
 pub use plan::Event;
-pub use runner::{Failure, History, Options, Summary, run, run_many, shrink};
+pub use runner::{Failure, History, Options, Summary, run, run_many, shrink, state_after};
 pub use world::Counts;

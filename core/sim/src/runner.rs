@@ -83,6 +83,18 @@ pub fn run(seed: u64, options: &Options, trace: bool) -> Result<History, Box<Fai
     }
 }
 
+/// What is on the block device "state" of a seed's world after so many steps, if it has one: for fuzzers to begin with.
+///
+/// # Errors
+/// The first thing that a checker found.
+pub fn state_after(seed: u64, steps: u64) -> Result<Option<Vec<u8>>, Box<Failure>> {
+    let mut world = World::new(seed, &[], Trace::new(false));
+    for step in 1..=steps {
+        world.step(step).map_err(|Violation(what)| Failure { seed, step, what, trace: Vec::new() })?;
+    }
+    Ok(world.state().map(<[u8]>::to_vec))
+}
+
 /// Runs many seeds, on all CPUs.
 ///
 /// # Errors

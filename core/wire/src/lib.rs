@@ -8,11 +8,13 @@
 //! * [`operator`]: operator's client ↔ control plane
 //! * [`shim`]: control plane ↔ shim
 //! * [`seal`]: the identity that a control plane boots with
+//! * [`sealed`]: the identity that an appliance boots with
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod appliance;
 mod digest;
 pub mod frame;
 pub mod limits;
@@ -22,8 +24,10 @@ pub mod operator;
 mod path;
 mod probe;
 pub mod seal;
+pub mod sealed;
 pub mod shim;
 
+pub use appliance::{ApplianceOp, NotAnOrder, UPGRADE_VOLUME};
 pub use digest::{Digest, ParseDigestError};
 pub use list::{Blob, List, TooLong};
 pub use name::{BridgeName, CommonName, DeviceName, Label, Name, NameError, VolumeName};

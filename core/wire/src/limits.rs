@@ -7,6 +7,8 @@ pub const OPERATOR_VERSION: u16 = 1;
 pub const SHIM_VERSION: u16 = 1;
 /// The layout of the seal.
 pub const SEAL_VERSION: u16 = 1;
+/// The layout of a sealed host.
+pub const SEALED_HOST_VERSION: u16 = 1;
 /// The layout of the journal on the control plane's block device "state".
 pub const JOURNAL_VERSION: u16 = 1;
 /// The layout of a state file.
@@ -72,6 +74,9 @@ pub const PROBE_BYTES_MAX: usize = 256;
 pub const GENERATIONS_MAX: usize = 8;
 /// How long an update may wait for its unikernel, in seconds.
 pub const WINDOW_S_MAX: u32 = 3600;
+
+/// What an appliance says of itself, in bytes.
+pub const APPLIANCE_STATUS_BYTES_MAX: usize = 1024;
 
 /// Unikernels on one host.
 pub const UNIKERNELS_MAX: usize = 1024;

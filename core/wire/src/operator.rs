@@ -16,6 +16,7 @@
 //! | `Console` | `Console`… then, unless it follows, `ConsoleEnd`; when it follows, `Ended` and `ConsoleEnd` after the unikernel has ended |
 //! | `Consoles` | one or more `Consoles`, the last with `more: false` |
 //! | `Events` | `Events`… then, unless it follows, `EventsEnd` |
+//! | `Appliance` | `Appliance`, when the machine has taken the order in, or with what it says of itself |
 //! | `Stats` | one or more `Stats`, the last with `more: false` |
 //! | `Destroy` | `Destroyed` when nothing of the unikernel is left |
 //! | `Start` | `Started` when the monitor's process runs, or at once when it waits for others |
@@ -68,11 +69,12 @@ pub use supervise::{
 };
 
 use crate::limits::{
-    ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX, CONSOLE_BYTES_MAX, CPUS_MAX,
-    EVENTS_PAGE_MAX, IMAGE_USERS_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
+    APPLIANCE_STATUS_BYTES_MAX, ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX,
+    CONSOLE_BYTES_MAX, CPUS_MAX, EVENTS_PAGE_MAX, IMAGE_USERS_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX,
+    PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
 };
 use crate::shim::{Backend, Limit, Monitor};
-use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, Path};
+use crate::{ApplianceOp, Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, Name, Path};
 
 /// What the client sends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +118,8 @@ pub enum Request {
     Consoles,
     /// What happened: what is kept of it, then, if asked so, what happens.
     Events(Box<EventsAsked>),
+    /// Asks something of the machine itself, where that is an appliance.
+    Appliance(ApplianceOp),
     /// What unikernels that run use: those of this path, its own included.
     Stats(Path),
     /// Sets what all that lies below a path may have.
@@ -312,6 +316,8 @@ pub enum Response {
     EventsMissed(u64),
     /// All that was asked for of the events has been sent.
     EventsEnd,
+    /// The machine has taken an order in; or what it says of itself.
+    Appliance(Blob<APPLIANCE_STATUS_BYTES_MAX>),
     /// What unikernels use, in the order of their names.
     Stats {
         /// Those of this page that run.
@@ -515,6 +521,8 @@ pub enum Refusal {
     HelloExpected,
     /// The `id` belongs to a request that is still unanswered; the session ends.
     IdInUse,
+    /// The host is no appliance, and its machine not Petrel's.
+    NotAnAppliance,
     /// There is no unikernel of this name.
     NoSuchUnikernel,
     /// There is one of this name already.

@@ -25,7 +25,7 @@ use crate::limits::{
     IMAGE_READ_BYTES_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX, PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
     TAG_BYTES_MAX,
 };
-use crate::{Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, VolumeName};
+use crate::{ApplianceOp, Blob, BridgeName, DeviceName, Digest, ExitStatus, Label, List, Mac, VolumeName};
 
 /// A monitor's process and all that belongs to it. Chosen by the control plane, never used twice on a host.
 /// Zero is the control plane itself and never appears in a message.
@@ -118,6 +118,9 @@ pub enum Op {
         /// Only those with a greater id.
         after: Option<InstanceId>,
     },
+    /// Something of the machine itself: an order that it takes in, or [`ApplianceOp::Status`] [`Reply::Bytes`]. Where it is no
+    /// appliance the fault is `NotFound`.
+    Appliance(ApplianceOp),
     /// What those of these monitors use that run; the others are left out [`Reply::Stats`].
     Stats(List<InstanceId, STATS_PAGE_MAX>),
 }
@@ -358,7 +361,7 @@ pub enum Event {
 /// Why the shim could not do what an honest control plane may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// There is no such image, tap or monitor.
+    /// There is no such image, tap or monitor; this is no appliance.
     NotFound,
     /// There is one already: an upload under way, a tap, a monitor, a volume.
     Exists,

@@ -49,10 +49,36 @@ fn the_document_has_a_row_for_each_request_operation_and_event() {
     let all: Vec<_> = all.filter(|name| !["Image", "Volume"].contains(&&**name)).collect();
     assert!(all.len() > 45, "{all:?}");
     for name in &all {
-        let row = |line: &str| {
-            let rest = line.strip_prefix("| `").and_then(|line| line.strip_prefix(name.as_str()));
-            rest.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
-        };
+        let row = |line: &str| line.strip_prefix("| `").is_some_and(|rest| begins_with(rest, name));
         assert!(DOCUMENT.lines().any(row), "docs/wire.md has no row for {name}");
+    }
+}
+
+fn begins_with(text: &str, name: &str) -> bool {
+    text.strip_prefix(name).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+}
+
+#[test]
+fn the_document_names_each_answer_and_reply_in_its_tables() {
+    let operator = include_str!("../src/operator.rs");
+    let shim = include_str!("../src/shim.rs");
+    let images = include_str!("../src/operator/images.rs");
+    let volumes = include_str!("../src/operator/volumes.rs");
+    let all = [
+        ("", variants(operator, "pub enum Response {")),
+        ("Image(", variants(images, "pub enum ImageResponse {")),
+        ("Volume(", variants(volumes, "pub enum VolumeResponse {")),
+        ("Download(", variants(volumes, "pub enum Download {")),
+        ("", variants(shim, "pub enum Reply {")),
+    ];
+    let all = all.iter().flat_map(|(outer, names)| names.iter().map(move |name| format!("{outer}{name}")));
+    // What only holds others, and what is said of all requests at once.
+    let all: Vec<_> =
+        all.filter(|name| !["Image", "Volume", "Download", "Refused"].contains(&&**name)).collect();
+    assert!(all.len() > 45, "{all:?}");
+    let cells: Vec<_> = DOCUMENT.lines().filter(|line| line.starts_with('|')).collect();
+    for name in &all {
+        let named = cells.iter().any(|row| row.split('`').any(|code| begins_with(code, name)));
+        assert!(named, "no table of docs/wire.md names {name}");
     }
 }

@@ -46,7 +46,7 @@ pub fn check(op: Op, host: &Host, ledger: &Ledger) -> Result<Checked, Refusal> {
     ensure(is_hello != ledger.greeted, Violation("a request before hello, or a second hello"))?;
     match &op {
         Op::Hello { .. } => ensure(is_hello, Violation("a hello of another version"))?,
-        Op::Host | Op::List { .. } | Op::ImageList { .. } | Op::Stats(_) => {}
+        Op::Host | Op::List { .. } | Op::ImageList { .. } | Op::Stats(_) | Op::Appliance(_) => {}
         Op::Volume(op) => check_volume(op, host, ledger)?,
         Op::ImageBegin { digest, bytes } => image_begin(digest, *bytes, ledger)?,
         // Chunks that follow a refused begin are on their way before its answer is read: they are dropped.

@@ -7,11 +7,14 @@
 //! * `ops`: carries out what was checked, on `images`, `volumes` and `interface` (taps; the only unsafe code)
 //! * `monitor`: the programs that run guests, and their processes; `limits`: what the kernel holds those to; `usage`: what
 //!   they use
+//! * `appliance`: orders for the machine itself, only where the shim was built for one
 //! * `control_plane`: the control plane's own monitor
 //!
 //! One thread, one loop, below. Killing the shim stops no workload: the next one takes over what runs.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "appliance")]
+mod appliance;
 mod config;
 mod control_plane;
 mod images;

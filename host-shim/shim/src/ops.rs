@@ -2,23 +2,20 @@
 
 use std::fs::{self, File};
 use std::os::{fd::OwnedFd, unix::ffi::OsStrExt, unix::fs::FileExt};
-use std::{
-    collections::BTreeMap, ffi::OsStr, io, iter::Cycle, ops::RangeInclusive, path::PathBuf, sync::Arc,
-};
+use std::{collections::BTreeMap, ffi::OsStr, iter::Cycle, ops::RangeInclusive};
+use std::{io, path::PathBuf, sync::Arc};
 
 use petrel_shim::check::{Checked, Refusal, check};
 use petrel_shim::ledger::{Ledger, Record};
-use petrel_wire::shim::{
-    Backend, Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request, Spawn, TapId,
-};
-use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE};
+use petrel_wire::shim::{Backend, Event, Fault, FromShim, Host, InstanceId, Listed, Op, Reply, Request};
+use petrel_wire::{Blob, Digest, ExitStatus, Label, List, RELEASE, shim::Spawn, shim::TapId};
 use rustix::event::{Timespec, epoll};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::{buffer::spare_capacity, system::sysinfo};
 
 use crate::limits::Limits;
 use crate::monitor::{Launch, Process, Program};
-use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link, log};
+use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link};
 use crate::{usage::usage, volumes::Volumes};
 
 /// The monitors that are looked at in one turn of the loop.
@@ -64,9 +61,6 @@ impl Ops {
             monitors: List::fill(&mut offered.cloned()),
             limits: limits.told(),
         };
-        if host.monitors.len() < programs.len() {
-            log(format_args!("require_kvm: monitors that run guests in ring 3 run no unikernel"));
-        }
         let names = fs::read_dir(config.state_dir.join("images")).map_err(about("images"))?;
         let images = names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         let volumes = Volumes(config.state_dir.join("volumes"));
@@ -112,6 +106,10 @@ impl Ops {
             Op::Hello { .. } => return Ok(Reply::Hello { release: RELEASE }),
             Op::Host => return Ok(Reply::Host(Box::new(self.host.clone()))),
             Op::List { after } => return Ok(self.ledger.page(after)),
+            #[cfg(feature = "appliance")]
+            Op::Appliance(op) => return crate::appliance::pass_on(op),
+            #[cfg(not(feature = "appliance"))]
+            Op::Appliance(_) => return Err(Refusal::Fault(Fault::NotFound)),
             Op::Stats(instances) => return Ok(usage(&instances, &self.ledger)),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
                 return Ok(Reply::Stored);

@@ -265,6 +265,8 @@ fn changes(request: &Request) -> bool {
         },
         Request::Hello(_)
         | Request::Host
+        // The machine remembers it, not the journal.
+        | Request::Appliance(_)
         | Request::List
         | Request::Info(_)
         | Request::Console(_)
@@ -300,6 +302,7 @@ fn acknowledges(response: &Response) -> bool {
         | Response::CertRevoked { .. } => true,
         Response::Hello(_)
         | Response::Host(_)
+        | Response::Appliance(_)
         | Response::ImageWanted
         | Response::Listed { .. }
         | Response::Info(_)
@@ -332,6 +335,7 @@ fn is_effect(op: &Op) -> bool {
         // A chunk is of an upload whose beginning was let go.
         Op::Hello { .. }
         | Op::Host
+        | Op::Appliance(_)
         | Op::List { .. }
         | Op::Stats(_)
         | Op::ImageList { .. }

@@ -35,6 +35,8 @@ mod recovery;
 mod tests;
 mod transfer;
 
+#[cfg(feature = "inspect")]
+pub use layout::reseal;
 use recovery::recover;
 pub(crate) use transfer::{Export, Transfer};
 

@@ -28,8 +28,8 @@ pub(crate) use usage::Usage;
 
 use alloc::sync::Arc;
 
-use petrel_wire::Path;
 use petrel_wire::operator::{ImageRequest, Refusal, Request, Right, VolumeRequest, Who};
+use petrel_wire::{ApplianceOp, Path};
 
 /// Permission for one request's effects. It cannot be made elsewhere, nor copied.
 #[derive(Debug)]
@@ -74,7 +74,8 @@ pub(crate) fn upkeep() -> Grant {
 fn is_about_the_whole_host(request: &Request) -> bool {
     matches!(
         request,
-        Request::StateExport
+        Request::Appliance(_)
+            | Request::StateExport
             | Request::StateImport { .. }
             | Request::Image(ImageRequest::List | ImageRequest::Remove(_) | ImageRequest::Collect)
     )
@@ -84,6 +85,7 @@ fn is_about_the_whole_host(request: &Request) -> bool {
 fn rights_for(request: &Request) -> &'static [Right] {
     match request {
         Request::Host
+        | Request::Appliance(ApplianceOp::Status)
         | Request::List
         | Request::Info(_)
         | Request::Console(_)
@@ -96,7 +98,10 @@ fn rights_for(request: &Request) -> &'static [Right] {
         | Request::Image(ImageRequest::List | ImageRequest::Pull(_))
         | Request::Volume(VolumeRequest::List | VolumeRequest::Pull(_))
         | Request::StateExport => &[Right::Read],
-        Request::Create(_)
+        Request::Appliance(
+            ApplianceOp::Reboot | ApplianceOp::PowerOff | ApplianceOp::Upgrade(_) | ApplianceOp::Confirm,
+        )
+        | Request::Create(_)
         | Request::Destroy(_)
         | Request::Start(_)
         | Request::Stop(_)

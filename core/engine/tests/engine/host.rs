@@ -139,6 +139,7 @@ impl Host {
                 return Ok(Reply::Hello { release: [0, 1, 0] });
             }
             Op::Host => return Ok(Reply::Host(self.facts.clone().into())),
+            Op::Appliance(_) => return Err(Fault::NotFound),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
                 return Ok(Reply::Stored);
             }

@@ -137,6 +137,7 @@ impl Host {
             }
             Op::Host => return Some(Ok(Reply::Host(Box::new(self.facts.clone())))),
             Op::List { after } => return Some(Ok(ledger.page(after))),
+            Op::Appliance(_) => return Some(Err(Fault::NotFound.into())), // it is none
             Op::Stats(instances) => {
                 let known = instances.iter().filter_map(|instance| ledger.monitor(*instance));
                 let running = known.filter(|record| record.listed.exited.is_none());

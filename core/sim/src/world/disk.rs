@@ -24,6 +24,11 @@ impl Disk {
         StateDevice { bytes: self.bytes.len() as u64, block_bytes: self.block_bytes, seed }
     }
 
+    /// All that is on it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Fills `data` from what is at `offset`.
     ///
     /// # Errors

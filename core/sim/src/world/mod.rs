@@ -90,6 +90,11 @@ impl World {
         world
     }
 
+    /// What is on the block device "state".
+    pub fn state(&self) -> Option<&[u8]> {
+        self.disk.as_ref().map(Disk::bytes)
+    }
+
     /// One step: something happens, and whatever follows from it at once.
     pub fn step(&mut self, number: u64) -> Checked {
         let most_ns = 2 * self.plan.step_ns;

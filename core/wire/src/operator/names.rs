@@ -71,6 +71,7 @@ impl Request {
             Self::Volume(request) => Self::Volume(request.map_names(map)?),
             nameless @ (Self::Hello(_)
             | Self::Host
+            | Self::Appliance(_)
             | Self::Image(_)
             | Self::ImagePush { .. }
             | Self::ImageChunk(_)
@@ -137,6 +138,7 @@ impl Response {
             }
             nameless @ (Self::Hello(_)
             | Self::Host(_)
+            | Self::Appliance(_)
             | Self::ImageWanted
             | Self::ImageStored(_)
             | Self::Image(ImageResponse::Removed | ImageResponse::Collected { .. })
@@ -197,6 +199,7 @@ impl Refusal {
             Self::AfterUnknown(name) => map.other(name)?.map_or(Self::OutsideScope, Self::AfterUnknown),
             Self::AfterCycle(name) => map.other(name)?.map_or(Self::OutsideScope, Self::AfterCycle),
             nameless @ (Self::Malformed
+            | Self::NotAnAppliance
             | Self::FrameTooLong { .. }
             | Self::Version(_)
             | Self::HelloExpected

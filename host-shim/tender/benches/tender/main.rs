@@ -29,8 +29,10 @@ const NET: &str = "--net:service=tap0";
 /// How many idle guests share what can be shared.
 const IDLE: usize = 8;
 
+type Measurement = (&'static str, fn(&Bench));
+
 /// All there are, by the names that $ONLY may pick some of.
-const MEASUREMENTS: &[(&str, fn(&Bench))] = &[
+const MEASUREMENTS: [Measurement; 7] = [
     ("calls", Bench::calls),
     ("blocks", Bench::blocks),
     ("pings", Bench::pings),
@@ -46,8 +48,12 @@ fn main() {
         let bench = Bench::new(&scratch);
         head(&bench.contenders.each_ref().map(|contender| contender.name));
         let only = std::env::var("ONLY").unwrap_or_default();
+        let only: Vec<_> = only.split_whitespace().collect();
+        let names = MEASUREMENTS.map(|(name, _)| name);
+        let unknown = only.iter().find(|name| !names.contains(name));
+        assert_eq!(unknown, None, "ONLY: expected some of {names:?}");
         for (name, measure) in MEASUREMENTS {
-            if only.is_empty() || only.split(' ').any(|wanted| wanted == *name) {
+            if only.is_empty() || only.contains(&name) {
                 measure(&bench);
             }
         }

@@ -1,0 +1,108 @@
+//! What an operator makes for a host.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use petrel_appliance::archive::Archive;
+use petrel_tests::{Ended, out};
+use tempfile::TempDir;
+
+use crate::Disk;
+
+/// The control plane's address in QEMU's user network.
+pub const ADDRESS: &str = "10.0.2.16";
+
+/// The size of a state disk.
+pub const STATE_MIB: u64 = 512;
+
+/// A host's keys, its sealed host, its state disk. All of it goes when it is dropped.
+pub struct Host {
+    folder: TempDir,
+    /// Where the appliance keeps its state.
+    pub state: Disk,
+}
+
+impl Host {
+    /// Makes one.
+    #[track_caller]
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self::with(name, STATE_MIB, |_| {})
+    }
+
+    /// Makes one with a state disk of this size.
+    #[track_caller]
+    #[must_use]
+    pub fn with_disk(name: &str, mib: u64) -> Self {
+        Self::with(name, mib, |_| {})
+    }
+
+    /// Makes one, whose `shim.toml` is edited before it is sealed.
+    #[track_caller]
+    #[must_use]
+    pub fn with(name: &str, mib: u64, edit: impl FnOnce(&mut String)) -> Self {
+        let folder = tempfile::tempdir().expect("room for a host");
+        let state = Disk::blank(folder.path().join("state.img"), mib);
+        let host = Self { folder, state };
+        let (site, cidr) = (host.path("site"), format!("{ADDRESS}/24"));
+        let init = ["init", "--appliance", "--no-profile", "--host", name, "--ipv4", &cidr];
+        let _ = petrel(Command::new(out("petrel")).args(init).arg(&site)).ok();
+        let toml = site.join("host/shim.toml");
+        let mut text = std::fs::read_to_string(&toml).expect("shim.toml");
+        edit(&mut text);
+        std::fs::write(&toml, text).expect("writable");
+        let _ = host.seal(&["--uplink", "service=first"], "seal.img").ok();
+        host
+    }
+
+    /// Seals it into a file of this name.
+    #[must_use]
+    pub fn seal(&self, options: &[&str], name: &str) -> Ended {
+        petrel(
+            Command::new(out("petrel")).arg("seal").args(options).arg(self.path("site")).arg(self.path(name)),
+        )
+    }
+
+    /// A file to be put over the appliance's root file system: these files, each by its path there.
+    #[must_use]
+    pub fn overlay(&self, files: &[(&str, PathBuf)]) -> PathBuf {
+        let mut archive = Archive::default();
+        for (path, file) in files {
+            archive.file(path, 0o755, std::fs::read(file).expect("what goes into an overlay"));
+        }
+        let overlay = self.path("overlay.cpio");
+        std::fs::write(&overlay, archive.finish()).expect("room for an overlay");
+        overlay
+    }
+
+    /// A file of its folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The operator's profile, for where the machine is reached.
+    #[must_use]
+    pub fn profile(&self, address: &str, port: u16) -> PathBuf {
+        let profile = self.path("site/profile");
+        let file = profile.join("profile.toml");
+        let text = std::fs::read_to_string(&file).expect("a profile");
+        let lines = text.lines().map(|line| match line.starts_with("address") {
+            true => format!("address = \"{address}:{port}\""),
+            false => line.to_owned(),
+        });
+        std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).expect("writable");
+        profile
+    }
+}
+
+fn petrel(command: &mut Command) -> Ended {
+    command.stdin(Stdio::null()).output().expect("petrel runs").into()
+}
+
+/// A part of the appliance that `make appliance` has made.
+#[must_use]
+pub fn appliance(file: &str) -> PathBuf {
+    let path = Path::new("appliance").join(file);
+    out(path.to_str().expect("of ASCII"))
+}

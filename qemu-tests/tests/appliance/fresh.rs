@@ -1,0 +1,77 @@
+//! A machine that is turned on for the first time.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use petrel_qemu_tests::{Host, Machine, Network, Settings};
+use petrel_tests::{Ended, image, out};
+use serde_json::json;
+
+#[test]
+fn a_fresh_machine_runs_unikernels_on_kvm_and_nothing_of_them_is_left() {
+    let host = Host::new("alpha");
+    let machine = Machine::boot(&host);
+    machine.until_whole();
+    assert!(
+        machine.console.find("petrel-tender --probe: backend=kvm").is_some(),
+        "{}",
+        machine.console.text()
+    );
+    let monitors = machine.json(&["host"])["monitors"].clone();
+    assert_eq!(monitors[0]["backend"], "kvm", "{monitors}");
+    assert!(!machine.console.text().contains("ring 3"), "nothing falls back");
+
+    // One that says something and ends.
+    let said = machine.petrel(&["create", "hello", &image("hello.hvt"), "--arg", "kvm", "--wait"]).ok();
+    assert!(said.contains("kvm"), "{said}");
+    assert_eq!(machine.json(&["info", "hello"])["exit_code"], 0);
+    // One that serves a page.
+    let web = image("web.hvt");
+    let create = ["create", "web", &web, "--net", "service=service", "--arg=--ipv4=10.0.2.20/24"];
+    let _ = machine.petrel(&create).ok();
+    let page = machine.eventually("the page is served", || machine.fetch());
+    assert!(page.contains("<html"), "{page}");
+    let stats = machine.json(&["stats", "web"]);
+    assert!(stats.to_string().contains("web"), "{stats}");
+
+    for name in ["hello", "web"] {
+        let _ = machine.petrel(&["destroy", name]).ok();
+    }
+    assert_eq!(machine.json(&["ps"]), json!([]));
+    assert!(machine.fetch().is_none());
+}
+
+/// What the witness tells in its next whole report, without its memory.
+fn report(machine: &Machine) -> BTreeSet<String> {
+    let reports = || machine.console.after("witness: ").iter().filter(|line| *line == "end").count();
+    let before = reports();
+    machine.eventually("the witness tells", || (reports() >= before + 2).then_some(()));
+    let lines = machine.console.after("witness: ");
+    let whole = lines.split(|line| line == "end").rev().nth(1).unwrap_or_default();
+    whole.iter().filter(|line| !line.starts_with("memory")).cloned().collect()
+}
+
+#[test]
+fn one_port_is_open_nobody_but_us_runs_and_no_file_of_the_system_can_be_written() {
+    let host = Host::new("alpha");
+    let overlay = host.overlay(&[("witness", out("appliance/petrel-witness"))]);
+    let settings = Settings {
+        network: Network::Namespace,
+        overlay: Some(overlay),
+        append: "rdinit=/witness".into(),
+        ..Settings::of(&host)
+    };
+    let machine = Machine::boot_with(&host, &settings);
+    machine.until_whole();
+    // The link's own socket listens on 169.254.25.1, which is on no wire.
+    let expected = [
+        "process /init uid 0",
+        "process /petrel/petrel-shim uid 0",
+        "process /petrel/petrel-tender uid 200001",
+        "tcp 0119FEA9:0402",
+    ];
+    assert_eq!(report(&machine), expected.map(str::to_owned).into());
+    let scan: Ended =
+        machine.outside(Path::new(env!("CARGO_BIN_EXE_scan"))).arg("10.0.2.16").output().unwrap().into();
+    assert_eq!(scan.ok(), "1025\n");
+}
