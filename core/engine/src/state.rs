@@ -190,7 +190,15 @@ impl State {
         self.free_taps(earlier);
         self.instances.remove(&earlier);
         self.instances.insert(instance, name.clone());
-        self.taps.extend(&taps);
+        for tap in &taps {
+            let is_its = |other: &&mut Unikernel| other.taps.contains(tap);
+            // One that the host has given to another since, while nothing could be kept.
+            if !self.taps.insert(*tap)
+                && let Some(other) = self.unikernels.values_mut().find(is_its)
+            {
+                other.taps.retain(|of| of != tap);
+            }
+        }
         self.change(name, |unikernel| unikernel.starting(instance, taps));
         for block in self.unikernels.get(name).iter().flat_map(|unikernel| &unikernel.spec().blocks) {
             if let Some(volume) = self.volumes.get_mut(&block.volume) {
@@ -456,6 +464,20 @@ mod tests {
             _ if chance > 990 => Record::Removed(name),
             _ => Record::Absent(instance),
         }
+    }
+
+    #[test]
+    fn a_tap_is_of_who_was_given_it_last() {
+        let mut state = State::default();
+        let (tap, first, second) = (TapId(7), InstanceId(1), InstanceId(2));
+        for (of, instance) in [(1, first), (2, second)] {
+            state.apply(Record::Created { instance, generation: generation(of, 1) });
+            state.apply(Record::Starting { name: name(of), instance, taps: vec![tap] });
+        }
+        state.apply(Record::Ended { instance: first, status: ExitStatus::Unknown, at_ms: None });
+        assert!(state.tap_taken(tap));
+        state.apply(Record::Ended { instance: second, status: ExitStatus::Unknown, at_ms: None });
+        assert!(!state.tap_taken(tap));
     }
 
     #[test]

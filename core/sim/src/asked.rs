@@ -33,6 +33,10 @@ pub enum Asked {
     Order(Order),
     /// PolicySet or PolicyRemove.
     Policy(PolicyOrder),
+    /// Something about a volume.
+    Volume(VolumeOrder),
+    /// Removal of stored images.
+    Images,
     /// History, so far up to this generation.
     History(Name, u32),
     /// Events, so far up to this number.
@@ -42,7 +46,7 @@ pub enum Asked {
         /// The last one's number.
         last: Option<u64>,
     },
-    /// What unikernels use, or which consoles are kept.
+    /// What unikernels use, which consoles are kept, or which images.
     Watching,
     /// StateExport, and what has come of the file.
     Export(Vec<u8>),
@@ -78,6 +82,28 @@ pub struct Push {
     pub sent: usize,
     /// They have been asked for.
     pub wanted: bool,
+}
+
+/// A change of a volume.
+#[derive(Clone, Debug)]
+pub struct VolumeOrder {
+    /// Which one changes.
+    pub name: Name,
+    /// What is to be done.
+    pub kind: VolumeKind,
+}
+
+/// What is to be done about a volume.
+#[derive(Clone, Debug)]
+pub enum VolumeKind {
+    /// Create, of so many bytes.
+    Create(u64),
+    /// Resize, to so many bytes.
+    Resize(u64),
+    /// Made as a snapshot of this one.
+    CopyOf(Name),
+    /// Remove.
+    Remove,
 }
 
 /// A policy that is to be set, or taken back.
@@ -156,7 +182,8 @@ pub struct Import {
 }
 
 impl Import {
-    fn can_send(&self) -> bool {
+    /// Whether there is something to send.
+    pub fn can_send(&self) -> bool {
         self.wanted && self.sent < self.file.len()
     }
 

@@ -2,14 +2,15 @@
 
 use petrel_wire::{
     Blob, List, Name, Path, Probe,
+    limits::VOLUME_BLOCK_BYTES,
     operator::{
-        Block, Change, ConsoleAsked, Create, DeviceKind, EventsAsked, Liveness, Net, Policy, Request,
-        Restart, RestartWhen, Supervision,
+        Block, Change, ConsoleAsked, Create, DeviceKind, EventsAsked, ImageRequest, Liveness, Net, Policy,
+        Request, Restart, RestartWhen, Supervision, VolumeRequest,
     },
 };
 
 use crate::{
-    asked::{Asked, Import, Kind, Order, PolicyOrder, Push, Reading},
+    asked::{Asked, Import, Kind, Order, PolicyOrder, Push, Reading, VolumeKind, VolumeOrder},
     host::{BRIDGES, VOLUMES},
     images::{self, Image},
     model::{Fate, Model},
@@ -19,7 +20,7 @@ use crate::{
 
 /// Something to ask: the request, and what its answer is held against. Mostly something that can be done.
 pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, Asked) {
-    match random.below(26) {
+    match random.below(28) {
         0..8 => {
             let create = Box::new(wish(plan, model, random));
             (Request::Create(create.clone()), Asked::Create(create))
@@ -30,6 +31,8 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
         }
         21..25 => order(plan, model, random),
         25 if random.chance(plan.policies) => policy(random),
+        26 => volume(random),
+        27 if random.chance(100) => stored(plan, random),
         11 | 12 => {
             let name = name(plan, model, true, random);
             (Request::Info(name.clone()), Asked::Info(name))
@@ -69,6 +72,36 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
     }
 }
 
+/// Something about volumes; small ones, since each is counted as a MiB at least.
+fn volume(random: &mut Random) -> (Request, Asked) {
+    let any = |random: &mut Random| -> Name {
+        let text = random.pick(&["data", "more", "spare", "v1", "acme:v2", "acme:v3", "acme:web:v4"]);
+        text.parse().unwrap_or_else(|error| unreachable!("{text}: {error}"))
+    };
+    let (name, bytes) = (any(random), VOLUME_BLOCK_BYTES * (1 + random.below(16)));
+    let (request, kind) = match random.below(10) {
+        0..4 => (VolumeRequest::Create { name: name.clone(), bytes }, VolumeKind::Create(bytes)),
+        4 | 5 => (VolumeRequest::Resize { name: name.clone(), bytes }, VolumeKind::Resize(bytes)),
+        6 | 7 => {
+            let from = any(random);
+            let request = VolumeRequest::Snapshot { name: from.clone(), new: name.clone() };
+            (request, VolumeKind::CopyOf(from))
+        }
+        _ => (VolumeRequest::Remove(name.clone()), VolumeKind::Remove),
+    };
+    (Request::Volume(request), Asked::Volume(VolumeOrder { name, kind }))
+}
+
+/// Something about stored images.
+fn stored(plan: &Plan, random: &mut Random) -> (Request, Asked) {
+    let request = match random.below(5) {
+        0 | 1 => return (Request::Image(ImageRequest::List), Asked::Watching),
+        2 | 3 => ImageRequest::Remove(images::all()[random.index(plan.images)].digest),
+        _ => ImageRequest::Collect,
+    };
+    (Request::Image(request), Asked::Images)
+}
+
 /// What all that lies below a path may have: not much, now and then without limit.
 fn policy(random: &mut Random) -> (Request, Asked) {
     let path: Path = random.pick(&[":", "acme", "acme:web"]).parse().unwrap_or_default();
@@ -82,6 +115,9 @@ fn policy(random: &mut Random) -> (Request, Asked) {
     }
     if random.chance(700) {
         policy.memory_mib = Some(random.below(150));
+    }
+    if random.chance(300) {
+        policy.volume_mib = Some(random.below(8));
     }
     if random.chance(100) {
         policy.cpus = Some(List::try_from(vec![0, 3]).unwrap_or_default());

@@ -117,6 +117,26 @@ impl Host {
         self.volumes.contains_key(&**volume)
     }
 
+    /// The size of a volume, if there is one.
+    pub fn volume_bytes(&self, volume: &Name) -> Option<u64> {
+        self.volumes.get(&**volume).map(|content| content.len() as u64)
+    }
+
+    /// Whether every volume that a monitor has is there.
+    ///
+    /// # Errors
+    /// What is not so.
+    pub fn volumes_are_whole(&self) -> Result<(), String> {
+        let has = |volume: &VolumeName| self.volumes.contains_key(volume);
+        for (instance, process) in &self.processes {
+            let volumes = self.records.get(instance).map(|record| &record.volumes);
+            if process.is_running() && volumes.is_some_and(|all| !all.iter().all(has)) {
+                return Err(format!("{instance:?} runs, and one of {volumes:?} is not there"));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a monitor is another's.
     pub fn is_foreign(&self, instance: InstanceId) -> bool {
         self.records.get(&instance).is_some_and(|record| name_of(&record.listed.tag).is_none())

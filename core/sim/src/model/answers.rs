@@ -2,10 +2,12 @@
 
 use petrel_wire::{
     ExitStatus, Name,
-    operator::{Create, Refusal, Response, ServerMessage, State, Unikernel, UnikernelInfo, Wish},
+    operator::{
+        Create, ImageResponse, Refusal, Response, ServerMessage, State, Unikernel, UnikernelInfo, Wish,
+    },
 };
 
-use super::{Checked, Fate, Known, Model, Present, Violation, ensure};
+use super::{Checked, Known, Model, Present, Violation, ensure};
 use crate::{
     asked::{Asked, Import, Push, Reading},
     host::{Host, console_byte},
@@ -36,6 +38,8 @@ impl Model {
                     self.within_policies(&create.name, true)?;
                 }
             }
+            (Asked::Volume(order), response) => self.volume_answered(order, response, host)?,
+            (Asked::Images, response) => self.images_answered(response)?,
             (Asked::Policy(order), Response::PolicySet) if order.policy.is_some() => {
                 self.policies.changed(order)
             }
@@ -70,7 +74,12 @@ impl Model {
             }
             (Asked::Events { .. }, Response::EventsMissed(1..)) => {}
             (Asked::Events { follow: false, .. }, Response::EventsEnd) => {}
-            (Asked::Watching, Response::Stats { .. } | Response::Consoles { .. }) => {}
+            (
+                Asked::Watching,
+                Response::Stats { .. }
+                | Response::Consoles { .. }
+                | Response::Image(ImageResponse::Listed { .. }),
+            ) => {}
             (Asked::Export(file), response) => self.exported(file, response)?,
             (Asked::Import(import), response) => self.import_answered(import, response)?,
             (asked, response) => return Err(Violation(format!("{asked:?} was answered by {response:?}"))),
@@ -87,6 +96,10 @@ impl Model {
             Some(Asked::Create(create)) => self.fate(&create.name).creating -= 1,
             Some(Asked::Destroy(name)) => self.fate(&name).destroying -= 1,
             Some(Asked::Order(order)) => self.fate(&order.name).ordered -= 1,
+            Some(Asked::Volume(order)) => {
+                let fate = self.volumes.entry(order.name).or_default();
+                fate.asking = fate.asking.saturating_sub(1);
+            }
             _ => {}
         }
     }
@@ -131,9 +144,7 @@ impl Model {
             Response::StateImported { .. } => {
                 ensure(import.honest, || "a damaged state file was taken in".into())?;
                 // What it says of each name, the next rest shows.
-                self.fates.values_mut().for_each(Fate::leave_open);
-                self.policies.leave_open();
-                self.imported = true;
+                self.replaced();
             }
             other => return Err(Violation(format!("an import was answered by {other:?}"))),
         }
@@ -216,7 +227,8 @@ impl Model {
     fn read(&mut self, reading: &mut Reading, response: &Response, host: &Host) -> Checked {
         let epoch = Some(self.console_epoch);
         let writer = self.fate(&reading.name).present();
-        let exact = writer.is_some_and(|it| it.console_epoch == epoch && it.instance == reading.of);
+        let is_same = |it: &mut Present| it.console_epoch == epoch && it.instance == reading.of;
+        let exact = reading.of.is_some() && writer.is_some_and(is_same);
         ensure(!reading.ended || matches!(response, Response::ConsoleEnd), || {
             format!("{}: more of a console after its end", reading.name)
         })?;
@@ -290,7 +302,8 @@ fn is_last(response: &Response) -> bool {
         Response::Listed { more, .. }
         | Response::Consoles { more, .. }
         | Response::Stats { more, .. }
-        | Response::Generation { more, .. } => !more,
+        | Response::Generation { more, .. }
+        | Response::Image(ImageResponse::Listed { more, .. }) => !more,
         Response::StateWanted | Response::StateData(_) => false,
         _ => true,
     }

@@ -13,6 +13,7 @@ impl Model {
     /// The shim is about to be asked this.
     pub fn asked_of_host(&mut self, op: &Op, host: &Host) -> Checked {
         match op {
+            Op::ImageRemove(digest) => self.image_removed(*digest),
             Op::Kill(instance) => self.may_kill(*instance, host),
             Op::Forget(instance) => {
                 ensure(!host.is_foreign(*instance), || format!("{instance:?} is not ours to forget"))

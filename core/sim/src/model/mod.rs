@@ -13,6 +13,7 @@
 //! | `policies` | whether anything was taken in that a policy does not allow |
 //! | `refusals` | whether a refusal has its reason |
 //! | `effects` | whether what the host is asked for has a reason |
+//! | `volumes` | what was acknowledged of volumes and images |
 //! | `rest` | whether what is shown at rest is what there is |
 //! | `audit` | the engine's tables: within their bounds, in step with each other |
 
@@ -24,6 +25,7 @@ mod orders;
 mod policies;
 mod refusals;
 mod rest;
+mod volumes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -42,6 +44,7 @@ pub use orders::starts_again;
 pub use policies::Policies;
 pub use refusals::dishonest;
 pub use rest::shows_truth;
+pub use volumes::{VolumeFate, Volumes};
 
 use crate::{asked::Asked, host::Host, operator::Operator};
 
@@ -64,6 +67,12 @@ pub struct Model {
     pub fates: BTreeMap<Name, Fate>,
     /// What operators have set for paths.
     pub policies: Policies,
+    /// Of each volume that anybody has named.
+    pub volumes: Volumes,
+    /// The shim could not list the volumes once: then a control plane that comes up takes over all that runs.
+    pub untold: bool,
+    /// Images were to be deleted since the last rest.
+    pub images_unsure: bool,
     /// The images that operators were told are stored.
     pub images: BTreeSet<Digest>,
     /// How often console bytes may have been lost without being counted.
@@ -104,6 +113,8 @@ impl Model {
                 }
             }
             Asked::Destroy(name) => self.fate(name).destroying += 1,
+            Asked::Volume(order) => self.volume_asked(order),
+            Asked::Images => self.images_unsure = true,
             Asked::Console(reading) => {
                 reading.of = self.fate(&reading.name).present().and_then(|present| present.instance);
             }
@@ -123,6 +134,9 @@ impl Model {
             Some(Asked::Destroy(name)) => self.fate(name).leave_open(),
             Some(Asked::Order(order)) => self.fate(&order.name).leave_loose(),
             Some(Asked::Policy(_)) => self.policies.leave_open(),
+            Some(Asked::Volume(order)) => {
+                self.volumes.entry(order.name.clone()).or_default().leave_open();
+            }
             _ => {}
         }
         self.done(operator, id);
@@ -133,13 +147,15 @@ impl Model {
     pub fn plane_crashed(&mut self, records: bool, host: &Host) {
         self.console_epoch += 1;
         let forgets = !records || self.disk_failed;
+        self.volumes.values_mut().for_each(VolumeFate::interrupted);
         if forgets {
             self.policies.leave_open();
         }
         for (name, fate) in &mut self.fates {
             let is_told = fate.is_left_alone() && host.running_of(name) > 0;
             let untold = fate.doubtful || (fate.must_be() && !is_told);
-            if fate.creating + fate.destroying > 0 || (forgets && (untold || fate.going)) {
+            let taken_over = self.untold && (fate.doubtful || fate.going);
+            if fate.creating + fate.destroying > 0 || (forgets && (untold || fate.going)) || taken_over {
                 fate.leave_open();
             } else if fate.ordered > 0 || forgets {
                 fate.leave_loose();
@@ -148,10 +164,20 @@ impl Model {
         }
     }
 
+    /// Another state has taken the place of what there was, or nobody was told whether. What it says, the next rest
+    /// shows.
+    pub fn replaced(&mut self) {
+        self.imported = true;
+        self.policies.leave_open();
+        self.volumes.values_mut().for_each(VolumeFate::leave_open);
+        self.fates.values_mut().for_each(Fate::leave_open);
+    }
+
     /// A control plane came up that cannot read its disk: it knows what the shim tells, and nothing can be said.
     pub fn blinded(&mut self) {
         self.disk_failed = true;
         self.policies.leave_open();
+        self.volumes.values_mut().for_each(VolumeFate::leave_open);
         self.fates.values_mut().for_each(Fate::leave_open);
     }
 

@@ -83,7 +83,12 @@ impl Model {
                 given_mib + u64::from(*asked_mib) > *host_mib
             }
             Refusal::Volume(VolumeRefusal::InUse { volume, .. }) => host.has_volume(volume),
-            Refusal::Volume(VolumeRefusal::Unknown(volume)) => !host.has_volume(volume),
+            Refusal::Volume(
+                VolumeRefusal::Unknown(volume)
+                | VolumeRefusal::Busy(volume)
+                | VolumeRefusal::Missing(volume)
+                | VolumeRefusal::Orphan(volume),
+            ) => !host.has_volume(volume) || self.is_unsure(volume),
             Refusal::DeviceMissing { .. }
             | Refusal::DeviceUnknown { .. }
             | Refusal::NotAnImage(_)

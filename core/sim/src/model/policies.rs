@@ -44,6 +44,25 @@ impl Policies {
         (self.doubtful, self.set) = (true, BTreeMap::new());
     }
 
+    /// Whether volumes of so many MiB are within what had been set for each path above `name` at the moment `asked`.
+    pub fn volumes_within<'a>(
+        &self,
+        name: &Name,
+        asked: u64,
+        volumes: impl Iterator<Item = (&'a Name, u64)> + Clone,
+    ) -> Checked {
+        for path in ancestors(name) {
+            let set = self.set.get(path).filter(|(_, set)| *set <= asked && !self.doubtful);
+            let Some(most) = set.and_then(|(policy, _)| policy.volume_mib) else { continue };
+            let below = volumes.clone().filter(|(name, _)| ancestors(name).any(|above| above == path));
+            let mib: u64 = below.map(|(_, mib)| mib).sum();
+            ensure(mib <= most, || {
+                format!("with volume {name}, {mib} MiB are below \"{path}\", and {most} are the most")
+            })?;
+        }
+        Ok(())
+    }
+
     /// Whether something must be set for a path.
     pub fn has(&self, path: &Path) -> bool {
         self.set.contains_key(path)

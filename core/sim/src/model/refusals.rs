@@ -38,6 +38,7 @@ impl Model {
             }
             (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked, host),
             (refusal, Asked::Order(order)) => self.order_refused(order, refusal, host),
+            (refusal, Asked::Volume(order)) => self.volume_refused(order, refusal),
             (Refusal::ShimAway, _) => true,
             (Refusal::Shim(fault), _) => self.is_possible(*fault),
             (Refusal::NoSuchUnikernel, Asked::Info(name) | Asked::Destroy(name)) => {
@@ -45,6 +46,7 @@ impl Model {
             }
             (Refusal::NoSuchUnikernel, Asked::Console(reading)) => !self.fate(&reading.name).must_be(),
             (Refusal::NoSuchUnikernel, Asked::History(name, last)) => *last > 0 || !self.fate(name).must_be(),
+            (Refusal::NoSuchImage | Refusal::ImageInUse(_) | Refusal::Full(_), Asked::Images) => true,
             (Refusal::NoSuchPolicy, Asked::Policy(order)) => {
                 order.policy.is_none() && !self.policies.has(&order.path)
             }
@@ -66,6 +68,7 @@ impl Model {
             }
             Asked::Create(create) => self.fate(&create.name).doubtful = true,
             Asked::Policy(_) => self.policies.leave_open(),
+            Asked::Volume(order) => self.volumes.entry(order.name.clone()).or_default().leave_open(),
             Asked::Destroy(name) => {
                 let fate = self.fate(name);
                 if fate.may_be() {
@@ -113,8 +116,11 @@ impl Model {
                 self.policies.forbids(&create.name, refusal)
             }
             // A state file from before it was known.
-            Refusal::Volume(VolumeRefusal::Orphan(_)) => self.imported,
-            Refusal::NoSuchImage => !self.images.contains(&create.image),
+            Refusal::Volume(VolumeRefusal::Orphan(volume)) => self.imported || self.is_unsure(volume),
+            Refusal::Volume(VolumeRefusal::Busy(volume) | VolumeRefusal::Missing(volume)) => {
+                self.is_unsure(volume)
+            }
+            Refusal::NoSuchImage => self.images_unsure || !self.images.contains(&create.image),
             Refusal::Memory { asked_mib, min_mib, max_mib } => {
                 *asked_mib == create.memory_mib
                     && (asked_mib < min_mib || asked_mib > max_mib)
@@ -127,7 +133,9 @@ impl Model {
             }
             Refusal::CpuUnknown(cpu) => !host.facts.cpus.contains(cpu),
             Refusal::BridgeUnknown { bridge, .. } => !host.facts.bridges.contains(bridge),
-            Refusal::Volume(VolumeRefusal::Unknown(volume)) => !host.has_volume(volume),
+            Refusal::Volume(VolumeRefusal::Unknown(volume)) => {
+                !host.has_volume(volume) || self.is_unsure(volume)
+            }
             Refusal::Volume(VolumeRefusal::InUse { volume, .. }) => {
                 create.blocks.iter().any(|block| block.volume == *volume)
             }

@@ -1,6 +1,8 @@
 //! What goes wrong.
 
-use super::World;
+use petrel_wire::shim::{Op, Request};
+
+use super::{World, decoded};
 use crate::{model::Checked, plan::Event};
 
 /// A second, in nanoseconds.
@@ -80,6 +82,10 @@ impl World {
             self.link.shim_has.then(|| self.link.next_for_shim()).flatten().filter(|_| !stalled)
         {
             let back_ns = self.clock.ns() + self.random.below(self.plan.restart_ns);
+            if let Ok(Request { op: Op::ImageRemove(digest), .. }) = decoded(&payload, "the shim") {
+                // It may be carried out.
+                self.model.images.remove(&digest);
+            }
             self.host.kill_shim_at(&payload, self.random.below(4), back_ns);
         }
         self.shim_crashes();

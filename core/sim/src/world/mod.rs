@@ -23,12 +23,12 @@ use std::collections::BTreeMap;
 use petrel_engine::Input;
 use petrel_wire::{
     frame,
-    shim::{FromShim, Op, Request},
+    shim::{FromShim, Op, Request, VolumeOp},
 };
 
 use crate::{
-    host::{Broken, Host},
-    model::{Checked, Model, Violation, dishonest},
+    host::{Broken, Host, VOLUMES},
+    model::{Checked, Model, Violation, VolumeFate, Volumes, dishonest},
     operator::Operator,
     plan::{Event, Plan},
     random::Random,
@@ -75,7 +75,11 @@ impl World {
             link: Link::default(),
             plane: Plane::new(),
             disk: (plan.state_bytes > 0).then(|| Disk::new(plan.state_bytes, plan.block_bytes)),
-            model: Model { disk_may_fill: plan.may_fill_disk(), ..Model::default() },
+            model: Model {
+                disk_may_fill: plan.may_fill_disk(),
+                volumes: volumes_at_first(),
+                ..Model::default()
+            },
             rest_at: plan.rest_every,
             counts: Counts::new(),
             trace,
@@ -208,10 +212,12 @@ impl World {
             Op::Spawn(spawn) => Some(spawn.clone()),
             _ => None,
         };
+        let lists_volumes = matches!(&request.op, Op::Volume(VolumeOp::List { .. }));
         let failures = self.host.failures;
         let answer = self.host.handle(request).map_err(|Broken(violation)| dishonest(&violation))?;
         self.model.host_failed |= self.host.failures < failures;
         let Some(answer) = answer else { return Ok(()) };
+        self.model.untold |= lists_volumes && matches!(answer, FromShim::Reply { result: Err(_), .. });
         self.send_to_plane(&answer);
         match (answer, spawn) {
             (FromShim::Reply { result: Ok(_), .. }, Some(spawn)) => self.model.started(&spawn, &self.host),
@@ -249,6 +255,12 @@ impl World {
     fn count(&mut self, what: impl Into<String>) {
         *self.counts.entry(what.into()).or_default() += 1;
     }
+}
+
+/// Every host has these from the beginning.
+fn volumes_at_first() -> Volumes {
+    let names = VOLUMES.iter().filter_map(|name| name.parse().ok());
+    names.map(|name| (name, VolumeFate::present(4096))).collect()
 }
 
 /// The payload of the frame that carries a message.

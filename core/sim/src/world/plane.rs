@@ -286,6 +286,10 @@ impl World {
         if asked.into_iter().any(|asked| matches!(asked, Asked::Policy(_))) {
             self.model.policies.leave_open();
         }
+        let mut asked = self.operators.iter().flat_map(|operator| operator.asked.values());
+        if asked.any(|asked| matches!(asked, Asked::Import(import) if import.honest && !import.can_send())) {
+            self.model.replaced();
+        }
         self.model.plane_crashed(self.disk.is_some(), &self.host);
         for operator in &mut self.operators {
             operator.close();

@@ -171,6 +171,7 @@ impl World {
         for digest in &self.model.images {
             ensure(host.images.contains_key(digest), || format!("image {digest} was stored, and is lost"))?;
         }
+        self.model.volumes_settled(&self.host)?;
         self.model.settled(&names, &self.host);
         for info in &shown {
             self.model.learn(info)?;
