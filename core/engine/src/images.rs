@@ -220,7 +220,10 @@ impl Engine {
         if let Ok(image) = &outcome {
             self.images.remember(digest, image.clone());
         }
-        for learner in inspection.waiting {
+        // An upload that was given up takes the image with it, unless it is of use by then.
+        let is_upload = |learner: &Learner| matches!(learner, Learner::Upload);
+        let (uploads, creates): (Vec<_>, Vec<_>) = inspection.waiting.into_iter().partition(is_upload);
+        for learner in creates.into_iter().chain(uploads) {
             match (learner, &outcome) {
                 (Learner::Upload, outcome) => self.upload_inspected(digest, outcome),
                 (Learner::Create(wanted), outcome) => {
