@@ -217,6 +217,8 @@ impl Engine {
     /// An inspection has come to its end: those who waited go on.
     fn learned(&mut self, digest: Digest, outcome: Result<Image, Refusal>) {
         let Some(inspection) = self.images.inspections.remove(&digest) else { return };
+        // Meanwhile the shim may have been asked to delete it.
+        let outcome = if self.is_leaving(digest) { Err(Refusal::NoSuchImage) } else { outcome };
         if let Ok(image) = &outcome {
             self.images.remember(digest, image.clone());
         }
