@@ -217,10 +217,15 @@ impl Engine {
     /// An inspection has come to its end: those who waited go on.
     fn learned(&mut self, digest: Digest, outcome: Result<Image, Refusal>) {
         let Some(inspection) = self.images.inspections.remove(&digest) else { return };
+        // Meanwhile the shim may have been asked to delete it.
+        let outcome = if self.is_leaving(digest) { Err(Refusal::NoSuchImage) } else { outcome };
         if let Ok(image) = &outcome {
             self.images.remember(digest, image.clone());
         }
-        for learner in inspection.waiting {
+        // An upload that was given up takes the image with it, unless it is of use by then.
+        let is_upload = |learner: &Learner| matches!(learner, Learner::Upload);
+        let (uploads, creates): (Vec<_>, Vec<_>) = inspection.waiting.into_iter().partition(is_upload);
+        for learner in creates.into_iter().chain(uploads) {
             match (learner, &outcome) {
                 (Learner::Upload, outcome) => self.upload_inspected(digest, outcome),
                 (Learner::Create(wanted), outcome) => {

@@ -239,6 +239,11 @@ impl Engine {
         }
     }
 
+    /// Whether the shim was asked to delete the image, which was not to be kept.
+    pub(crate) fn is_leaving(&self, digest: Digest) -> bool {
+        self.uploads.get(&digest).is_some_and(|upload| upload.phase == Phase::Leaving)
+    }
+
     /// Has the shim delete what it holds of the image.
     fn upload_leave(&mut self, digest: Digest, op: Op) {
         if matches!(op, Op::ImageRemove(_)) && self.state.uses_image(digest) {

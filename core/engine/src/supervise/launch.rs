@@ -305,9 +305,7 @@ impl Engine {
     pub(crate) fn launches_lost(&mut self) {
         for (instance, launch) in core::mem::take(&mut self.launches) {
             if let Some(creator) = launch.creator {
-                if !planted::is(Planted::ForgetOrphan) {
-                    self.doomed.insert(instance);
-                }
+                self.doomed.insert(instance);
                 let refusal = launch.failure.unwrap_or(Refusal::ShimAway);
                 let what = What::CreateFailed(Box::new(refusal.clone()));
                 self.happened(Who::ControlPlane, what, Some(launch.name.clone()));

@@ -31,6 +31,10 @@ impl Engine {
 
     /// Whether there may be a new volume of this name and size.
     pub(super) fn check_new_volume(&self, name: &Name, bytes: u64) -> Result<(), Refusal> {
+        if let Some((fault, _)) = self.volumes.untold {
+            // There may be a file of this name, which is not to be taken for what is made now.
+            return Err(Refusal::Shim(fault));
+        }
         if self.state.volumes.get(name).is_some() || self.volumes.orphans.contains_key(name) {
             return Err(VolumeRefusal::Taken(name.clone()).into());
         }

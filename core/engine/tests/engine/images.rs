@@ -449,3 +449,41 @@ fn a_unikernel_can_be_made_of_an_image_whose_upload_was_just_confirmed() {
     world.create(session, 2, plain("a", digest(&image)));
     assert_eq!(reads, 0);
 }
+
+/// It was looked into for both.
+#[test]
+fn an_upload_that_is_given_up_does_not_take_the_image_from_a_create_that_waited_for_it() {
+    let mut world = World::new();
+    let (uploader, creator) = (world.client(), world.client());
+    let image = hello_image();
+    let digest = crate::image::digest(&image);
+    assert_eq!(world.ask(uploader, 1, push(digest, image.len())), Response::ImageWanted);
+    world.send_chunks(uploader, 1, &image);
+    while !matches!(world.requests.front(), Some(petrel_wire::shim::Request { op: Op::ImageRead { .. }, .. }))
+    {
+        assert!(world.step_link() || world.step_host());
+    }
+    world.send(creator, 1, create(plain("a", digest)));
+    world.send(uploader, 1, Request::Cancel);
+    world.run();
+    world.expect(creator, 1, |response| matches!(response, Response::Created(_)));
+    assert!(world.host.images.contains_key(&digest));
+}
+
+/// Its upload was given up before the image was there whole; the create looks into it meanwhile.
+#[test]
+fn a_create_is_refused_whose_image_is_about_to_be_deleted() {
+    let mut world = World::new();
+    let (uploader, creator) = (world.client(), world.client());
+    let other = world.host.store(image::build(&Recipe { padding: 1, ..Recipe::default() }));
+    world.create(creator, 1, crate::probes::ready("tcp:10.0.0.1:1", plain("db", other)));
+    let image = hello_image();
+    let digest = crate::image::digest(&image);
+    assert_eq!(world.ask(uploader, 1, push(digest, image.len())), Response::ImageWanted);
+    world.send_chunks(uploader, 1, &image);
+    world.send(creator, 1, create(crate::order::after(&["db"], plain("a", digest))));
+    world.send(uploader, 1, Request::Cancel);
+    world.run();
+    assert_eq!(world.next(creator, 1), Response::Refused(Refusal::NoSuchImage));
+    assert!(!world.host.images.contains_key(&digest));
+}

@@ -391,6 +391,7 @@ fn volumes_that_could_not_be_listed_are_learned_later() {
     let session = world.client();
     let unikernel = user_of(&mut world, "u", "data");
     assert_eq!(world.refused(session, 1, create(unikernel.clone())), Refusal::Shim(fault));
+    assert_eq!(world.refused(session, 1, make("data", MIB)), Refusal::Shim(fault), "it may be there");
     world.wait_ms(1000);
     world.run();
     world.create(session, 2, unikernel);

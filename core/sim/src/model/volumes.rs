@@ -149,6 +149,10 @@ impl Model {
 
     /// What volumes take below each path above `name` is within what was set there.
     fn volumes_within_policies(&self, name: &Name, asked: u64) -> Checked {
+        if self.untold {
+            // Those that were there from the beginning may not be known yet.
+            return Ok(());
+        }
         let present = self.volumes.iter().filter_map(|(name, fate)| match fate.known {
             Volume::Present(bytes) => Some((name, bytes.div_ceil(1 << 20))),
             _ => None,
