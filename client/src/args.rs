@@ -145,10 +145,10 @@ pub enum Command {
     /// Show the generations of a unikernel
     #[command(after_help = crate::json::HISTORY_FIELDS)]
     History(Named),
-    /// Make the host's unikernels what a manifest says
+    /// Make the host's unikernels and volumes what a manifest says
     ///
-    /// Shows what differs, then creates, replaces and starts until nothing does. Unikernels that the manifest does not
-    /// name are left alone.
+    /// Shows what differs, then creates, grows, replaces and starts until nothing does. What the manifest does not name
+    /// is left alone.
     #[command(after_help = supervise::MANIFEST)]
     Apply {
         /// The manifest and how to treat it
@@ -158,7 +158,7 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show how the host's unikernels differ from a manifest
+    /// Show how the host's unikernels and volumes differ from a manifest
     #[command(after_help = supervise::MANIFEST)]
     Diff(Manifest),
     /// Stop a unikernel and forget it

@@ -8,6 +8,7 @@ use petrel_wire::shim::{Backend, Limit};
 use petrel_wire::{Blob, ExitStatus, Mac};
 use serde_json::{Value, json};
 
+use crate::apply::volumes::Change;
 use crate::apply::{Action, Step};
 use crate::image::Image;
 use crate::sentence;
@@ -325,6 +326,7 @@ pub fn plan(steps: &[Step], unchanged: usize) -> Value {
             |difference| json!({ "field": difference.field, "is": difference.is, "shall_be": difference.shall_be }),
         );
         json!({
+            "kind": if matches!(step.action, Action::Volume(_)) { "volume" } else { "unikernel" },
             "name": &*step.name,
             "action": action(step.action),
             "differences": differences.collect::<Vec<_>>(),
@@ -364,13 +366,15 @@ pub fn failure(refusal: &Refusal) -> String {
     crate::sentence::of(&refused, &crate::sentence::About::default()).wrong
 }
 
-/// What is to be done about a unikernel, in one word.
+/// What is to be done about a unikernel or a volume, in one word.
 pub fn action(action: Action) -> &'static str {
     match action {
-        Action::Create => "create",
+        Action::Create | Action::Volume(Change::Create { .. }) => "create",
         Action::Replace => "replace",
         Action::Start => "start",
         Action::Destroy => "destroy",
+        Action::Volume(Change::Grow { .. }) => "grow",
+        Action::Volume(Change::Shrink { .. }) => "shrink",
     }
 }
 

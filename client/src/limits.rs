@@ -30,5 +30,7 @@ pub const KEEPALIVE_TRIES: u32 = 3;
 pub const BACKLOG_MAX: usize = 4096;
 /// The files of a profile, each, in bytes.
 pub const PROFILE_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Volumes of one manifest: no host has more.
+pub const MANIFEST_VOLUMES_MAX: usize = petrel_wire::limits::VOLUMES_MAX;
 /// A manifest, in bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;

@@ -6,6 +6,7 @@ use petrel_wire::operator::{
 };
 use petrel_wire::{BridgeName, Probe};
 
+use crate::apply::volumes::Change;
 use crate::apply::{Action, Step};
 use crate::image::Image;
 use crate::{json, sentence, units};
@@ -352,18 +353,21 @@ pub fn plan(steps: &[Step], unchanged: usize) -> String {
     steps.iter().map(step).chain([self::unchanged(unchanged)]).collect()
 }
 
-/// What is to be done about one unikernel, and why.
+/// What is to be done about one unikernel or volume, and why.
 pub fn step(step: &Step) -> String {
     let sign = match step.action {
-        Action::Create => '+',
-        Action::Replace | Action::Start => '~',
+        Action::Create | Action::Volume(Change::Create { .. }) => '+',
+        Action::Replace | Action::Start | Action::Volume(Change::Grow { .. }) => '~',
         Action::Destroy => '-',
+        Action::Volume(Change::Shrink { .. }) => '!',
     };
     let differences = step.differences.iter();
     let differences = differences.map(|difference| {
         format!("    {}: {} -> {}\n", difference.field, difference.is, difference.shall_be)
     });
-    let head = format!("{sign} {}: {}\n", step.name, json::action(step.action));
+    let kind = if matches!(step.action, Action::Volume(_)) { "volume " } else { "" };
+    let refused = if sign == '!' { ", which apply refuses" } else { "" };
+    let head = format!("{sign} {kind}{}: {}{refused}\n", step.name, json::action(step.action));
     std::iter::once(head).chain(differences).collect()
 }
 

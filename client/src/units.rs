@@ -19,6 +19,15 @@ pub fn size(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
+/// A size as [`parse_size`] reads it, and exactly: `1G`, `1536M`, `513`.
+pub fn exact(bytes: u64) -> String {
+    let suffixes = [(40, 'T'), (30, 'G'), (20, 'M'), (10, 'K')];
+    match suffixes.into_iter().find(|(shift, _)| bytes != 0 && bytes.trailing_zeros() >= *shift) {
+        Some((shift, suffix)) => format!("{}{suffix}", bytes >> shift),
+        None => bytes.to_string(),
+    }
+}
+
 /// Reads a size: bytes, or with a binary suffix as `512K`, `10M`, `4G`, `1T`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let expected =
@@ -80,6 +89,14 @@ mod tests {
         for bad in ["", "K", "1.5G", "-1", "+1", "1KB", "1 K", "0x10", "99999999999T", "1é"] {
             assert!(parse_size(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn exact_sizes_are_read_as_what_they_were() {
+        let sizes = [0, 512, 513, 1 << 10, 1536 << 20, 1 << 30, (1 << 30) + 512, 16 << 40];
+        let told = sizes.map(exact);
+        assert_eq!(told, ["0", "512", "513", "1K", "1536M", "1G", "1073742336", "16T"]);
+        assert_eq!(told.map(|told| parse_size(&told)), sizes.map(Ok));
     }
 
     #[test]

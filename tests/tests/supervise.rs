@@ -253,7 +253,10 @@ fn a_manifest_is_applied_once_and_a_second_time_changes_nothing() {
     let _ = host.petrel(&["apply", &path]).ok();
     assert_eq!(host.json(&["ps"]).as_array().unwrap().len(), 11);
     let pruned = host.json(&["apply", &path, "--prune"]);
-    assert_eq!(pruned["changes"], json!([{ "name": "other", "action": "destroy", "differences": [] }]));
+    assert_eq!(
+        pruned["changes"],
+        json!([{ "kind": "unikernel", "name": "other", "action": "destroy", "differences": [] }])
+    );
     assert_eq!(host.json(&["diff", &path, "--prune"]), json!({ "changes": [], "unchanged": 10 }));
 }
 

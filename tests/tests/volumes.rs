@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 /// The client's exit code when the host refused.
 const REFUSED: i32 = 1;
+/// The client's when a file of the operator's is the problem.
+const LOCAL: i32 = 4;
 /// The guest's when its disk has something else than was expected.
 const DIFFERENT: i32 = 2;
 
@@ -268,6 +270,64 @@ fn volumes_are_known_again_after_the_control_plane_and_the_shim_were_killed() {
     assert!(said.contains("belongs to the unikernel \"db\""), "{said}");
     let _ = host.petrel(&["destroy", "db"]).ok();
     let _ = disk(&host, "acme:data", &["--check=kept"]).ok();
+}
+
+/// Writes a manifest of a unikernel that keeps a pattern on the volume `data`, which has this size.
+fn manifest(host: &Devhost, size: &str, block: &str) -> String {
+    let text = format!(
+        "[volume.data]\nsize = {size:?}\n\n[unikernel.db]\nimage = {:?}\nblock = [\"data={block}\"]\n\
+         arg = [\"--fill=kept\", \"--stay=3600\"]\n",
+        image("disk.hvt")
+    );
+    file(host, "site.toml", text.as_bytes())
+}
+
+#[test]
+fn a_manifest_makes_volumes_and_grows_them_and_never_loses_what_they_store() {
+    let host = Devhost::up();
+    let _ = host.petrel(&["volume", "create", "other", "1M"]).ok();
+    let site = manifest(&host, "1M", "nowhere");
+    let said = host.petrel(&["apply", &site]).refused(LOCAL);
+    assert!(said.contains("\"nowhere\", which is neither in the manifest nor on the host"), "{said}");
+    assert_eq!((volumes(&host).len(), host.json(&["ps"])), (1, json!([])), "nothing was done");
+
+    let site = manifest(&host, "1M", "data");
+    let new = "+ volume data: create\n+ db: create\n0 unchanged\n";
+    assert_eq!(host.petrel(&["apply", &site, "--dry-run"]).ok(), new);
+    assert_eq!(volumes(&host).len(), 1, "a dry run does nothing");
+    assert_eq!(host.petrel(&["apply", &site]).ok(), new);
+    host.eventually("the disk is filled", || {
+        host.petrel(&["console", "db"]).stdout.contains("was given").then_some(())
+    });
+    let monitors = host.monitors();
+    let unchanged = json!({ "changes": [], "unchanged": 2 });
+    assert_eq!(host.json(&["apply", &site, "--prune"]), unchanged, "other volumes are left alone");
+
+    // It grows under the unikernel that has it.
+    let site = manifest(&host, "2M", "data");
+    let size = json!({ "field": "size", "is": "1M", "shall_be": "2M" });
+    let grow = json!({ "kind": "volume", "name": "data", "action": "grow", "differences": [size] });
+    let grown = json!({ "changes": [grow], "unchanged": 1 });
+    assert_eq!(host.json(&["diff", &site]), grown);
+    assert_eq!(host.json(&["apply", &site]), grown);
+    assert_eq!(host.json(&["apply", &site]), unchanged);
+    assert_eq!((&volumes(&host)[0]["bytes"], host.monitors()), (&json!(2 * MIB), monitors));
+
+    // It never shrinks, unless by hand and as the refusal says.
+    let site = manifest(&host, "1M", "data");
+    let diff = host.petrel(&["diff", &site]).ok();
+    assert_eq!(diff, "! volume data: shrink, which apply refuses\n    size: 2M -> 1M\n1 unchanged\n");
+    let _ = host.petrel(&["stop", "db"]).ok();
+    let said = host.petrel(&["apply", &site, "--prune"]).refused(REFUSED);
+    assert!(said.contains("`petrel volume resize data 1M`"), "{said}");
+    assert_eq!(volumes(&host)[0]["bytes"], 2 * MIB);
+    assert_eq!(host.json(&["info", "db"])["state"], "stopped", "nothing was done");
+    let _ = host.petrel(&["volume", "resize", "data", "1M"]).ok();
+    assert_eq!(host.petrel(&["apply", &site]).ok(), "~ db: start\n1 unchanged\n");
+    let _ = host.petrel(&["destroy", "db"]).ok();
+    let _ = disk(&host, "data", &["--check=kept"]).ok();
+    let names: Vec<_> = volumes(&host).iter().map(|volume| volume["name"].clone()).collect();
+    assert_eq!(names, ["data", "other"]);
 }
 
 // Images.

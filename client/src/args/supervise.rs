@@ -16,7 +16,7 @@ pub const ALIVE_FAILURES: u8 = 3;
 
 /// What a manifest is, for people.
 pub const MANIFEST: &str = "\
-A manifest is TOML, a table for each unikernel, its fields those of `petrel create`:
+A manifest is TOML, a table for each unikernel, its fields those of `petrel create`, and one for each volume:
   [unikernel.web]
   image = \"web.hvt\"                  # a path, from the manifest's folder, or \"sha256:HEX\"
   mem = 32
@@ -24,10 +24,18 @@ A manifest is TOML, a table for each unikernel, its fields those of `petrel crea
   arg = [\"--ipv4=10.0.0.10/24\"]
   restart = \"on-failure\"
   ready = \"http:10.0.0.10:80/\"
-Further fields: cpu [N], block [DEVICE=VOLUME], exit-code [N], after [NAME], alive, alive-every, alive-failures.
+  block = [\"storage=data\"]
+  [volume.data]
+  size = \"1G\"                        # as `petrel volume create` takes it
+Further fields of a unikernel: cpu [N], exit-code [N], after [NAME], alive, alive-every, alive-failures.
+
+Volumes come first: one that is missing is created, one that is to be larger grows, also in use (a unikernel sees that
+when it starts anew). One that is to be smaller is shown, and then apply refuses and does nothing, for shrinking loses
+data. A volume that the manifest does not name is left alone, also with --prune: only `petrel volume rm` deletes one.
 
 Prints with --json an object with the fields
-  changes [{name, action: create|replace|start|destroy, differences [{field, is, shall_be}]}], unchanged (how many)";
+  changes [{kind: unikernel|volume, name, action: create|replace|start|destroy|grow|shrink,
+  differences [{field, is, shall_be}]}], unchanged (how many)";
 
 /// One unikernel.
 #[derive(Debug, Args)]
@@ -103,7 +111,7 @@ pub struct Change {
 pub struct Manifest {
     /// The manifest's file
     pub file: PathBuf,
-    /// Destroy the unikernels that the manifest does not name
+    /// Destroy the unikernels that the manifest does not name; volumes are never removed
     #[arg(long)]
     pub prune: bool,
     /// How to print it

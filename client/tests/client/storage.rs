@@ -11,12 +11,12 @@ use petrel_wire::operator::{
 use crate::peer::{Peer, config, serve};
 use crate::site::{Site, failure, stderr, stdout};
 
-fn volume(name: &str, bytes: u64) -> Volume {
+pub fn volume(name: &str, bytes: u64) -> Volume {
     let (disk_bytes, state) = (Some(4096), VolumeState::Ready);
     Volume { name: name.parse().unwrap(), bytes, disk_bytes, state, user: None }
 }
 
-fn read_volume(peer: &mut Peer) -> (u32, VolumeRequest) {
+pub fn read_volume(peer: &mut Peer) -> (u32, VolumeRequest) {
     match peer.read() {
         (id, Request::Volume(request)) => (id, request),
         (_, other) => panic!("expected something about volumes, not {other:?}"),

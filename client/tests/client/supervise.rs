@@ -1,15 +1,16 @@
 use petrel_wire::operator::{
     Change, GenerationInfo, Refusal, Request, Response, Setback, State, Supervision, Unikernel,
-    UnikernelInfo, Watching, Wish,
+    UnikernelInfo, Volume, VolumeRequest, VolumeResponse, VolumeState, Watching, Wish,
 };
 use petrel_wire::shim::Backend;
 use petrel_wire::{Digest, ExitStatus, List, Name};
 
 use crate::deploy::{digest_of, read_image, site_with};
-use crate::peer::{config, serve};
+use crate::peer::{Peer, config, serve};
 use crate::session::unikernel;
 use crate::site::{Site, failure, stderr, stdout};
 use crate::solo5;
+use crate::storage::{read_volume, volume};
 
 fn web() -> Name {
     "web".parse().unwrap()
@@ -172,4 +173,105 @@ fn a_manifest_is_held_against_what_is_there_in_the_order_of_starting() {
     let expected = "~ c: replace\n    mem: 32 -> 64\n+ a: create\n~ d: start\n1 unchanged\n";
     assert_eq!((stdout(&output).as_str(), stderr(&output).as_str()), (expected, ""));
     peer.join().unwrap();
+}
+
+/// Answers that the host has these volumes.
+fn list(peer: &mut Peer, volumes: Vec<Volume>) {
+    let (id, request) = read_volume(peer);
+    assert_eq!(request, VolumeRequest::List);
+    let page = volumes.try_into().unwrap();
+    peer.write(id, Response::Volume(VolumeResponse::Listed { page, more: false }));
+}
+
+/// A manifest of a unikernel and the volumes that it names and does not name.
+fn with_volumes(site: &Site, volumes: &[(&str, &str)]) {
+    let image = format!("image = \"sha256:{}\"\n", "ab".repeat(32));
+    let mut manifest = format!("[unikernel.data]\n{image}block = [\"storage=data\"]\n");
+    for (name, size) in volumes {
+        manifest += &format!("[volume.{name}]\nsize = \"{size}\"\n");
+    }
+    std::fs::write(site.path("all.toml"), manifest).unwrap();
+}
+
+#[test]
+fn volumes_are_made_and_grown_before_the_unikernels_that_store_on_them() {
+    let site = Site::new();
+    with_volumes(&site, &[("data", "1M"), ("log", "3M"), ("same", "512")]);
+    let peer = serve(&site.listener, config(&site.seal()), |peer| {
+        peer.greet();
+        list(peer, vec![volume("log", 1 << 20), volume("other", 512), volume("same", 512)]);
+        let (id, request) = peer.read();
+        assert_eq!(request, Request::Info("data".parse().unwrap()));
+        peer.write(id, Response::Refused(Refusal::NoSuchUnikernel));
+
+        let (data, log) = ("data".parse().unwrap(), "log".parse().unwrap());
+        for (name, bytes, expected) in [
+            ("data", 1 << 20, VolumeRequest::Create { name: data, bytes: 1 << 20 }),
+            ("log", 3 << 20, VolumeRequest::Resize { name: log, bytes: 3 << 20 }),
+        ] {
+            let (id, request) = read_volume(peer);
+            assert_eq!(request, expected);
+            peer.write(id, Response::Volume(VolumeResponse::Is(volume(name, bytes))));
+        }
+        let (id, request) = peer.read();
+        assert!(matches!(request, Request::Create(_)), "{request:?}");
+        peer.write(id, Response::Created(Box::new(unikernel("data", Digest([0xab; 32])))));
+        assert_eq!(peer.try_read(), None, "what the manifest does not name is left alone");
+    });
+    let output = site.petrel(&["apply", "all.toml"]).output().unwrap();
+    let expected =
+        "+ volume data: create\n~ volume log: grow\n    size: 1M -> 3M\n+ data: create\n1 unchanged\n";
+    assert_eq!((stdout(&output).as_str(), stderr(&output).as_str()), (expected, ""));
+    peer.join().unwrap();
+}
+
+#[test]
+fn a_volume_that_is_to_shrink_is_shown_and_nothing_is_done() {
+    let site = Site::new();
+    with_volumes(&site, &[("data", "512K"), ("new", "1M")]);
+    for verb in ["diff", "apply"] {
+        let peer = serve(&site.listener, config(&site.seal()), |peer| {
+            peer.greet();
+            list(peer, vec![volume("data", 1 << 20)]);
+            let (id, _) = peer.read();
+            peer.write(id, Response::Refused(Refusal::NoSuchUnikernel));
+            assert_eq!(peer.try_read(), None, "nothing is asked for but what there is");
+        });
+        let mut command = site.petrel(&[verb, "all.toml"]);
+        if verb == "diff" {
+            let output = command.output().unwrap();
+            let expected = "! volume data: shrink, which apply refuses\n    size: 1M -> 512K\n+ volume new: create\n\
+                            + data: create\n0 unchanged\n";
+            assert_eq!((stdout(&output).as_str(), stderr(&output).as_str()), (expected, ""));
+        } else {
+            let (code, said) = failure(&mut command);
+            assert_eq!(code, 1, "{said}");
+            assert!(said.contains("\"data\" has 1M, and the manifest says 512K"), "{said}");
+            assert!(said.contains("`petrel volume resize data 512K`"), "{said}");
+        }
+        peer.join().unwrap();
+    }
+}
+
+#[test]
+fn a_volume_that_cannot_be_used_is_an_error_before_anything_is_done() {
+    let missing = Volume { state: VolumeState::Missing, ..volume("data", 1 << 20) };
+    let orphan = Volume { state: VolumeState::Orphan, ..volume("data", 1 << 20) };
+    let site = Site::new();
+    for (volumes, there, exit, expected) in [
+        (&[("log", "1M")][..], volume("other", 512), 4, "neither in the manifest nor on the host"),
+        (&[("data", "1M")], missing, 1, "the file of the volume \"data\" is missing"),
+        (&[("data", "1M")], orphan, 1, "no record of such a volume"),
+    ] {
+        with_volumes(&site, volumes);
+        let peer = serve(&site.listener, config(&site.seal()), move |peer| {
+            peer.greet();
+            list(peer, vec![there]);
+            assert_eq!(peer.try_read(), None, "nothing else is asked for");
+        });
+        let (code, said) = failure(&mut site.petrel(&["apply", "all.toml"]));
+        assert_eq!(code, exit, "{said}");
+        assert!(said.contains(expected), "{expected:?} is missing in {said}");
+        peer.join().unwrap();
+    }
 }

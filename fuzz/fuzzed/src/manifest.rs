@@ -18,6 +18,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
                restart = \"on-failure\"\nexit-code = [1, 255]\nafter = [\"db\"]\nready = \"console:up\"\n\
                alive = \"tcp:10.0.0.1:80\"\nalive-every = 3\nalive-failures = 2\n";
     let two = format!("[unikernel.web]\n{image}{all}\n[unikernel.\"acme:db\"]\n{image}");
+    let volumes = format!(
+        "[volume.\"acme:data\"]\nsize = \"1G\"\n[volume.log]\nsize = \"512\"\n[unikernel.db]\n{image}block = [\"data=log\"]\n"
+    );
     let cycle = format!("[unikernel.a]\n{image}after = [\"b\"]\n[unikernel.b]\n{image}after = [\"a\"]\n");
-    [two, cycle].map(String::into_bytes).into()
+    [two, volumes, cycle].map(String::into_bytes).into()
 }

@@ -1,5 +1,7 @@
 //! `petrel apply` and `petrel diff`: what a manifest says against what is there.
 
+pub mod volumes;
+
 use std::collections::BTreeSet;
 
 use petrel_wire::Name;
@@ -15,7 +17,7 @@ use crate::sentence::About;
 use crate::session::Session;
 use crate::{json, show};
 
-/// What is to be done about one unikernel.
+/// What is to be done about one unikernel or volume.
 pub struct Step {
     /// Which.
     pub name: Name,
@@ -25,17 +27,19 @@ pub struct Step {
     pub differences: Vec<Difference>,
 }
 
-/// What is to be done.
+/// What is to be done. A unikernel and a volume may be called the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// There is none of this name.
+    /// There is no unikernel of this name.
     Create,
-    /// It is to be something else.
+    /// The unikernel is to be something else.
     Replace,
-    /// It is what it shall be, but stopped.
+    /// The unikernel is what it shall be, but stopped.
     Start,
-    /// The manifest does not name it.
+    /// The manifest does not name the unikernel.
     Destroy,
+    /// It is about a volume.
+    Volume(volumes::Change),
 }
 
 /// Something that is otherwise than it shall be.
@@ -55,25 +59,29 @@ pub fn run(
     dry: bool,
     open: impl FnOnce() -> Result<Session, Failure>,
 ) -> Result<u8, Failure> {
-    let entries = manifest::read(&args.file)?;
+    let manifest = manifest::read(&args.file)?;
     let mut session = open()?;
-    let steps = plan(&mut session, &entries, args.prune)?;
-    let unchanged = entries.len() - steps.iter().filter(|step| step.action != Action::Destroy).count();
+    // Volumes come before the unikernels that store on them.
+    let mut steps = volumes::plan(&mut session, &manifest)?;
+    steps.extend(plan(&mut session, &manifest.unikernels, args.prune)?);
+    let named = manifest.volumes.len() + manifest.unikernels.len();
+    let unchanged = named - steps.iter().filter(|step| step.action != Action::Destroy).count();
     let as_json = || json::plan(&steps, unchanged);
     if dry {
         return cli::print_data(args.json.json, as_json, || show::plan(&steps, unchanged));
     }
+    volumes::check_plan(&steps)?;
     for step in &steps {
         if !args.json.json {
             cli::print_data(false, || serde_json::Value::Null, || show::step(step))?;
         }
-        let entry = entries.iter().find(|entry| entry.create.name == step.name);
+        let entry = manifest.unikernels.iter().find(|entry| entry.create.name == step.name);
         carry_out(&mut session, step, entry)?;
     }
     cli::print_data(args.json.json, as_json, || show::unchanged(unchanged))
 }
 
-/// What is to be done, in this order.
+/// What is to be done about unikernels, in this order.
 fn plan(session: &mut Session, entries: &[Entry], prune: bool) -> Result<Vec<Step>, Failure> {
     let mut steps = Vec::new();
     for entry in entries {
@@ -104,6 +112,7 @@ fn carry_out(session: &mut Session, step: &Step, entry: Option<&Entry>) -> Resul
     let about = About { name: Some(&step.name), image: shown.as_deref() };
     let name = step.name.clone();
     let done = match (step.action, entry) {
+        (Action::Volume(change), _) => return volumes::carry_out(session, name, change),
         (Action::Create | Action::Replace, Some(entry)) => deploy(session, entry.request(), &entry.source),
         (Action::Start, _) => session.request(Request::Start(name)),
         _ => session.request(Request::Destroy(name)),
