@@ -224,5 +224,7 @@ impl Engine {
         // What the host has is asked for again, and made one with what is known now.
         self.outputs.push_back(Output::ResetLink);
         self.link_lost();
+        // What was to be ended may be what the file tells of.
+        self.doomed.retain(|instance| self.state.by_id(*instance).is_none());
     }
 }

@@ -3,7 +3,8 @@
 use petrel_wire::{
     ExitStatus,
     operator::{
-        Create, GenerationInfo, Refusal, Response, Restart, RestartWhen, Unikernel, VolumeRefusal, Wish,
+        Create, GenerationInfo, Refusal, Response, Restart, RestartWhen, State, Unikernel, VolumeRefusal,
+        Wish,
     },
 };
 
@@ -28,6 +29,10 @@ impl Model {
         ensure(fate.may_be(), || format!("{} was destroyed, and obeys an order", order.name))?;
         let last = is_last_word(order, fate);
         let Some(present) = fate.present() else { return Ok(()) };
+        if brief.state == State::Waiting {
+            // It is to be started, however its latest monitor ended.
+            present.instance = None;
+        }
         (present.create, present.wish) = if last { (order.after(), wish) } else { (None, None) };
         present.create.as_deref().map_or(Ok(()), |create| is_what_was_ordered(create, brief))
     }
