@@ -44,15 +44,8 @@ pub fn run(command: &PolicyCommand, open: impl FnOnce() -> Result<Session, Failu
 
 /// All pages of the policies of a path.
 fn list(session: &mut Session, path: &Path) -> Result<Vec<PolicyEntry>, Error> {
-    let id = session.send(Request::PolicyList(path.clone()))?;
-    let mut all = Vec::new();
-    loop {
-        let Response::Policies { page, more } = session.receive(id)? else {
-            return Err(session.unexpected());
-        };
-        all.extend(page.into_vec());
-        if !more {
-            return Ok(all);
-        }
-    }
+    session.pages(Request::PolicyList(path.clone()), usize::MAX, |response| match response {
+        Response::Policies { page, more } => Some((page, more)),
+        _ => None,
+    })
 }

@@ -18,7 +18,7 @@ use petrel_wire::operator::{
     ClientMessage, Download, Hello, ImageResponse, Refusal, Request, Response, ServerMessage, Unikernel,
     VolumeResponse, Welcome,
 };
-use petrel_wire::{Blob, Digest};
+use petrel_wire::{Blob, Digest, List};
 use rustls::ClientConnection;
 
 use crate::error::Error;
@@ -131,17 +131,29 @@ impl Session {
 
     /// All unikernels of the host, in the order of their names.
     pub fn list(&mut self) -> Result<Vec<Unikernel>, Error> {
-        let id = self.send(Request::List)?;
+        self.pages(Request::List, UNIKERNELS_MAX, |response| match response {
+            Response::Listed { page, more } => Some((page, more)),
+            _ => None,
+        })
+    }
+
+    /// All pages of a listing, one behind the other: `page` takes each out of its answer, with whether more follow. One that
+    /// goes on behind `most` entries is not believed.
+    pub(crate) fn pages<T, const N: usize>(
+        &mut self,
+        request: Request,
+        most: usize,
+        page: impl Fn(Response) -> Option<(List<T, N>, bool)>,
+    ) -> Result<Vec<T>, Error> {
+        let id = self.send(request)?;
         let mut all = Vec::new();
         loop {
-            let Response::Listed { page, more } = self.receive(id)? else {
-                return Err(self.unexpected());
-            };
+            let Some((page, more)) = page(self.receive(id)?) else { return Err(self.unexpected()) };
             all.extend(page.into_vec());
             if !more {
                 return Ok(all);
             }
-            if all.len() > UNIKERNELS_MAX {
+            if all.len() > most {
                 return Err(self.protocol("a listing longer than any"));
             }
         }

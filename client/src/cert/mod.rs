@@ -148,17 +148,10 @@ fn revoke(args: &Revoke, profile: &Profile) -> Result<u8, Failure> {
 }
 
 fn revocations(session: &mut Session) -> Result<Vec<Revocation>, Error> {
-    let id = session.send(Request::CertRevocations)?;
-    let mut all = Vec::new();
-    loop {
-        let Response::Revocations { page, more } = session.receive(id)? else {
-            return Err(session.unexpected());
-        };
-        all.extend(page.into_vec());
-        if !more {
-            return Ok(all);
-        }
-    }
+    session.pages(Request::CertRevocations, usize::MAX, |response| match response {
+        Response::Revocations { page, more } => Some((page, more)),
+        _ => None,
+    })
 }
 
 /// rcgen could not do it.

@@ -101,37 +101,18 @@ impl Session {
 
     /// All volumes of the host, in the order of their names.
     pub fn volumes(&mut self) -> Result<Vec<Volume>, Error> {
-        let id = self.send(Request::Volume(VolumeRequest::List))?;
-        let mut all = Vec::new();
-        loop {
-            let Response::Volume(VolumeResponse::Listed { page, more }) = self.receive(id)? else {
-                return Err(self.unexpected());
-            };
-            all.extend(page.into_vec());
-            if !more {
-                return Ok(all);
-            }
-            if all.len() > 2 * VOLUMES_MAX {
-                return Err(self.protocol("a listing longer than any"));
-            }
-        }
+        let request = Request::Volume(VolumeRequest::List);
+        self.pages(request, 2 * VOLUMES_MAX, |response| match response {
+            Response::Volume(VolumeResponse::Listed { page, more }) => Some((page, more)),
+            _ => None,
+        })
     }
 
     /// All images of the host, in the order of their digests.
     pub fn images(&mut self) -> Result<Vec<StoredImage>, Error> {
-        let id = self.send(Request::Image(ImageRequest::List))?;
-        let mut all = Vec::new();
-        loop {
-            let Response::Image(ImageResponse::Listed { page, more }) = self.receive(id)? else {
-                return Err(self.unexpected());
-            };
-            all.extend(page.into_vec());
-            if !more {
-                return Ok(all);
-            }
-            if all.len() > 2 * IMAGES_MAX {
-                return Err(self.protocol("a listing longer than any"));
-            }
-        }
+        self.pages(Request::Image(ImageRequest::List), 2 * IMAGES_MAX, |response| match response {
+            Response::Image(ImageResponse::Listed { page, more }) => Some((page, more)),
+            _ => None,
+        })
     }
 }
