@@ -11,7 +11,7 @@ use core::ops::Bound;
 
 use petrel_wire::{
     ExitStatus, List, Name, Path,
-    limits::{CONSOLES_DEAD_BYTES_MAX, CONSOLES_DEAD_MAX, PAGE_ENTRIES_MAX, UNIKERNELS_MAX},
+    limits::{CONSOLES_DEAD_BYTES_MAX, CONSOLES_DEAD_MAX, UNIKERNELS_MAX},
     operator::{ConsoleAsked, ConsoleBrief, Response},
     shim::InstanceId,
 };
@@ -242,13 +242,12 @@ impl Engine {
     pub(crate) fn step_consoles(&self, scope: &Path, after: &mut Option<Name>) -> Step {
         let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let all = self.consoles.by_name.range::<Name, _>((from, Bound::Unbounded));
-        let mut kept = all.filter(|(name, console)| scope.holds(name) && !console.is_empty());
+        let kept = all.filter(|(name, console)| scope.holds(name) && !console.is_empty());
         let brief = |(name, console): (&Name, &Console)| {
             console.brief(name.clone(), self.state.by_name(name).is_some())
         };
-        let page: Vec<ConsoleBrief> = kept.by_ref().take(PAGE_ENTRIES_MAX).map(brief).collect();
-        let more = kept.next().is_some();
-        *after = page.last().map(|last| last.name.clone());
-        Step::page(Response::Consoles { page: List::try_from(page).unwrap_or_default(), more }, more)
+        let (page, more) = List::page(kept, brief);
+        *after = page.last().map(|last: &ConsoleBrief| last.name.clone());
+        Step::page(Response::Consoles { page, more }, more)
     }
 }

@@ -27,9 +27,9 @@ impl<T, const N: usize> List<T, N> {
         Self(entries.take(N).collect())
     }
 
-    /// The same, and whether there are others.
-    pub fn page(mut entries: impl Iterator<Item = T>) -> (Self, bool) {
-        (Self::fill(&mut entries), entries.next().is_some())
+    /// As many of `entries` as fit, each as `show` has it, and whether there are others.
+    pub fn page<E>(mut entries: impl Iterator<Item = E>, show: impl FnMut(E) -> T) -> (Self, bool) {
+        (Self::fill(&mut entries.by_ref().map(show)), entries.next().is_some())
     }
 
     /// Appends `value`, or gives it back when the list is full.

@@ -73,7 +73,7 @@ impl Ledger {
     pub fn page(&self, after: Option<InstanceId>) -> Reply {
         let after = after.unwrap_or(InstanceId::CONTROL_PLANE);
         let following = self.monitors.range((Bound::Excluded(after), Bound::Unbounded));
-        let (page, more) = List::page(following.map(|(_, record)| record.listed.clone()));
+        let (page, more) = List::page(following, |(_, record)| record.listed.clone());
         Reply::Listed { page, more }
     }
 }

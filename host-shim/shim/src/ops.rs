@@ -191,7 +191,7 @@ impl Ops {
     fn image_page(&self, after: Option<Digest>) -> Reply {
         let following = self.ledger.images.iter().filter(|digest| Some(**digest) > after);
         let bytes = |digest: &Digest| fs::metadata(self.image(*digest)).map_or(0, |file| file.len());
-        let (page, more) = List::page(following.map(|digest| (*digest, bytes(digest))));
+        let (page, more) = List::page(following, |digest| (*digest, bytes(digest)));
         Reply::Images { page, more }
     }
 

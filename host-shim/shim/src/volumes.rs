@@ -73,11 +73,11 @@ impl Volumes {
             VolumeOp::List { after } => {
                 *sizes = self.list()?; // somebody may have put one there by hand
                 let following = sizes.iter().filter(|(volume, _)| Some(*volume) > after.as_ref());
-                let (page, more) = List::page(following.map(|(volume, &bytes)| {
+                let (page, more) = List::page(following, |(volume, &bytes)| {
                     let file = fs::symlink_metadata(self.0.join(&**volume));
                     let disk_bytes = file.map_or(0, |file| 512 * file.blocks());
                     VolumeFile { volume: volume.clone(), bytes, disk_bytes }
-                }));
+                });
                 return Ok(Reply::Volumes { page, more });
             }
         }

@@ -1,13 +1,13 @@
 //! What operators have set and revoked. Changes only by records.
 
-use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap};
 use core::ops::Bound;
 
 use petrel_certificate::Link;
 use petrel_wire::operator::{Policy, Revocable, Revocation, RevocationPage};
 use petrel_wire::{
     List, Path,
-    limits::{PAGE_ENTRIES_MAX, POLICIES_MAX, REVOCATIONS_MAX},
+    limits::{POLICIES_MAX, REVOCATIONS_MAX},
 };
 
 use crate::record::Record;
@@ -92,9 +92,7 @@ impl Settings {
     pub fn revocations(&self, scope: &Path, after: Option<(Revocable, Path)>) -> (RevocationPage, bool) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let all = self.revoked.range((from, Bound::Unbounded));
-        let mut rest = all.filter(|((_, path), _)| scope.holds(path.labels()));
-        let page: Vec<_> = rest.by_ref().take(PAGE_ENTRIES_MAX).map(revocation).collect();
-        (List::try_from(page).unwrap_or_default(), rest.next().is_some())
+        List::page(all.filter(|((_, path), _)| scope.holds(path.labels())), revocation)
     }
 }
 

@@ -8,8 +8,8 @@ use petrel_shim::{
     ledger::{Ledger, Record},
 };
 use petrel_wire::{
-    ApplianceOp, Blob, Digest, ExitStatus, VolumeName,
-    limits::{CHUNK_BYTES_MAX, CONSOLE_BYTES_MAX, PAGE_ENTRIES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
+    ApplianceOp, Blob, Digest, ExitStatus, List, VolumeName,
+    limits::{CHUNK_BYTES_MAX, CONSOLE_BYTES_MAX, SHIM_VERSION, TAG_BYTES_MAX},
     shim::{
         Backend, Event, Fault, FromShim, Host as Facts, InstanceId, Listed, Monitor, Op, Reply, Request,
         Spawn, TapId, Usage, VolumeFile, VolumeOp,
@@ -217,10 +217,9 @@ impl Host {
     }
 
     fn image_page(&self, after: Option<Digest>) -> Reply {
-        let mut rest = self.images.iter().filter(|(digest, _)| Some(**digest) > after);
-        let page = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(digest, image)| (*digest, image.len() as u64));
-        let page = page.collect::<Vec<_>>().try_into().unwrap();
-        Reply::Images { page, more: rest.next().is_some() }
+        let rest = self.images.iter().filter(|(digest, _)| Some(**digest) > after);
+        let (page, more) = List::page(rest, |(digest, image)| (*digest, image.len() as u64));
+        Reply::Images { page, more }
     }
 
     fn volume_op(&mut self, op: VolumeOp) -> Result<Reply, Fault> {
@@ -253,15 +252,14 @@ impl Host {
             }
             VolumeOp::Sync(_) => {}
             VolumeOp::List { after } => {
-                let mut rest = self.volumes.iter().filter(|(volume, _)| Some(*volume) > after.as_ref());
-                let page = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(volume, content)| VolumeFile {
+                let rest = self.volumes.iter().filter(|(volume, _)| Some(*volume) > after.as_ref());
+                let (page, more) = List::page(rest, |(volume, content)| VolumeFile {
                     volume: volume.clone(),
                     bytes: content.len() as u64,
                     disk_bytes: content.chunks(BLOCK).filter(|block| !is_hole(block)).count() as u64
                         * BLOCK as u64,
                 });
-                let page = page.collect::<Vec<_>>().try_into().unwrap();
-                return Ok(Reply::Volumes { page, more: rest.next().is_some() });
+                return Ok(Reply::Volumes { page, more });
             }
         }
         Ok(Reply::Done)

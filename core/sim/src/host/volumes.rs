@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use petrel_wire::{
-    Blob, Digest, VolumeName,
-    limits::{CHUNK_BYTES_MAX, PAGE_ENTRIES_MAX},
+    Blob, Digest, List, VolumeName,
+    limits::CHUNK_BYTES_MAX,
     shim::{Reply, VolumeFile, VolumeOp},
 };
 
@@ -17,10 +17,9 @@ impl Host {
     }
 
     pub(super) fn image_page(&self, after: Option<Digest>) -> Reply {
-        let mut rest = self.images.iter().filter(|(digest, _)| Some(**digest) > after);
-        let page = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(digest, image)| (*digest, image.len() as u64));
-        let page = page.collect::<Vec<_>>().try_into().unwrap_or_default();
-        Reply::Images { page, more: rest.next().is_some() }
+        let rest = self.images.iter().filter(|(digest, _)| Some(**digest) > after);
+        let (page, more) = List::page(rest, |(digest, image)| (*digest, image.len() as u64));
+        Reply::Images { page, more }
     }
 
     /// Carries out what was checked.
@@ -59,14 +58,13 @@ impl Host {
     }
 
     fn volume_page(&self, after: Option<&VolumeName>) -> Reply {
-        let mut rest = self.volumes.iter().filter(|(volume, _)| Some(*volume) > after);
-        let page = rest.by_ref().take(PAGE_ENTRIES_MAX).map(|(volume, content)| VolumeFile {
+        let rest = self.volumes.iter().filter(|(volume, _)| Some(*volume) > after);
+        let (page, more) = List::page(rest, |(volume, content)| VolumeFile {
             volume: volume.clone(),
             bytes: content.len() as u64,
             disk_bytes: content.len() as u64,
         });
-        let page = page.collect::<Vec<_>>().try_into().unwrap_or_default();
-        Reply::Volumes { page, more: rest.next().is_some() }
+        Reply::Volumes { page, more }
     }
 }
 
