@@ -6,10 +6,7 @@
 
 use petrel_wire::{
     Name,
-    operator::{
-        ImageRequest, ImageResponse, ReadOnly, Refusal, Request, Response, VolumeRequest, VolumeResponse,
-        What, Who,
-    },
+    operator::{ImageResponse, ReadOnly, Refusal, Request, Response, Right, VolumeResponse, What, Who},
     shim::{Fault, Op, VolumeOp},
 };
 
@@ -17,6 +14,7 @@ use super::{Journal, Undo, recover};
 use crate::{
     Config, Engine, Level, Output, StateDevice,
     planted::{self, Planted},
+    policy::rights_for,
     record::{Durability, Record},
     shim_client::Nonsense,
     state::Before,
@@ -235,54 +233,11 @@ impl Journal {
     }
 }
 
-/// Whether a request may change what there is.
+/// Whether a request may change what there is: it takes more than the right to read. What an appliance is told, its
+/// machine remembers, not the journal.
 fn changes(request: &Request) -> bool {
-    match request {
-        Request::ImagePush { .. }
-        | Request::Create(_)
-        | Request::Destroy(_)
-        | Request::Image(ImageRequest::Remove(_) | ImageRequest::Collect)
-        | Request::Start(_)
-        | Request::Stop(_)
-        | Request::Restart { .. }
-        | Request::Update { .. }
-        | Request::Rollback { .. }
-        | Request::StateImport { .. }
-        | Request::PolicySet { .. }
-        | Request::PolicyRemove(_)
-        | Request::CertRevoke { .. } => true,
-        Request::Volume(request) => match request {
-            VolumeRequest::Create { .. }
-            | VolumeRequest::Push { .. }
-            | VolumeRequest::Snapshot { .. }
-            | VolumeRequest::Resize { .. }
-            | VolumeRequest::Remove(_) => true,
-            VolumeRequest::List
-            | VolumeRequest::Pull(_)
-            // They belong to a push that was taken in.
-            | VolumeRequest::Chunk { .. }
-            | VolumeRequest::PushEnd => false,
-        },
-        Request::Hello(_)
-        | Request::Host
-        // The machine remembers it, not the journal.
-        | Request::Appliance(_)
-        | Request::List
-        | Request::Info(_)
-        | Request::Console(_)
-        | Request::Consoles
-        | Request::Events(_)
-        | Request::Stats(_)
-        | Request::Cancel
-        | Request::History(_)
-        | Request::StateExport
-        | Request::Image(ImageRequest::List | ImageRequest::Pull(_))
-        | Request::PolicyList(_)
-        | Request::CertRevocations
-        // They belong to a request that was taken in.
-        | Request::ImageChunk(_)
-        | Request::StateChunk(_) => false,
-    }
+    let only_reads = rights_for(request).iter().all(|right| *right == Right::Read);
+    !only_reads && !matches!(request, Request::Appliance(_))
 }
 
 /// Whether an answer says that a change was made.

@@ -82,7 +82,7 @@ fn is_about_the_whole_host(request: &Request) -> bool {
 }
 
 /// What a request takes. Each is named, so that none is forgotten.
-fn rights_for(request: &Request) -> &'static [Right] {
+pub(crate) fn rights_for(request: &Request) -> &'static [Right] {
     match request {
         Request::Host
         | Request::Appliance(ApplianceOp::Status)
