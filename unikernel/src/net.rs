@@ -8,9 +8,10 @@ use smoltcp::phy::{self, ChecksumCapabilities, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
-    HardwareAddress, IpCidr, Ipv4Cidr,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, HardwareAddress,
+    IpCidr, Ipv4Cidr,
 };
+use solo5::ethernet::announcement;
 
 const ETHERNET_HEADER_BYTES: usize = 14;
 /// The least MTU that IPv4 allows a network to have: RFC 791.
@@ -51,7 +52,7 @@ impl<N: Nic> Stack<N> {
     pub fn new(nic: N, ipv4: (Ipv4Addr, u8), gateway: Option<Ipv4Addr>, seed: u64, now_ns: u64) -> Self {
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(nic.mac())));
         config.random_seed = seed;
-        let mut device = Device::new(nic);
+        let mut device = Device::new(nic, ipv4.0);
         let mut interface = Interface::new(config, &mut device, instant(now_ns));
         // Both tables have room for one entry, so neither push can fail.
         interface.update_ip_addrs(|addresses| {
@@ -60,7 +61,7 @@ impl<N: Nic> Stack<N> {
         if let Some(gateway) = gateway {
             let _ = interface.routes_mut().add_default_ipv4_route(gateway);
         }
-        device.announce(ipv4.0);
+        device.nic.transmit(&announcement(EthernetAddress(device.nic.mac()), ipv4.0));
         Self { device, interface, sockets: SocketSet::new(Vec::new()) }
     }
 
@@ -118,40 +119,32 @@ impl<N: Nic> Stack<N> {
 /// A [`Nic`] with a buffer for each direction, as smoltcp wants it.
 struct Device<N> {
     nic: N,
+    address: Ipv4Addr,
     received: Vec<u8>,
     sent: Vec<u8>,
 }
 
 impl<N: Nic> Device<N> {
-    fn new(nic: N) -> Self {
+    fn new(nic: N, address: Ipv4Addr) -> Self {
         let frame_bytes = nic.mtu().max(MTU_MIN) + ETHERNET_HEADER_BYTES;
-        Self { nic, received: alloc::vec![0; frame_bytes], sent: alloc::vec![0; frame_bytes] }
+        Self { nic, address, received: alloc::vec![0; frame_bytes], sent: alloc::vec![0; frame_bytes] }
     }
 }
 
-impl<N: Nic> Device<N> {
-    /// Announces our hardware address (RFC 5227, section 2.3). Who asked for it while we were away, or knows our
-    /// predecessor's, need not wait until they ask again.
-    fn announce(&mut self, address: Ipv4Addr) {
-        let hardware_address = EthernetAddress(self.nic.mac());
-        let packet = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Request,
-            source_hardware_addr: hardware_address,
-            source_protocol_addr: address,
-            target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: address,
-        };
-        let header = EthernetRepr {
-            src_addr: hardware_address,
-            dst_addr: EthernetAddress::BROADCAST,
-            ethertype: EthernetProtocol::Arp,
-        };
-        // The buffer holds the smallest MTU, and so an ARP packet.
-        let bytes = &mut self.sent[..header.buffer_len() + packet.buffer_len()];
-        let mut frame = EthernetFrame::new_unchecked(&mut *bytes);
-        header.emit(&mut frame);
-        packet.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-        self.nic.transmit(bytes);
+/// Makes of an announcement (RFC 5227, section 2.3) an answer to us. smoltcp takes no notice of announcements, and asks
+/// no more than once a second: a probe that came before its unikernel was there would wait that long.
+fn heed_announcement(frame: &mut [u8], ours: Ipv4Addr) {
+    let Ok(mut frame) = EthernetFrame::new_checked(frame) else { return };
+    if frame.ethertype() != EthernetProtocol::Arp {
+        return;
+    }
+    let Ok(mut packet) = ArpPacket::new_checked(frame.payload_mut()) else { return };
+    let Ok(mut arp) = ArpRepr::parse(&packet) else { return };
+    if let ArpRepr::EthernetIpv4 { operation, source_protocol_addr, target_protocol_addr, .. } = &mut arp
+        && source_protocol_addr == target_protocol_addr
+    {
+        (*operation, *target_protocol_addr) = (ArpOperation::Reply, ours);
+        arp.emit(&mut packet);
     }
 }
 
@@ -167,7 +160,8 @@ impl<N: Nic> phy::Device for Device<N> {
 
     fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Sending<'_, N>)> {
         let length = self.nic.receive(&mut self.received)?;
-        let frame = self.received.get(..length)?;
+        let frame = self.received.get_mut(..length)?;
+        heed_announcement(frame, self.address);
         Some((Received(frame), Sending { nic: &mut self.nic, buffer: &mut self.sent }))
     }
 

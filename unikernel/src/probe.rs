@@ -160,12 +160,21 @@ mod tests {
 
         /// One probe of a unikernel that does this, to its end.
         fn probe(&mut self, kind: ProbeKind, does: Does) -> (bool, u64) {
+            self.begin(kind);
+            self.finish(does)
+        }
+
+        fn begin(&mut self, kind: ProbeKind) {
+            let deadline_ns = self.now_ns + 2 * SECOND_NS;
+            self.probes.start(&mut self.ours, ProbeId(1), kind, (THEIRS, 80), deadline_ns);
+        }
+
+        fn finish(&mut self, does: Does) -> (bool, u64) {
             let socket = self.theirs.add_socket(4096);
             if does != Does::Refuse {
                 self.theirs.socket(socket).listen(80).unwrap();
             }
             let begin_ns = self.now_ns;
-            self.probes.start(&mut self.ours, ProbeId(1), kind, (THEIRS, 80), begin_ns + 2 * SECOND_NS);
             loop {
                 if let Some((id, passed)) = self.probes.advance(&mut self.ours, self.now_ns) {
                     assert_eq!((id, self.probes.deadline()), (ProbeId(1), None));
@@ -231,6 +240,18 @@ mod tests {
         // Nobody has this address.
         world.theirs = Stack::new(cable().0, (THEIRS, 24), None, 2, 0);
         assert_eq!(world.probe(ProbeKind::Tcp, Does::Accept), (false, 2));
+    }
+
+    #[test]
+    fn a_unikernel_that_comes_up_while_it_is_probed_answers_at_once() {
+        let (ours, mut theirs) = cable();
+        let mut world = World { ours: Stack::new(ours, (OURS, 24), None, 1, 0), ..World::new() };
+        world.begin(ProbeKind::Tcp);
+        world.ours.egress(world.now_ns);
+        // Who asks for its hardware address now, asks nobody.
+        while theirs.receive(&mut [0; 1514]).is_some() {}
+        world.theirs = Stack::new(theirs, (THEIRS, 24), None, 2, 0);
+        assert_eq!(world.finish(Does::Accept), (true, 0));
     }
 
     #[test]

@@ -3,8 +3,38 @@
 use crate::Net;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
+};
+
+/// Bytes of a frame with an ARP packet for IPv4: RFC 826.
+const ARP_FRAME: usize = 42;
+
+/// The frame by which a machine that has come up says which hardware address its IP address has (RFC 5227, section
+/// 2.3): who asked in vain, or knows its predecessor's, need not wait until they ask again.
+#[must_use]
+pub fn announcement(mac: EthernetAddress, address: Ipv4Addr) -> [u8; ARP_FRAME] {
+    let header = EthernetRepr {
+        src_addr: mac,
+        dst_addr: EthernetAddress::BROADCAST,
+        ethertype: EthernetProtocol::Arp,
+    };
+    let packet = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: mac,
+        source_protocol_addr: address,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: address,
+    };
+    let mut bytes = [0; ARP_FRAME];
+    let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+    header.emit(&mut frame);
+    packet.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+    bytes
+}
 
 /// A network device with room for a frame each way.
 ///
@@ -21,6 +51,11 @@ impl Ethernet {
     pub fn new(net: Net) -> Self {
         let frame = vec![0; net.frame_max()];
         Self { net, incoming: frame.clone(), outgoing: frame }
+    }
+
+    /// Tells its network that it has come up under `address`.
+    pub fn announce(&mut self, address: Ipv4Addr) {
+        let _ = self.net.write(&announcement(EthernetAddress(self.net.mac()), address));
     }
 }
 

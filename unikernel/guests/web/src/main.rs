@@ -56,6 +56,7 @@ fn run() -> Result<Infallible, Usage> {
         // As with the addresses.
         let _ = interface.routes_mut().add_default_ipv4_route(gateway);
     }
+    device.announce(ipv4.address());
     println!("web: serving http://{}:{PORT}/ ({mac})", ipv4.address());
     serve(interface, device)
 }
