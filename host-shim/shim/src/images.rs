@@ -38,6 +38,7 @@ impl Receiving {
         // Otherwise a power failure could leave the name without the bytes, and the name is all that is trusted.
         self.file.sync_data()?;
         let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        Ok(linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)?)
+        linkat(CWD, unnamed, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)?;
+        Ok(self.file.sync_all()?) // the name too: file systems with a journal write all that was done to a file
     }
 }

@@ -30,9 +30,8 @@ mod volumes;
 
 use std::fmt::{Arguments, Display};
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
 use std::os::{fd::AsFd, unix::fs::PermissionsExt};
-use std::{net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io, io::Write, net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
 
 use petrel_wire::shim::InstanceId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
