@@ -4,6 +4,7 @@ use alloc::string::String;
 use core::{borrow::Borrow, fmt, ops::Deref, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use smol_str::SmolStr;
 
 use crate::limits::{
     BRIDGE_BYTES_MAX, COMMON_NAME_BYTES_MAX, DEVICE_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX,
@@ -107,7 +108,7 @@ macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(String);
+        pub struct $name(SmolStr);
 
         impl FromStr for $name {
             type Err = NameError;
@@ -176,7 +177,7 @@ impl From<&Name> for VolumeName {
 impl VolumeName {
     /// The draft with this number.
     pub fn draft(number: u64) -> Self {
-        Self(alloc::format!("~{number}"))
+        Self(smol_str::format_smolstr!("~{number}"))
     }
 
     /// The volume that the file is; nothing if it is a draft.
@@ -207,7 +208,7 @@ impl CommonName {
             }
             name.push(c);
         }
-        if name.is_empty() { Self("?".into()) } else { Self(name) }
+        if name.is_empty() { Self("?".into()) } else { Self(name.into()) }
     }
 }
 

@@ -17,11 +17,14 @@ use crate::{
 impl Engine {
     /// In brief.
     pub(crate) fn brief(&self, name: &Name) -> Option<Brief> {
-        let unikernel = self.state.get(name)?;
+        Some(self.brief_of(self.state.get(name)?, self.watches.get(name)?))
+    }
+
+    fn brief_of(&self, unikernel: &Unikernel, watch: &Watch) -> Brief {
         let spec = unikernel.spec();
-        Some(Brief {
-            name: name.clone(),
-            state: self.shown(unikernel, self.watches.get(name)?),
+        Brief {
+            name: spec.name.clone(),
+            state: self.shown(unikernel, watch),
             image: spec.image,
             memory_mib: spec.memory_mib,
             created_ms: spec.created_ms,
@@ -30,15 +33,15 @@ impl Engine {
             generation: unikernel.current.number,
             restarts: unikernel.restarts,
             last_exit: unikernel.last.map(|(status, _)| status),
-        })
+        }
     }
 
     /// Whole.
     pub(crate) fn info_of(&self, name: &Name) -> Option<UnikernelInfo> {
-        let unikernel = self.state.get(name)?;
+        let (unikernel, watch) = (self.state.get(name)?, self.watches.get(name)?);
         let spec = unikernel.spec();
         Some(UnikernelInfo {
-            unikernel: self.brief(name)?,
+            unikernel: self.brief_of(unikernel, watch),
             cpus: spec.cpus.clone(),
             nets: spec.nets.clone(),
             blocks: spec.blocks.clone(),
@@ -46,7 +49,7 @@ impl Engine {
             monitor: spec.monitor.clone(),
             backend: self.shim.backend_of(&spec.monitor),
             pid: if let Run::Running { pid } = unikernel.run { pid } else { 0 },
-            watching: self.watching(unikernel, self.watches.get(name)?),
+            watching: self.watching(unikernel, watch),
         })
     }
 
