@@ -9,7 +9,13 @@ use crate::failure::Failure;
 
 /// Examples, by command. Each is a command line that is understood: a test holds them to that.
 const EXAMPLES: &[(&str, &[&str])] = &[
-    ("init", &["petrel init site --host alpha --ipv4 192.0.2.10/24 --bridge service"]),
+    (
+        "init",
+        &[
+            "petrel init site --host alpha --ipv4 192.0.2.10/24 --bridge service",
+            "petrel init site --host alpha --ipv4 dhcp --appliance",
+        ],
+    ),
     ("inspect", &["petrel inspect web.hvt"]),
     (
         "create",

@@ -55,6 +55,7 @@ pub use policy::{
 };
 
 use alloc::boxed::Box;
+use core::net::Ipv4Addr;
 
 pub use console::{ConsoleAsked, ConsoleBrief, Since};
 pub use events::{Event, EventsAsked, KINDS, What, Who};
@@ -429,6 +430,19 @@ pub struct HostInfo {
     pub limits: List<Limit, LIMITS_MAX>,
     /// Where the control plane keeps what it knows.
     pub journal: Journal,
+    /// The control plane's address on the operators' network.
+    pub address: Option<Address>,
+}
+
+/// An address on a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address and the length of the network's prefix.
+    pub ipv4: (Ipv4Addr, u8),
+    /// The gateway there, if any.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether a DHCP server leased it, so that it may change.
+    pub is_leased: bool,
 }
 
 /// A unikernel, in brief.

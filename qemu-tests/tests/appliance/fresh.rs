@@ -47,6 +47,17 @@ fn a_fresh_machine_runs_unikernels_on_kvm_and_nothing_of_them_is_left() {
     assert!(machine.fetch().is_none());
 }
 
+#[test]
+fn a_machine_that_asks_for_its_address_is_reached_where_its_network_puts_it() {
+    let host = Host::with_dhcp("alpha");
+    let machine = Machine::boot(&host);
+    machine.until_whole();
+    let leased = json!({ "ipv4": "10.0.2.15/24", "gateway": "10.0.2.2", "leased": true });
+    assert_eq!(machine.json(&["host"])["address"], leased);
+    let said = "net: DHCP has leased 10.0.2.15/24, gateway 10.0.2.2";
+    assert!(machine.console.find(said).is_some(), "{}", machine.console.text());
+}
+
 /// What the witness tells in its next whole report, without its memory.
 fn report(machine: &Machine) -> BTreeSet<String> {
     let reports = || machine.console.after("witness: ").iter().filter(|line| *line == "end").count();
