@@ -70,7 +70,7 @@ pub use supervise::{
 };
 
 use crate::limits::{
-    APPLIANCE_STATUS_BYTES_MAX, ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX,
+    APPLIANCE_TEXT_BYTES_MAX, ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX,
     CONSOLE_BYTES_MAX, CPUS_MAX, EVENTS_PAGE_MAX, IMAGE_USERS_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX,
     PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
 };
@@ -318,7 +318,7 @@ pub enum Response {
     /// All that was asked for of the events has been sent.
     EventsEnd,
     /// The machine has taken an order in; or what it says of itself.
-    Appliance(Blob<APPLIANCE_STATUS_BYTES_MAX>),
+    Appliance(Blob<APPLIANCE_TEXT_BYTES_MAX>),
     /// What unikernels use, in the order of their names.
     Stats {
         /// Those of this page that run.
