@@ -29,6 +29,7 @@ pub fn run(verb: &ApplianceVerb, open: impl Fn() -> Result<Session, Failure>) ->
     let order = |op| ask(&mut open()?, op).map(|_| String::new());
     match verb {
         ApplianceVerb::Status => ask(&mut open()?, ApplianceOp::Status),
+        ApplianceVerb::Log => ask(&mut open()?, ApplianceOp::Log),
         ApplianceVerb::Reboot => order(ApplianceOp::Reboot),
         ApplianceVerb::PowerOff => order(ApplianceOp::PowerOff),
         ApplianceVerb::Confirm => order(ApplianceOp::Confirm),

@@ -351,6 +351,15 @@ pub struct Create {
     pub json: Json,
 }
 
+/// Where a control plane's address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv4 {
+    /// It is set: the address and the length of the network's prefix.
+    Set((Ipv4Addr, u8)),
+    /// A DHCP server leases it.
+    Dhcp,
+}
+
 /// What `init` takes.
 #[derive(Debug, Args)]
 pub struct Init {
@@ -359,10 +368,10 @@ pub struct Init {
     /// What the host is called; its certificate is for this name
     #[arg(long, value_name = "NAME", value_parser = label)]
     pub host: Label,
-    /// The control plane's address and prefix length, as 10.0.0.2/24
-    #[arg(long, value_name = "CIDR", value_parser = cidr)]
-    pub ipv4: (Ipv4Addr, u8),
-    /// The control plane's gateway
+    /// The control plane's address and prefix length, as 10.0.0.2/24, or `dhcp`: it asks its network for one
+    #[arg(long, value_name = "CIDR|dhcp", value_parser = ipv4)]
+    pub ipv4: Ipv4,
+    /// The control plane's gateway; DHCP names its own
     #[arg(long, value_name = "ADDRESS")]
     pub ipv4_gateway: Option<Ipv4Addr>,
     /// The TCP port for operators
@@ -440,8 +449,12 @@ fn device_words(error: petrel_wire::NameError) -> String {
     }
 }
 
+fn ipv4(text: &str) -> Result<Ipv4, String> {
+    if text == "dhcp" { Ok(Ipv4::Dhcp) } else { cidr(text).map(Ipv4::Set) }
+}
+
 fn cidr(text: &str) -> Result<(Ipv4Addr, u8), String> {
-    let expected = "expected ADDRESS/PREFIX, as 10.0.0.2/24";
+    let expected = "expected ADDRESS/PREFIX, as 10.0.0.2/24, or dhcp";
     let (address, prefix) = text.split_once('/').ok_or(expected)?;
     let address: Ipv4Addr = address.parse().map_err(|_| expected)?;
     let prefix: u8 = prefix.parse().map_err(|_| expected)?;

@@ -9,7 +9,13 @@ use crate::failure::Failure;
 
 /// Examples, by command. Each is a command line that is understood: a test holds them to that.
 const EXAMPLES: &[(&str, &[&str])] = &[
-    ("init", &["petrel init site --host alpha --ipv4 192.0.2.10/24 --bridge service"]),
+    (
+        "init",
+        &[
+            "petrel init site --host alpha --ipv4 192.0.2.10/24 --bridge service",
+            "petrel init site --host alpha --ipv4 dhcp --appliance",
+        ],
+    ),
     ("inspect", &["petrel inspect web.hvt"]),
     (
         "create",
@@ -36,6 +42,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("volume pull", &["petrel volume pull acme:data data.img"]),
     ("volume snapshot", &["petrel volume snapshot acme:data acme:data-monday"]),
     ("volume resize", &["petrel volume resize acme:data 2G"]),
+    ("appliance log", &["petrel appliance log"]),
+    ("appliance sign", &["petrel appliance sign site out/appliance/petrel.efi new.efi"]),
+    ("appliance upgrade", &["petrel appliance upgrade new.efi"]),
+    ("seal", &["petrel seal site alpha.img --uplink service=52:54:00:12:34:56"]),
     ("image push", &["petrel image push web.hvt"]),
     ("policy set", &["petrel policy set acme --unikernels 10 --mem 512 --cpu 0 --cpu 1 --bridge service"]),
     ("policy ls", &["petrel policy ls acme"]),

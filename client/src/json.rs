@@ -16,7 +16,8 @@ use crate::sentence;
 /// What `host --json` prints.
 pub const HOST_FIELDS: &str = "\
 Fields of --json:
-  host, control_plane, shim (releases, \"1.2.3\"), uptime_ms, cpus [N], memory_mib, memory_used_mib, unikernels
+  host, control_plane, shim (releases, \"1.2.3\"), address ({ipv4: ADDRESS/PREFIX, gateway (null without one), leased},
+  null where none is known), uptime_ms, cpus [N], memory_mib, memory_used_mib, unikernels
   (how many), volumes_mib (null when only the disk bounds them), volumes_used_mib, bridges [NAME],
   monitors [{name, target, target_number, abi_version, backend: kvm|ring3}], limits [memory|processes|cpu-share] (what
   the kernel holds each unikernel to), journal: in-memory|kept|read-only, journal_epoch, journal_used_bytes and
@@ -129,6 +130,14 @@ pub fn host(host: &HostInfo) -> Value {
         "host": &*host.host,
         "control_plane": release(host.control_plane),
         "shim": release(host.shim),
+        "address": host.address.as_ref().map(|address| {
+            let (ipv4, prefix) = address.ipv4;
+            json!({
+                "ipv4": format!("{ipv4}/{prefix}"),
+                "gateway": address.gateway.map(|gateway| gateway.to_string()),
+                "leased": address.is_leased,
+            })
+        }),
         "uptime_ms": host.uptime_ms,
         "cpus": &*host.cpus,
         "memory_mib": host.memory_mib,

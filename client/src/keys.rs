@@ -55,10 +55,10 @@ impl Authority {
         CertifiedIssuer::self_signed(params, new_key()?).map(Self)
     }
 
-    /// The host's certificate, for its name and its address.
-    pub fn server(&self, host: &Label, address: Ipv4Addr) -> Result<Identity, Error> {
-        let names =
-            vec![SanType::DnsName(host.to_string().try_into()?), SanType::IpAddress(IpAddr::V4(address))];
+    /// The host's certificate, for its name and its address, if that is known.
+    pub fn server(&self, host: &Label, address: Option<Ipv4Addr>) -> Result<Identity, Error> {
+        let mut names = vec![SanType::DnsName(host.to_string().try_into()?)];
+        names.extend(address.map(|address| SanType::IpAddress(IpAddr::V4(address))));
         self.leaf(host, names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 

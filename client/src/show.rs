@@ -1,8 +1,8 @@
 //! Tables and lists for people.
 
 use petrel_wire::operator::{
-    GenerationInfo, HostInfo, Journal, Liveness, Policy, PolicyEntry, Restart, Revocable, Revocation, State,
-    Unikernel, UnikernelInfo, Watching,
+    Address, GenerationInfo, HostInfo, Journal, Liveness, Policy, PolicyEntry, Restart, Revocable,
+    Revocation, State, Unikernel, UnikernelInfo, Watching,
 };
 use petrel_wire::{BridgeName, Probe};
 
@@ -63,6 +63,9 @@ pub fn host(host: &HostInfo) -> String {
         "release",
         format!("control plane {}, shim {}", json::release(host.control_plane), json::release(host.shim)),
     );
+    if let Some(address) = &host.address {
+        lines.add("address", self::address(address));
+    }
     lines.add("up", units::span(host.uptime_ms));
     lines.add("cpus", cpus(&host.cpus));
     lines.add(
@@ -93,6 +96,13 @@ pub fn host(host: &HostInfo) -> String {
     );
     lines.add("state", journal(host.journal));
     lines.render()
+}
+
+/// Where a control plane is reached.
+fn address(address: &Address) -> String {
+    let Address { ipv4: (ipv4, prefix), gateway, is_leased } = address;
+    let gateway = gateway.map_or_else(|| "without a gateway".into(), |gateway| format!("gateway {gateway}"));
+    format!("{ipv4}/{prefix}, {gateway}{}", if *is_leased { ", leased by DHCP" } else { "" })
 }
 
 /// Where a control plane keeps what it knows.

@@ -9,8 +9,10 @@ use tempfile::TempDir;
 
 use crate::Disk;
 
-/// The control plane's address in QEMU's user network.
+/// The control plane's address in QEMU's user network, if it is set.
 pub const ADDRESS: &str = "10.0.2.16";
+/// What QEMU's DHCP server leases to the first that asks.
+const LEASED: &str = "10.0.2.15";
 
 /// The size of a state disk.
 pub const STATE_MIB: u64 = 512;
@@ -18,6 +20,8 @@ pub const STATE_MIB: u64 = 512;
 /// A host's keys, its sealed host, its state disk. All of it goes when it is dropped.
 pub struct Host {
     folder: TempDir,
+    /// Where the control plane is in QEMU's user network.
+    pub address: &'static str,
     /// Where the appliance keeps its state.
     pub state: Disk,
 }
@@ -28,6 +32,13 @@ impl Host {
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self::with(name, STATE_MIB, |_| {})
+    }
+
+    /// Makes one that asks for its address.
+    #[track_caller]
+    #[must_use]
+    pub fn with_dhcp(name: &str) -> Self {
+        Self::made(name, STATE_MIB, (LEASED, "dhcp"), |_| {})
     }
 
     /// Makes one with a state disk of this size.
@@ -41,11 +52,21 @@ impl Host {
     #[track_caller]
     #[must_use]
     pub fn with(name: &str, mib: u64, edit: impl FnOnce(&mut String)) -> Self {
+        Self::made(name, mib, (ADDRESS, &format!("{ADDRESS}/24")), edit)
+    }
+
+    #[track_caller]
+    fn made(
+        name: &str,
+        mib: u64,
+        (address, ipv4): (&'static str, &str),
+        edit: impl FnOnce(&mut String),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("room for a host");
         let state = Disk::blank(folder.path().join("state.img"), mib);
-        let host = Self { folder, state };
-        let (site, cidr) = (host.path("site"), format!("{ADDRESS}/24"));
-        let init = ["init", "--appliance", "--no-profile", "--host", name, "--ipv4", &cidr];
+        let host = Self { folder, address, state };
+        let site = host.path("site");
+        let init = ["init", "--appliance", "--no-profile", "--host", name, "--ipv4", ipv4];
         let _ = petrel(Command::new(out("petrel")).args(init).arg(&site)).ok();
         let toml = site.join("host/shim.toml");
         let mut text = std::fs::read_to_string(&toml).expect("shim.toml");

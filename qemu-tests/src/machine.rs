@@ -12,7 +12,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
 use crate::console::OFF;
-use crate::host::{ADDRESS, appliance};
+use crate::host::appliance;
 use crate::{Console, Host, PATIENCE};
 
 /// Where guests' pages are reached from outside.
@@ -119,7 +119,7 @@ impl Machine {
         let netdev = match settings.network {
             Network::User => {
                 let forward = |port, to, inner| format!(",hostfwd=tcp:127.0.0.1:{port}-{to}:{inner}");
-                format!("user,id=n0{}{}", forward(port, ADDRESS, 1025), forward(web_port, WEB, 80))
+                format!("user,id=n0{}{}", forward(port, host.address, 1025), forward(web_port, WEB, 80))
             }
             Network::Namespace => format!("tap,id=n0,ifname={CABLE},script=no,downscript=no"),
         };
@@ -130,7 +130,7 @@ impl Machine {
         let console = Console::of(qemu.stdout.take().expect("it is piped"));
         let profile = match settings.network {
             Network::User => host.profile("127.0.0.1", port),
-            Network::Namespace => host.profile(ADDRESS, 1025),
+            Network::Namespace => host.profile(host.address, 1025),
         };
         Self { qemu, network: settings.network, start: Instant::now(), console, profile, web_port }
     }

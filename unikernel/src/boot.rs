@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use core::net::Ipv4Addr;
 
 use petrel_engine::Config;
-use petrel_wire::seal::{MAGIC, SEAL_BYTES_MAX, SECTOR_BYTES, Seal, SealError};
+use petrel_wire::seal::{Addressing, MAGIC, SEAL_BYTES_MAX, SECTOR_BYTES, Seal, SealError};
 use petrel_wire::{Label, RELEASE};
 
 use crate::disk::Disk;
@@ -16,8 +16,8 @@ use crate::tls::{LinkClient, OperatorsServer, SetupError, WallClock};
 /// What the arguments say in place of the seal.
 #[derive(Default)]
 pub struct Overrides {
-    /// Our address on net "service", with its prefix length.
-    pub ipv4: Option<(Ipv4Addr, u8)>,
+    /// Where our address on net "service" comes from.
+    pub addressing: Option<Addressing>,
     /// The gateway there.
     pub gateway: Option<Ipv4Addr>,
     /// What the host is called.
@@ -53,6 +53,8 @@ pub enum BootError<E> {
     Setup(SetupError),
     /// The seal says so.
     Port,
+    /// The arguments name one, and DHCP does.
+    Gateway,
 }
 
 impl<E: core::fmt::Display> core::fmt::Display for BootError<E> {
@@ -62,6 +64,9 @@ impl<E: core::fmt::Display> core::fmt::Display for BootError<E> {
             Self::Seal(error) => write!(f, "block device \"seal\": {error}"),
             Self::Setup(error) => write!(f, "{error}"),
             Self::Port => f.write_str("the seal says to listen on port 0, which is none"),
+            Self::Gateway => {
+                f.write_str("--ipv4-gateway: the gateway is the one that DHCP names, or give --ipv4")
+            }
         }
     }
 }
@@ -106,7 +111,8 @@ pub fn read_seal<E>(
 /// Puts everything together.
 ///
 /// # Errors
-/// [`BootError::Setup`] and [`BootError::Port`]: the seal holds something that cannot be used.
+/// [`BootError::Setup`] and [`BootError::Port`]: the seal holds something that cannot be used; [`BootError::Gateway`]: the
+/// arguments do.
 pub fn control_plane<N: Nic, E>(
     seal: Seal,
     overrides: Overrides,
@@ -128,11 +134,17 @@ pub fn control_plane<N: Nic, E>(
     let operators = OperatorsServer::new(&service.certificate, &service.key, &service.operators, clock)
         .map_err(BootError::Setup)?;
     let shim_tls = LinkClient::new(&link.key, &link.shim_public_key).map_err(BootError::Setup)?;
+    let host = overrides.name.unwrap_or(host);
     // A gateway of the seal's network is of no use in another one.
-    let gateway = overrides.gateway.or(service.gateway.filter(|_| overrides.ipv4.is_none()));
-    let ipv4 = overrides.ipv4.unwrap_or(service.ipv4);
+    let service_stack = match (overrides.addressing.unwrap_or(service.addressing), overrides.gateway) {
+        (Addressing::Static { ipv4, gateway }, other) => {
+            Stack::new(service_nic, ipv4, other.or(gateway), service_seed, now_ns)
+        }
+        (Addressing::Dhcp, None) => Stack::with_dhcp(service_nic, &host, service_seed, now_ns),
+        (Addressing::Dhcp, Some(_)) => return Err(BootError::Gateway),
+    };
     Ok(ControlPlane::new(Parts {
-        service: Stack::new(service_nic, ipv4, gateway, service_seed, now_ns),
+        service: service_stack,
         port: service.port,
         operators,
         shim: Stack::new(shim_nic, link.ipv4, None, shim_seed, now_ns),
@@ -140,7 +152,7 @@ pub fn control_plane<N: Nic, E>(
         link: shim_tls,
         state,
         state_seed,
-        engine: Config { host: overrides.name.unwrap_or(host), release: RELEASE },
+        engine: Config { host, release: RELEASE },
         log,
         port_seed,
     }))
@@ -157,9 +169,10 @@ mod tests {
     use super::*;
 
     fn image() -> Vec<u8> {
-        let (ipv4, gateway) = ((Ipv4Addr::new(10, 0, 0, 2), 24), None);
+        let ipv4 = (Ipv4Addr::new(10, 0, 0, 2), 24);
+        let addressing = Addressing::Static { ipv4, gateway: None };
         let (certificate, key, operators) = (alloc::vec![1; 900], alloc::vec![2; 48], alloc::vec![3; 300]);
-        let service = Service { ipv4, gateway, port: 1025, certificate, key, operators };
+        let service = Service { addressing, port: 1025, certificate, key, operators };
         let (key, shim_public_key) = (alloc::vec![4; 48], alloc::vec![5; 44]);
         let link = Link { ipv4, shim_ipv4: Ipv4Addr::LOCALHOST, shim_port: 1026, key, shim_public_key };
         Seal { version: SEAL_VERSION, host: "alpha".parse().unwrap(), service, link }.encode().unwrap()

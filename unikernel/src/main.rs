@@ -18,7 +18,6 @@ use petrel_engine::Now;
 use petrel_unikernel::boot::{self, Machine, Overrides};
 use petrel_unikernel::disk::Disk;
 use petrel_unikernel::log::Log;
-use petrel_unikernel::net::Nic;
 use petrel_unikernel::options::{self, COMMAND};
 use petrel_unikernel::plane::ControlPlane;
 use solo5::args::Usage;
@@ -34,13 +33,13 @@ fn run() -> Result<Infallible, Usage> {
 }
 
 /// The control plane that the seal and the arguments describe.
-fn control_plane(overrides: Overrides, log: Log) -> Result<ControlPlane<Device>, Usage> {
+fn control_plane(overrides: Overrides, log: Log) -> Result<ControlPlane<Net>, Usage> {
     let mut block = Block::acquire("seal").ok_or_else(|| missing("block device \"seal\""))?;
     let seal =
         boot::read_seal(block.capacity(), block.block_size(), |offset, bytes| block.read(offset, bytes));
     let machine = Machine {
-        service: Device(Net::acquire("service").ok_or_else(|| missing("network device \"service\""))?),
-        shim: Device(Net::acquire("shim").ok_or_else(|| missing("network device \"shim\""))?),
+        service: Net::acquire("service").ok_or_else(|| missing("network device \"service\""))?,
+        shim: Net::acquire("shim").ok_or_else(|| missing("network device \"shim\""))?,
         state: Block::acquire("state").map(|block| Box::new(State(block)) as Box<dyn Disk>),
         clock: || Duration::from_nanos(clock::wall_ns()),
         log,
@@ -51,7 +50,7 @@ fn control_plane(overrides: Overrides, log: Log) -> Result<ControlPlane<Device>,
 }
 
 /// The loop: a turn, then sleep until a device has a frame or the next turn is due.
-fn serve(mut plane: ControlPlane<Device>) -> ! {
+fn serve(mut plane: ControlPlane<Net>) -> ! {
     loop {
         let due_ns = plane.turn(now());
         solo5::yield_until(due_ns);
@@ -75,28 +74,6 @@ fn failure(what: &dyn Display) -> Usage {
 
 fn missing(what: &str) -> Usage {
     failure(&format_args!("{what} is not attached"))
-}
-
-/// A network device of Solo5.
-struct Device(Net);
-
-impl Nic for Device {
-    fn mac(&self) -> [u8; 6] {
-        self.0.mac()
-    }
-
-    fn mtu(&self) -> usize {
-        self.0.mtu()
-    }
-
-    fn receive(&mut self, frame: &mut [u8]) -> Option<usize> {
-        // What the tender cannot read now may come later; TCP asks again for what is lost.
-        self.0.read(frame).ok().flatten()
-    }
-
-    fn transmit(&mut self, frame: &[u8]) {
-        let _ = self.0.write(frame);
-    }
 }
 
 /// A block device of Solo5.

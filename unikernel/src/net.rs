@@ -1,48 +1,51 @@
 //! One network device with its addresses and its TCP sockets. smoltcp's interface is used nowhere else.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
+use petrel_wire::Label;
+use petrel_wire::operator::Address;
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet};
-use smoltcp::phy::{self, ChecksumCapabilities, DeviceCapabilities, Medium};
-use smoltcp::socket::tcp;
+use smoltcp::socket::{Socket, dhcpv4, tcp};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, HardwareAddress,
-    IpCidr, Ipv4Cidr,
-};
-use solo5::ethernet::announcement;
+use smoltcp::wire::{DhcpOption, EthernetAddress, HardwareAddress, IpCidr, Ipv4Cidr};
+use solo5::ethernet::Ethernet;
+pub use solo5::ethernet::Nic;
 
-const ETHERNET_HEADER_BYTES: usize = 14;
-/// The least MTU that IPv4 allows a network to have: RFC 791.
-const MTU_MIN: usize = 576;
 /// An idle connection is probed this often...
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// ...and one whose peer stays silent so long is over.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-
-/// A network device, as Solo5 has them.
-pub trait Nic {
-    /// Its hardware address.
-    fn mac(&self) -> [u8; 6];
-    /// The largest IP packet that it carries, in bytes.
-    fn mtu(&self) -> usize;
-    /// Copies the next frame that came in, if there is one, to the start of `frame` and returns its length.
-    fn receive(&mut self, frame: &mut [u8]) -> Option<usize>;
-    /// Sends a frame, or drops it where the device cannot take it: TCP sends it again.
-    fn transmit(&mut self, frame: &[u8]);
-}
+/// A DHCP server that does not answer is asked again this often.
+const DISCOVER_EVERY: Duration = Duration::from_secs(4);
+/// The client's name, which many servers tell their network's DNS: RFC 2132, section 3.14.
+const DHCP_HOST_NAME: u8 = 12;
 
 /// Monotonic nanoseconds as smoltcp counts time.
 pub fn instant(monotonic_ns: u64) -> Instant {
     Instant::from_micros(i64::try_from(monotonic_ns / 1000).unwrap_or(i64::MAX))
 }
 
-/// A device, its addresses, its sockets.
+/// A device, its address, its sockets.
 pub struct Stack<N: Nic> {
-    device: Device<N>,
+    device: Ethernet<N>,
     interface: Interface,
     sockets: SocketSet<'static>,
+    address: Option<Address>,
+    /// What asks for an address where none is set.
+    dhcp: Option<SocketHandle>,
+    /// Whether it has been told what the address is at the start.
+    is_told: bool,
+}
+
+/// What became of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressChange {
+    /// What it was.
+    pub before: Option<Address>,
+    /// What it is.
+    pub now: Option<Address>,
 }
 
 impl<N: Nic> Stack<N> {
@@ -50,19 +53,97 @@ impl<N: Nic> Stack<N> {
     ///
     /// `seed` makes sequence numbers hard to guess; it must differ from boot to boot.
     pub fn new(nic: N, ipv4: (Ipv4Addr, u8), gateway: Option<Ipv4Addr>, seed: u64, now_ns: u64) -> Self {
+        let mut stack = Self::without_address(nic, seed, now_ns);
+        let (address, prefix) = ipv4;
+        stack.set_address(
+            Some(Address { ipv4: (address, prefix.min(32)), gateway, is_leased: false }),
+            now_ns,
+        );
+        stack
+    }
+
+    /// Puts `nic` to use under the addresses that DHCP servers lease to a host of this name.
+    pub fn with_dhcp(nic: N, host: &Label, seed: u64, now_ns: u64) -> Self {
+        let mut stack = Self::without_address(nic, seed, now_ns);
+        let mut socket = dhcpv4::Socket::new();
+        let mut retry = socket.get_retry_config();
+        retry.discover_timeout = DISCOVER_EVERY;
+        socket.set_retry_config(retry);
+        // For as long as the control plane is there, of which a machine has one.
+        let name = Box::leak(Box::<[u8]>::from(host.as_bytes()));
+        socket.set_outgoing_options(Box::leak(Box::new([DhcpOption { kind: DHCP_HOST_NAME, data: name }])));
+        stack.dhcp = Some(stack.sockets.add(socket));
+        stack
+    }
+
+    fn without_address(nic: N, seed: u64, now_ns: u64) -> Self {
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(nic.mac())));
         config.random_seed = seed;
-        let mut device = Device::new(nic, ipv4.0);
-        let mut interface = Interface::new(config, &mut device, instant(now_ns));
-        // Both tables have room for one entry, so neither push can fail.
-        interface.update_ip_addrs(|addresses| {
-            let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(ipv4.0, ipv4.1.min(32))));
-        });
-        if let Some(gateway) = gateway {
-            let _ = interface.routes_mut().add_default_ipv4_route(gateway);
+        let mut device = Ethernet::new(nic);
+        let interface = Interface::new(config, &mut device, instant(now_ns));
+        let sockets = SocketSet::new(Vec::new());
+        Self { device, interface, sockets, address: None, dhcp: None, is_told: false }
+    }
+
+    /// What has become of the address since this was last asked, if anything: at first, what it is.
+    pub fn address_change(&mut self, now_ns: u64) -> Option<AddressChange> {
+        let before = self.address;
+        if let Some(leased) = self.lease()
+            && leased != before
+        {
+            self.set_address(leased, now_ns);
         }
-        device.nic.transmit(&announcement(EthernetAddress(device.nic.mac()), ipv4.0));
-        Self { device, interface, sockets: SocketSet::new(Vec::new()) }
+        let is_news = self.address != before || !self.is_told;
+        let before = before.filter(|_| self.is_told);
+        self.is_told = true;
+        is_news.then_some(AddressChange { before, now: self.address })
+    }
+
+    /// What DHCP gives now, if that is another than before.
+    fn lease(&mut self) -> Option<Option<Address>> {
+        let socket = self.sockets.get_mut::<dhcpv4::Socket>(self.dhcp?);
+        Some(match socket.poll()? {
+            dhcpv4::Event::Configured(config) => Some(Address {
+                ipv4: (config.address.address(), config.address.prefix_len()),
+                gateway: config.router,
+                is_leased: true,
+            }),
+            dhcpv4::Event::Deconfigured => None,
+        })
+    }
+
+    fn set_address(&mut self, address: Option<Address>, now_ns: u64) {
+        if self.address.map(|address| address.ipv4) != address.map(|address| address.ipv4) {
+            self.end_connections(now_ns);
+        }
+        // Both tables have room for one entry, so neither push can fail.
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.clear();
+            if let Some(Address { ipv4: (address, prefix), .. }) = address {
+                let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, prefix)));
+            }
+        });
+        let routes = self.interface.routes_mut();
+        routes.remove_default_ipv4_route();
+        if let Some(gateway) = address.and_then(|address| address.gateway) {
+            let _ = routes.add_default_ipv4_route(gateway);
+        }
+        if let Some(Address { ipv4: (address, _), .. }) = address {
+            self.device.announce(address);
+        }
+        self.address = address;
+    }
+
+    /// Resets all connections, while the address that they are from is still there to say so.
+    fn end_connections(&mut self, now_ns: u64) {
+        for (_, socket) in self.sockets.iter_mut() {
+            if let Socket::Tcp(socket) = socket
+                && socket.remote_endpoint().is_some()
+            {
+                socket.abort();
+            }
+        }
+        self.egress(now_ns);
     }
 
     /// A new closed socket with buffers of `buffer_bytes` each way, set up for requests and answers: what is
@@ -113,90 +194,5 @@ impl<N: Nic> Stack<N> {
         let at = self.interface.poll_at(instant(now_ns), &self.sockets)?;
         // Rounded up: `now` in microseconds is rounded down, and too early is a turn for nothing.
         Some(u64::try_from(at.total_micros()).unwrap_or(0).saturating_add(1).saturating_mul(1000))
-    }
-}
-
-/// A [`Nic`] with a buffer for each direction, as smoltcp wants it.
-struct Device<N> {
-    nic: N,
-    address: Ipv4Addr,
-    received: Vec<u8>,
-    sent: Vec<u8>,
-}
-
-impl<N: Nic> Device<N> {
-    fn new(nic: N, address: Ipv4Addr) -> Self {
-        let frame_bytes = nic.mtu().max(MTU_MIN) + ETHERNET_HEADER_BYTES;
-        Self { nic, address, received: alloc::vec![0; frame_bytes], sent: alloc::vec![0; frame_bytes] }
-    }
-}
-
-/// Makes of an announcement (RFC 5227, section 2.3) an answer to us. smoltcp takes no notice of announcements, and asks
-/// no more than once a second: a probe that came before its unikernel was there would wait that long.
-fn heed_announcement(frame: &mut [u8], ours: Ipv4Addr) {
-    let Ok(mut frame) = EthernetFrame::new_checked(frame) else { return };
-    if frame.ethertype() != EthernetProtocol::Arp {
-        return;
-    }
-    let Ok(mut packet) = ArpPacket::new_checked(frame.payload_mut()) else { return };
-    let Ok(mut arp) = ArpRepr::parse(&packet) else { return };
-    if let ArpRepr::EthernetIpv4 { operation, source_protocol_addr, target_protocol_addr, .. } = &mut arp
-        && source_protocol_addr == target_protocol_addr
-    {
-        (*operation, *target_protocol_addr) = (ArpOperation::Reply, ours);
-        arp.emit(&mut packet);
-    }
-}
-
-impl<N: Nic> phy::Device for Device<N> {
-    type RxToken<'a>
-        = Received<'a>
-    where
-        N: 'a;
-    type TxToken<'a>
-        = Sending<'a, N>
-    where
-        N: 'a;
-
-    fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Sending<'_, N>)> {
-        let length = self.nic.receive(&mut self.received)?;
-        let frame = self.received.get_mut(..length)?;
-        heed_announcement(frame, self.address);
-        Some((Received(frame), Sending { nic: &mut self.nic, buffer: &mut self.sent }))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Sending<'_, N>> {
-        Some(Sending { nic: &mut self.nic, buffer: &mut self.sent })
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = self.sent.len();
-        capabilities.checksum = ChecksumCapabilities::default();
-        capabilities
-    }
-}
-
-struct Received<'a>(&'a [u8]);
-
-impl phy::RxToken for Received<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
-        read(self.0)
-    }
-}
-
-struct Sending<'a, N> {
-    nic: &'a mut N,
-    buffer: &'a mut [u8],
-}
-
-impl<N: Nic> phy::TxToken for Sending<'_, N> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, length: usize, write: F) -> R {
-        // smoltcp keeps to `max_transmission_unit`, which is the buffer's length.
-        let frame = &mut self.buffer[..length];
-        let result = write(frame);
-        self.nic.transmit(frame);
-        result
     }
 }

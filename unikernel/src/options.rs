@@ -1,9 +1,12 @@
 //! The command line, in MirageOS's words.
 
+use core::fmt;
 use core::net::Ipv4Addr;
+use core::str::FromStr;
 
 use petrel_engine::Level;
-use solo5::args::{Command, Ipv4Cidr, Opt, Options, Usage};
+use petrel_wire::seal::Addressing;
+use solo5::args::{CidrError, Command, Ipv4Cidr, Opt, Options, Usage};
 
 use crate::boot::Overrides;
 use crate::log::SOURCE;
@@ -13,7 +16,7 @@ pub static COMMAND: Command = Command {
     name: "petrel",
     about: "Petrel's control plane. What it is stands in its seal; these say otherwise.",
     options: &[
-        Opt { long: "ipv4", short: None, value: "CIDR", help: "Its address on net \"service\"." },
+        Opt { long: "ipv4", short: None, value: "CIDR|dhcp", help: "Its address on net \"service\"." },
         Opt { long: "ipv4-gateway", short: None, value: "IP", help: "The gateway there." },
         Opt { long: "name", short: None, value: "NAME", help: "What the host is called." },
         Opt {
@@ -30,9 +33,8 @@ pub static COMMAND: Command = Command {
 /// # Errors
 /// When a value is not what its option takes.
 pub fn read(options: &Options) -> Result<(Overrides, Option<Level>), Usage> {
-    let ipv4 = options.value::<Ipv4Cidr>("ipv4")?;
     let overrides = Overrides {
-        ipv4: ipv4.map(|cidr| (cidr.address(), cidr.prefix_len())),
+        addressing: options.value("ipv4")?.map(|Ipv4(addressing)| addressing),
         gateway: options.value::<Ipv4Addr>("ipv4-gateway")?,
         name: options.value("name")?,
     };
@@ -50,6 +52,30 @@ pub fn read(options: &Options) -> Result<(Overrides, Option<Level>), Usage> {
         }
     }
     Ok((overrides, threshold))
+}
+
+/// What `--ipv4` takes.
+struct Ipv4(Addressing);
+
+/// It is not that.
+struct NeitherCidrNorDhcp(CidrError);
+
+impl FromStr for Ipv4 {
+    type Err = NeitherCidrNorDhcp;
+
+    fn from_str(text: &str) -> Result<Self, NeitherCidrNorDhcp> {
+        if text == "dhcp" {
+            return Ok(Self(Addressing::Dhcp));
+        }
+        let cidr: Ipv4Cidr = text.parse().map_err(NeitherCidrNorDhcp)?;
+        Ok(Self(Addressing::Static { ipv4: (cidr.address(), cidr.prefix_len()), gateway: None }))
+    }
+}
+
+impl fmt::Display for NeitherCidrNorDhcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, or dhcp", self.0)
+    }
 }
 
 /// The level of this name; `Some(None)` is silence.
@@ -79,10 +105,18 @@ mod tests {
     fn given_mirageos_arguments_then_they_override_the_seal() {
         let line = "--ipv4=10.0.0.9/24 --ipv4-gateway 10.0.0.1 --name beta -l debug";
         let (overrides, threshold) = parse(line).unwrap();
-        assert_eq!(overrides.ipv4, Some((Ipv4Addr::new(10, 0, 0, 9), 24)));
+        let ipv4 = (Ipv4Addr::new(10, 0, 0, 9), 24);
+        assert_eq!(overrides.addressing, Some(Addressing::Static { ipv4, gateway: None }));
         assert_eq!(overrides.gateway, Some(Ipv4Addr::new(10, 0, 0, 1)));
         assert_eq!(overrides.name.as_deref(), Some("beta"));
         assert_eq!(threshold, Some(Level::Debug));
+    }
+
+    #[test]
+    fn an_address_may_be_left_to_dhcp() {
+        assert_eq!(parse("--ipv4=dhcp").unwrap().0.addressing, Some(Addressing::Dhcp));
+        let usage = parse("--ipv4=bootp").err().unwrap();
+        assert!(format!("{usage}").contains("like 10.0.0.2/24, or dhcp"), "{usage}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use core::net::Ipv4Addr;
 use petrel_engine::{Config, Engine, Input, Level, Now, Output, Peer, SessionId, StateDevice};
 use petrel_wire::frame::FrameError;
 use petrel_wire::limits::SESSION_QUEUE_BYTES;
+use petrel_wire::operator::Address;
 use smoltcp::socket::tcp;
 use smoltcp::wire::IpEndpoint;
 
@@ -19,7 +20,7 @@ use crate::disk::Disk;
 use crate::limits::{BURST_FRAMES, LINK_QUEUE_BYTES, ROUNDS_MAX};
 use crate::link::{Change, Link};
 use crate::log::Log;
-use crate::net::{Nic, Stack};
+use crate::net::{AddressChange, Nic, Stack};
 use crate::probe::Probes;
 use crate::session::{Phase, Session};
 use crate::table::Table;
@@ -113,6 +114,7 @@ impl<N: Nic> ControlPlane<N> {
         let now_ns = self.now.monotonic_ns;
         let mut moved = self.shim.ingress(now_ns, BURST_FRAMES);
         moved |= self.service.ingress(now_ns, BURST_FRAMES);
+        moved |= self.serve_address();
         moved |= self.serve_link();
         self.sessions.keep_listening(&mut self.service);
         for index in 0..self.sessions.count() {
@@ -158,6 +160,27 @@ impl<N: Nic> ControlPlane<N> {
 
     fn log(&self, level: Level, line: Arguments<'_>) {
         self.log.write(level, self.now.wall_ms, line);
+    }
+
+    /// Tells of another address, or of none. Returns whether there was anything to tell.
+    fn serve_address(&mut self) -> bool {
+        let Some(AddressChange { before, now }) = self.service.address_change(self.now.monotonic_ns) else {
+            return false;
+        };
+        match (before, now) {
+            (_, Some(address)) if address.is_leased => {
+                self.log(Level::Info, format_args!("net: DHCP has leased {}", Leased(address)));
+            }
+            (_, Some(_)) => {}
+            (Some(lost), None) => self.log(
+                Level::Warning,
+                format_args!("net: the lease of {} is over: asking for another by DHCP", lost.ipv4.0),
+            ),
+            (None, None) => self.log(Level::Info, format_args!("net: asking for an address by DHCP")),
+        }
+        self.engine.handle(self.now, Input::Addressed(now));
+        self.carry_out();
+        true
     }
 
     /// Reads the link and tells the engine. Returns whether anything moved.
@@ -414,6 +437,19 @@ impl<N: Nic> ControlPlane<N> {
 fn recover(config: Config, disk: &mut dyn Disk, seed: u64) -> Engine {
     let device = StateDevice { bytes: disk.bytes(), block_bytes: disk.block_bytes(), seed };
     Engine::recover(config, &device, |offset, data| disk.read(offset, data))
+}
+
+/// An address, for the log.
+struct Leased(Address);
+
+impl Display for Leased {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Address { ipv4: (address, prefix), gateway, .. } = self.0;
+        match gateway {
+            Some(gateway) => write!(f, "{address}/{prefix}, gateway {gateway}"),
+            None => write!(f, "{address}/{prefix}, without a gateway"),
+        }
+    }
 }
 
 /// Where a session comes from, for the log.

@@ -1,5 +1,7 @@
 //! The whole control plane on virtual cables: real TCP, real TLS, the real engine; time is ours.
 
+mod dhcp;
+
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::{boxed::Box, format, string::String, vec, vec::Vec};
@@ -13,7 +15,7 @@ use petrel_wire::limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION, SEAL_VERSION, SESSI
 use petrel_wire::operator::{
     ClientMessage, Hello, ImageFault, Journal, ReadOnly, Refusal, Request, Response, ServerMessage,
 };
-use petrel_wire::seal::{self, Seal};
+use petrel_wire::seal::{self, Addressing, Seal};
 use petrel_wire::shim::{self, Backend, FromShim, Monitor, Op, Reply};
 use petrel_wire::{Digest, frame};
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData};
@@ -183,6 +185,10 @@ struct World {
     now_ns: u64,
     operators: Stack<CableEnd>,
     programs: Vec<Program>,
+    /// Where they expect the control plane.
+    service: Ipv4Addr,
+    /// Who gives addresses on their network.
+    dhcp: Option<dhcp::Server>,
     shims: Stack<CableEnd>,
     shim: Program,
     /// The image that the shim was sent.
@@ -200,28 +206,13 @@ impl World {
     }
 
     fn with_disk(disk: Option<MemoryDisk>) -> Self {
+        Self::with(Addressing::Static { ipv4: (SERVICE, 24), gateway: None }, disk)
+    }
+
+    fn with(addressing: Addressing, disk: Option<MemoryDisk>) -> Self {
         let (ca, host_ca) = (Ca::new("operators"), Ca::new("host"));
-        let keys = [(), ()].map(|()| KeyPair::generate_for(&PKCS_ED25519).unwrap());
-        let server = host_ca.server();
-        let seal = Seal {
-            version: SEAL_VERSION,
-            host: "alpha".parse().unwrap(),
-            service: seal::Service {
-                ipv4: (SERVICE, 24),
-                gateway: None,
-                port: 1025,
-                certificate: server.certificate,
-                key: server.key,
-                operators: ca.der(),
-            },
-            link: seal::Link {
-                ipv4: (LINK, 30),
-                shim_ipv4: SHIM,
-                shim_port: 1026,
-                key: keys[0].serialize_der(),
-                shim_public_key: keys[1].subject_public_key_info(),
-            },
-        };
+        let keys = Self::keys();
+        let seal = Self::seal(addressing, &ca, &host_ca, &keys);
         let ((service, operators), (shim, shims)) = (cable(), cable());
         let cables = [&service, &operators, &shim, &shims].map(|end| end.incoming.clone());
         let print = |line: core::fmt::Arguments<'_>| LOG.with_borrow_mut(|log| *log += &format!("{line}\n"));
@@ -242,6 +233,8 @@ impl World {
             now_ns: SECOND_NS,
             operators: Stack::new(operators, (CLIENT, 24), None, 5, 0),
             programs: vec![],
+            service: SERVICE,
+            dhcp: None,
             shim: Program::new(socket, None),
             shims,
             stored: vec![],
@@ -253,6 +246,32 @@ impl World {
         };
         world.start_shim();
         world
+    }
+
+    fn keys() -> [KeyPair; 2] {
+        [(), ()].map(|()| KeyPair::generate_for(&PKCS_ED25519).unwrap())
+    }
+
+    fn seal(addressing: Addressing, ca: &Ca, host_ca: &Ca, keys: &[KeyPair; 2]) -> Seal {
+        let server = host_ca.server();
+        Seal {
+            version: SEAL_VERSION,
+            host: "alpha".parse().unwrap(),
+            service: seal::Service {
+                addressing,
+                port: 1025,
+                certificate: server.certificate,
+                key: server.key,
+                operators: ca.der(),
+            },
+            link: seal::Link {
+                ipv4: (LINK, 30),
+                shim_ipv4: SHIM,
+                shim_port: 1026,
+                key: keys[0].serialize_der(),
+                shim_public_key: keys[1].subject_public_key_info(),
+            },
+        }
     }
 
     fn start_shim(&mut self) {
@@ -268,7 +287,7 @@ impl World {
     fn stranger(&mut self) -> usize {
         let socket = self.operators.add_socket(64 * 1024);
         self.port += 1;
-        assert!(self.operators.connect(socket, (SERVICE, 1025), self.port));
+        assert!(self.operators.connect(socket, (self.service, 1025), self.port));
         self.programs.push(Program::new(socket, None));
         self.programs.len() - 1
     }
@@ -314,6 +333,9 @@ impl World {
         for _ in 0..5000 {
             let wall_ms = u64::try_from(june().as_millis()).unwrap();
             let due_ns = self.plane.turn(Now { monotonic_ns: self.now_ns, wall_ms });
+            if let Some(dhcp) = &mut self.dhcp {
+                dhcp.serve(&self.cables[1], &self.cables[0]);
+            }
             while self.operators.ingress(self.now_ns, 1) | self.shims.ingress(self.now_ns, 1) {}
             for program in &mut self.programs {
                 program.run(self.operators.socket(program.socket));

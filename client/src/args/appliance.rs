@@ -11,6 +11,11 @@ use petrel_wire::sealed::{Bridge, Uplink};
 pub enum ApplianceVerb {
     /// Show which system it has booted, and what became of the last upgrade
     Status,
+    /// Show the last lines of what it has said since it was turned on
+    ///
+    /// That is what its first process, its shim and its control plane say on its console, and the kernel's warnings, each with the
+    /// seconds since power on: the last 16 to 32 KiB.
+    Log,
     /// End all that runs in order, and start anew
     Reboot,
     /// End all that runs in order, and turn itself off

@@ -16,9 +16,9 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use petrel_wire::limits::SEAL_VERSION;
-use petrel_wire::seal::{Link, Seal, Service};
+use petrel_wire::seal::{Addressing, Link, Seal, Service};
 
-use crate::args::Init;
+use crate::args::{Init, Ipv4};
 use crate::failure::Failure;
 use crate::image::Image;
 use crate::keys::{Authority, LinkKey};
@@ -32,6 +32,22 @@ const SHIM_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 25, 1);
 const CONTROL_PLANE_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 25, 2);
 const LINK_PREFIX: u8 = 30;
 const SHIM_PORT: u16 = 1026;
+
+/// What the profile says where the host has its address by DHCP.
+const BY_NAME: &str = "\
+# The host tells this name to DHCP servers, and many networks' DNS knows it then. Where it does not, put the address here that
+# the host says on its console; the certificate is good for any.
+";
+
+impl Init {
+    /// The control plane's address, if it is known.
+    fn address(&self) -> Option<Ipv4Addr> {
+        match self.ipv4 {
+            Ipv4::Set((address, _)) => Some(address),
+            Ipv4::Dhcp => None,
+        }
+    }
+}
 
 /// Runs the command; returns what to print. `profile` is the name to install the profile under.
 pub fn run(args: &Init, profile: Option<&OsStr>) -> Result<String, Failure> {
@@ -74,7 +90,16 @@ fn check_host(args: &Init) -> Result<(), Failure> {
 }
 
 fn check_addresses(args: &Init) -> Result<(), Failure> {
-    let (address, prefix) = args.ipv4;
+    let Ipv4::Set((address, prefix)) = args.ipv4 else {
+        return match args.ipv4_gateway {
+            None => Ok(()),
+            Some(gateway) => Err(Failure::usage(
+                format!("the gateway {gateway} is given, and DHCP names another"),
+                "--ipv4-gateway with an address of its network, or neither",
+                "leave --ipv4-gateway out",
+            )),
+        };
+    };
     let network = |address: Ipv4Addr, prefix: u8| address.to_bits() >> (32 - u32::from(prefix));
     if let Some(gateway) = args.ipv4_gateway
         && (network(gateway, prefix) != network(address, prefix) || gateway == address)
@@ -162,7 +187,7 @@ struct Made {
 fn make_keys(args: &Init) -> Result<Made, Failure> {
     let make = || {
         let authority = Authority::new(&args.host)?;
-        let server = authority.server(&args.host, args.ipv4.0)?;
+        let server = authority.server(&args.host, args.address())?;
         let operator = authority.operator()?;
         Ok(Made {
             server_certificate: server.certificate.der().to_vec(),
@@ -188,8 +213,10 @@ fn write_host(site: &Staging, args: &Init, made: &Made, places: &Places) -> Resu
         version: SEAL_VERSION,
         host: args.host.clone(),
         service: Service {
-            ipv4: args.ipv4,
-            gateway: args.ipv4_gateway,
+            addressing: match args.ipv4 {
+                Ipv4::Set(ipv4) => Addressing::Static { ipv4, gateway: args.ipv4_gateway },
+                Ipv4::Dhcp => Addressing::Dhcp,
+            },
             port: args.port,
             certificate: made.server_certificate.clone(),
             key: made.server_key.clone(),
@@ -215,8 +242,11 @@ fn write_host(site: &Staging, args: &Init, made: &Made, places: &Places) -> Resu
 
 fn profile_files(args: &Init, made: &mut Made) -> [(&'static str, String); 4] {
     let profile = format!(
-        "# Where the host is, and the name that its certificate must be for.\naddress = \"{}:{}\"\nhost = \"{}\"\n",
-        args.ipv4.0, args.port, args.host
+        "# Where the host is, and the name that its certificate must be for.\n{}address = \"{}:{}\"\nhost = \"{}\"\n",
+        if args.address().is_some() { "" } else { BY_NAME },
+        args.address().map_or_else(|| args.host.to_string(), |address| address.to_string()),
+        args.port,
+        args.host
     );
     [
         (profile::FILE_NAME, profile),
@@ -252,10 +282,18 @@ fn report(args: &Init, install: Option<&Path>) -> String {
         true => format!("seal it: petrel seal {dir} FILE"),
         false => format!("petrel-shim --config {dir}/host/shim.toml"),
     };
+    let found = match args.address() {
+        Some(_) => String::new(),
+        None => format!(
+            "The profile reaches the host as {}:{}. If your network does not know that name, put the address that the host says \
+             on its console into profile.toml.\n",
+            args.host, args.port
+        ),
+    };
     format!(
         "{dir}/host/     for the host: {next}\n\
          {dir}/ca/       the CA of the operators: keep it off the host\n\
-         {profile}\n"
+         {profile}\n{found}"
     )
 }
 

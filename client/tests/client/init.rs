@@ -2,6 +2,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use petrel_wire::seal::{Addressing, Seal};
+use rustls::client::verify_server_name;
+use rustls::pki_types::CertificateDer;
+use rustls::server::ParsedCertificate;
+
 use crate::site::{Site, failure, petrel, stderr, stdout, tree};
 
 const FILES: [&str; 13] = [
@@ -54,7 +59,9 @@ fn given_a_site_when_init_again_then_refused_and_nothing_changes() {
 fn the_seal_and_the_keys_of_the_link_belong_together() {
     let site = Site::new();
     let seal = site.seal();
-    assert_eq!((&*seal.host, seal.service.ipv4.0.to_string().as_str()), ("alpha", "127.0.0.1"));
+    let ipv4 = (std::net::Ipv4Addr::LOCALHOST, 8);
+    let set = Addressing::Static { ipv4, gateway: None };
+    assert_eq!((&*seal.host, seal.service.addressing), ("alpha", set));
     let key = std::fs::read(site.path("site/host/shim-key.der")).unwrap();
     let public = |key: &[u8]| {
         use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -91,6 +98,27 @@ fn the_shims_configuration_says_what_was_asked() {
 }
 
 #[test]
+fn a_host_whose_address_dhcp_gives_is_known_by_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = folder.path().join("site");
+    let mut command = petrel();
+    command.arg("init").arg(&site).args(["--appliance", "--no-profile", "--host", "alpha", "--ipv4", "dhcp"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(said.contains("reaches the host as alpha:1025") && said.contains("on its console"), "{said}");
+    let profile = std::fs::read_to_string(site.join("profile/profile.toml")).unwrap();
+    assert!(profile.contains("address = \"alpha:1025\"\nhost = \"alpha\"\n"), "{profile}");
+    let seal = Seal::decode(&std::fs::read(site.join("host/seal.img")).unwrap()).unwrap();
+    assert_eq!(seal.service.addressing, Addressing::Dhcp);
+    // What its certificate holds of addresses, as rustls reads it.
+    let certificate = CertificateDer::from(seal.service.certificate);
+    let certificate = ParsedCertificate::try_from(&certificate).unwrap();
+    let is_for = |name: &'static str| verify_server_name(&certificate, &name.try_into().unwrap()).is_ok();
+    assert_eq!((is_for("alpha"), is_for("10.0.0.2")), (true, false));
+}
+
+#[test]
 fn the_profile_is_installed_as_default_and_a_second_one_never_replaces_it() {
     let first = tempfile::tempdir().unwrap();
     let home = first.path().join("home");
@@ -122,6 +150,7 @@ fn addresses_that_cannot_work_are_refused_before_anything_is_made() {
         ("10.0.0.2/24", "10.0.1.1", "neighbour"),
         ("10.0.0.2/24", "10.0.0.2", "neighbour"),
         ("169.254.25.9/24", "169.254.25.10", "overlaps"),
+        ("dhcp", "10.0.0.1", "DHCP names another"),
     ] {
         let mut command = petrel();
         command.arg("init").arg(&site).args(["--host", "alpha", "--ipv4", ipv4, "--ipv4-gateway", gateway]);

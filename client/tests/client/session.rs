@@ -44,6 +44,7 @@ pub fn host_info() -> HostInfo {
         monitors: List::new(),
         limits: List::new(),
         journal: Journal::Kept { epoch: 3, used_bytes: 2048, area_bytes: 8 << 20 },
+        address: None,
     }
 }
 

@@ -26,9 +26,9 @@ impl Engine {
     pub(crate) fn appliance_told(&mut self, asker: Asker, result: Result<Reply, Fault>) -> Handled {
         let response = match result {
             Ok(Reply::Done) => Response::Appliance(Blob::default()),
-            Ok(Reply::Bytes(status)) => match Blob::try_from(&*status) {
-                Ok(status) => Response::Appliance(status),
-                Err(_) => return Err(Nonsense("a longer status of the machine than any")),
+            Ok(Reply::Bytes(text)) => match Blob::try_from(&*text) {
+                Ok(text) => Response::Appliance(text),
+                Err(_) => return Err(Nonsense("a longer text of the machine than any")),
             },
             Ok(_) => return Err(Nonsense("another reply than one of the machine to what it was asked")),
             Err(Fault::NotFound) => Response::Refused(Refusal::NotAnAppliance),

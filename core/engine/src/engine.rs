@@ -7,7 +7,7 @@ use alloc::{
 
 use petrel_wire::{
     Name,
-    operator::{What, Who},
+    operator::{Address, What, Who},
     shim::{InstanceId, TapId},
 };
 
@@ -37,6 +37,8 @@ pub struct Engine {
     pub(crate) now: Now,
     /// The time of the first input, in monotonic nanoseconds.
     pub(crate) started_ns: Option<u64>,
+    /// On the operators' network.
+    pub(crate) address: Option<Address>,
     pub(crate) outputs: VecDeque<Output>,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     /// When the first certificate of an open session expires, or before: milliseconds since 1970.
@@ -87,6 +89,7 @@ impl Engine {
             config,
             now: Now::default(),
             started_ns: None,
+            address: None,
             outputs: VecDeque::new(),
             sessions: BTreeMap::new(),
             first_expiry_ms: u64::MAX,
@@ -134,6 +137,7 @@ impl Engine {
             Input::LinkClosed => self.link_closed(),
             Input::LinkFrame { payload } => self.link_frame(payload),
             Input::Probed { id, passed } => self.probed(id, passed),
+            Input::Addressed(address) => self.address = address,
             Input::StateFailed => {}
         }
         self.tell_events(events);

@@ -4,7 +4,11 @@ use alloc::{string::String, vec::Vec};
 
 use core::net::Ipv4Addr;
 
-use petrel_wire::{HttpPath, Label, operator::ServerMessage, shim};
+use petrel_wire::{
+    HttpPath, Label,
+    operator::{Address, ServerMessage},
+    shim,
+};
 
 /// What does not change while the engine lives.
 #[derive(Clone, Debug)]
@@ -116,6 +120,8 @@ pub enum Input<'a> {
         /// Whether it succeeded.
         passed: bool,
     },
+    /// The control plane has this address on the operators' network from now on, or none.
+    Addressed(Option<Address>),
     /// The last [`Output::Persist`] could not be carried out. To be told before any later output is taken.
     StateFailed,
 }

@@ -300,6 +300,7 @@ impl Engine {
             monitors: host.monitors.clone(),
             limits: host.limits.clone(),
             journal: self.journal.told(),
+            address: self.address,
         };
         self.answer(asker, Response::Host(info.into()));
     }

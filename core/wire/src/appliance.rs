@@ -25,6 +25,8 @@ pub enum ApplianceOp {
     Confirm,
     /// What it is and does: lines of a word and what it is.
     Status,
+    /// The last lines of what its first process, its shim and its kernel have said since it was turned on.
+    Log,
 }
 
 impl fmt::Display for ApplianceOp {
@@ -35,6 +37,7 @@ impl fmt::Display for ApplianceOp {
             Self::Upgrade(digest) => write!(f, "upgrade {digest}"),
             Self::Confirm => f.write_str("confirm"),
             Self::Status => f.write_str("status"),
+            Self::Log => f.write_str("log"),
         }
     }
 }
@@ -53,6 +56,7 @@ impl FromStr for ApplianceOp {
             None if line == "poweroff" => Ok(Self::PowerOff),
             None if line == "confirm" => Ok(Self::Confirm),
             None if line == "status" => Ok(Self::Status),
+            None if line == "log" => Ok(Self::Log),
             _ => Err(NotAnOrder),
         }
     }
@@ -66,8 +70,9 @@ mod tests {
 
     #[test]
     fn orders_are_lines_and_come_back() {
-        let all = [ApplianceOp::Reboot, ApplianceOp::PowerOff, ApplianceOp::Confirm, ApplianceOp::Status];
-        for order in all.into_iter().chain([ApplianceOp::Upgrade(Digest([7; 32]))]) {
+        let upgrade = ApplianceOp::Upgrade(Digest([7; 32]));
+        let (ends, rest) = ([ApplianceOp::Reboot, ApplianceOp::PowerOff], [upgrade, ApplianceOp::Confirm]);
+        for order in ends.into_iter().chain(rest).chain([ApplianceOp::Status, ApplianceOp::Log]) {
             assert_eq!(order.to_string().parse(), Ok(order));
         }
         for bad in ["", "reboot now", "upgrade", "upgrade 12", "halt"] {

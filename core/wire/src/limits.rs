@@ -75,8 +75,8 @@ pub const GENERATIONS_MAX: usize = 8;
 /// How long an update may wait for its unikernel, in seconds.
 pub const WINDOW_S_MAX: u32 = 3600;
 
-/// What an appliance says of itself, in bytes.
-pub const APPLIANCE_STATUS_BYTES_MAX: usize = 1024;
+/// What an appliance says of itself at once, in bytes: its status, or the end of its log. Fits one frame.
+pub const APPLIANCE_TEXT_BYTES_MAX: usize = 32 * 1024;
 
 /// How many times more there is room for where the engine is measured alone, far beyond what a host can run.
 const LARGER: usize = if cfg!(feature = "large") { 16 } else { 1 };

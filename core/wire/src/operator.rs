@@ -55,6 +55,7 @@ pub use policy::{
 };
 
 use alloc::boxed::Box;
+use core::net::Ipv4Addr;
 
 pub use console::{ConsoleAsked, ConsoleBrief, Since};
 pub use events::{Event, EventsAsked, KINDS, What, Who};
@@ -69,7 +70,7 @@ pub use supervise::{
 };
 
 use crate::limits::{
-    APPLIANCE_STATUS_BYTES_MAX, ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX,
+    APPLIANCE_TEXT_BYTES_MAX, ARGS_MAX, BLOCKS_MAX, BRIDGES_MAX, CHUNK_BYTES_MAX, CMDLINE_BYTES_MAX,
     CONSOLE_BYTES_MAX, CPUS_MAX, EVENTS_PAGE_MAX, IMAGE_USERS_MAX, LIMITS_MAX, MONITORS_MAX, NETS_MAX,
     PAGE_ENTRIES_MAX, STATS_PAGE_MAX,
 };
@@ -317,7 +318,7 @@ pub enum Response {
     /// All that was asked for of the events has been sent.
     EventsEnd,
     /// The machine has taken an order in; or what it says of itself.
-    Appliance(Blob<APPLIANCE_STATUS_BYTES_MAX>),
+    Appliance(Blob<APPLIANCE_TEXT_BYTES_MAX>),
     /// What unikernels use, in the order of their names.
     Stats {
         /// Those of this page that run.
@@ -429,6 +430,19 @@ pub struct HostInfo {
     pub limits: List<Limit, LIMITS_MAX>,
     /// Where the control plane keeps what it knows.
     pub journal: Journal,
+    /// The control plane's address on the operators' network.
+    pub address: Option<Address>,
+}
+
+/// An address on a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address and the length of the network's prefix.
+    pub ipv4: (Ipv4Addr, u8),
+    /// The gateway there, if any.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether a DHCP server leased it, so that it may change.
+    pub is_leased: bool,
 }
 
 /// A unikernel, in brief.

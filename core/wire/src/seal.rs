@@ -35,10 +35,8 @@ pub struct Seal {
 /// How operators reach the control plane.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// Its address and prefix length on net "service"; `--ipv4` overrides it.
-    pub ipv4: (Ipv4Addr, u8),
-    /// Its gateway there, if any; `--ipv4-gateway` overrides it.
-    pub gateway: Option<Ipv4Addr>,
+    /// Where its address on net "service" comes from; `--ipv4` overrides it.
+    pub addressing: Addressing,
     /// The TCP port.
     pub port: u16,
     /// The server's certificate, DER.
@@ -47,6 +45,20 @@ pub struct Service {
     pub key: Vec<u8>,
     /// The CA certificate that operators' certificates must chain to, DER.
     pub operators: Vec<u8>,
+}
+
+/// Where an address on a network comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Addressing {
+    /// It is set.
+    Static {
+        /// The address and the length of the network's prefix.
+        ipv4: (Ipv4Addr, u8),
+        /// The gateway there, if any; `--ipv4-gateway` overrides it.
+        gateway: Option<Ipv4Addr>,
+    },
+    /// A DHCP server of the network leases it, and names the gateway.
+    Dhcp,
 }
 
 /// How the control plane reaches the shim: TLS 1.3 with raw public keys (RFC 7250) on net "shim".
@@ -130,8 +142,7 @@ mod tests {
             version: SEAL_VERSION,
             host: "alpha".parse().unwrap(),
             service: Service {
-                ipv4: (Ipv4Addr::new(10, 0, 0, 2), 24),
-                gateway: None,
+                addressing: Addressing::Static { ipv4: (Ipv4Addr::new(10, 0, 0, 2), 24), gateway: None },
                 port: 1025,
                 certificate: vec![1; 300],
                 key: vec![2; 48],
@@ -152,6 +163,9 @@ mod tests {
         let image = seal().encode().unwrap();
         assert_eq!(image.len() % SECTOR_BYTES, 0);
         assert!(Seal::decode(&image) == Ok(seal()));
+        let mut leased = seal();
+        leased.service.addressing = Addressing::Dhcp;
+        assert!(Seal::decode(&leased.encode().unwrap()) == Ok(leased));
     }
 
     #[test]

@@ -118,8 +118,8 @@ pub enum Op {
         /// Only those with a greater id.
         after: Option<InstanceId>,
     },
-    /// Something of the machine itself: an order that it takes in, or [`ApplianceOp::Status`] [`Reply::Bytes`]. Where it is no
-    /// appliance the fault is `NotFound`.
+    /// Something of the machine itself: an order that it takes in, or [`Reply::Bytes`] of what it
+    /// says of itself. Where it is no appliance the fault is `NotFound`.
     Appliance(ApplianceOp),
     /// What those of these monitors use that run; the others are left out [`Reply::Stats`].
     Stats(List<InstanceId, STATS_PAGE_MAX>),

@@ -9,6 +9,7 @@
 //! * `shim`: the files that it wants, its process, and those of its guests when all ends
 //! * `slots`: the systems to boot; a new one is kept or not
 //! * `watchdog`: the machine's own, which ends what hangs
+//! * `log`: what is said, on the console and for operators
 //!
 //! A step that fails is told on the console, with what to do; the machine then waits for a person with whom it is.
 #![deny(unsafe_code)]
@@ -17,6 +18,7 @@ mod disks;
 mod identity;
 mod kernel;
 mod limits;
+mod log;
 mod machine;
 mod network;
 mod partition;
@@ -25,12 +27,12 @@ mod slots;
 mod state;
 mod watchdog;
 
-use std::fmt::{Arguments, Display};
-use std::io::{self, Write};
+use std::fmt::Display;
 use std::thread::sleep;
 
 use rustix::system::{RebootCommand, reboot};
 
+use crate::log::log;
 use crate::machine::Parameters;
 use crate::shim::End;
 use crate::watchdog::Watchdog;
@@ -64,6 +66,9 @@ fn main() {
 fn run(watchdog: &mut Watchdog) -> Result<End, String> {
     machine::mount_all()?;
     log(format_args!("petrel-init {}", env!("CARGO_PKG_VERSION")));
+    if let Err(error) = log::keep_kernels() {
+        log(format_args!("the kernel's warnings are not kept: {error}"));
+    }
     let parameters = Parameters::read()?;
     machine::load_modules(&parameters)?;
     *watchdog = Watchdog::open();
@@ -88,11 +93,6 @@ fn stay(error: &str, watchdog: &mut Watchdog) -> ! {
             sleep(limits::TICK);
         }
     }
-}
-
-/// Writes one line to the console.
-fn log(line: Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "petrel-init: {line}");
 }
 
 /// Says what an error is about.

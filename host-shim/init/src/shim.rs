@@ -20,7 +20,7 @@ use crate::identity::Identity;
 use crate::limits::{DISK_LOOK, END_LOOKS, TICK, TRIAL};
 use crate::slots::{self, Booted};
 use crate::watchdog::Watchdog;
-use crate::{about, log, state};
+use crate::{about, log, log::pass_on, state};
 
 const FOLDER: &str = "/run/petrel";
 const SHIM: &str = "/petrel/petrel-shim";
@@ -109,7 +109,11 @@ pub fn keep_running(identity: &Identity, watchdog: &mut Watchdog) -> Result<End,
 fn start() -> Result<Child, String> {
     let mut command = Command::new(SHIM);
     command.args(["--config", "shim.toml"]).current_dir(FOLDER).env_clear().stdin(Stdio::null());
-    command.spawn().map_err(about(SHIM))
+    let mut shim = command.stderr(Stdio::piped()).spawn().map_err(about(SHIM))?;
+    if let Some(output) = shim.stderr.take() {
+        pass_on(output).map_err(about(SHIM))?;
+    }
+    Ok(shim)
 }
 
 /// Until the shim has ended or the boot is to.
@@ -176,7 +180,9 @@ impl System {
                         log(format_args!("not kept: {error}"));
                     }
                 }
-                Ok(ApplianceOp::Status) | Err(NotAnOrder) => log(format_args!("that is no order")),
+                Ok(ApplianceOp::Status | ApplianceOp::Log) | Err(NotAnOrder) => {
+                    log(format_args!("that is no order"))
+                }
             }
             self.tell()?;
         }

@@ -7,12 +7,18 @@ use petrel_wire::{ApplianceOp, Blob, shim::Reply};
 use rustix::{fs::OFlags, io::Errno};
 
 const STATUS: &str = "/run/petrel/status";
+const LOG: &str = "/run/log";
 const ORDERS: &str = "/run/petrel/orders";
 
 pub fn pass_on(op: ApplianceOp) -> Result<Reply, Refusal> {
-    if op == ApplianceOp::Status {
-        let status = Blob::try_from(&*fs::read(STATUS)?);
-        return Ok(Reply::Bytes(status.map_err(|_| io::Error::from(Errno::FBIG))?));
+    let told = match op {
+        ApplianceOp::Status => Some(STATUS),
+        ApplianceOp::Log => Some(LOG),
+        _ => None,
+    };
+    if let Some(file) = told {
+        let text = Blob::try_from(&*fs::read(file)?);
+        return Ok(Reply::Bytes(text.map_err(|_| io::Error::from(Errno::FBIG))?));
     }
     // petrel-init has it open; should it not, this does not wait for it.
     let flags = OFlags::NONBLOCK.bits().cast_signed();

@@ -47,6 +47,24 @@ fn a_fresh_machine_runs_unikernels_on_kvm_and_nothing_of_them_is_left() {
     assert!(machine.fetch().is_none());
 }
 
+#[test]
+fn a_machine_that_asks_for_its_address_is_reached_where_its_network_puts_it() {
+    let host = Host::with_dhcp("alpha");
+    let machine = Machine::boot(&host);
+    machine.until_whole();
+    let leased = json!({ "ipv4": "10.0.2.15/24", "gateway": "10.0.2.2", "leased": true });
+    assert_eq!(machine.json(&["host"])["address"], leased);
+    let said = "net: DHCP has leased 10.0.2.15/24, gateway 10.0.2.2";
+    assert!(machine.console.find(said).is_some(), "{}", machine.console.text());
+
+    // What the console says is told to operators as well, from the first line on.
+    let log = machine.petrel(&["appliance", "log"]).ok();
+    let begin = format!("petrel-init: petrel-init {}", env!("CARGO_PKG_VERSION"));
+    for line in [begin.as_str(), "petrel-init: this is alpha", "petrel-shim: listening on", said] {
+        assert!(log.lines().any(|told| told.starts_with('[') && told.contains(line)), "{line}\n{log}");
+    }
+}
+
 /// What the witness tells in its next whole report, without its memory.
 fn report(machine: &Machine) -> BTreeSet<String> {
     let reports = || machine.console.after("witness: ").iter().filter(|line| *line == "end").count();

@@ -15,6 +15,10 @@ pub const TRAP_STACK_BYTES: usize = 8 << 10;
 /// Bytes of an Ethernet header, which a device's MTU does not count.
 pub const ETHERNET_HEADER_BYTES: usize = 14;
 
+/// The least MTU that IPv4 allows a network to have: RFC 791.
+#[cfg(feature = "smoltcp")]
+pub const MTU_MIN: usize = 576;
+
 /// Tries at each of the CPU's random number instructions before it is taken to be out of order. Intel's guide
 /// asks for 10; RDSEED runs dry for longer, under load.
 pub const RANDOM_TRIES: u32 = 64;

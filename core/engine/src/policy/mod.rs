@@ -85,7 +85,7 @@ fn is_about_the_whole_host(request: &Request) -> bool {
 pub(crate) fn rights_for(request: &Request) -> &'static [Right] {
     match request {
         Request::Host
-        | Request::Appliance(ApplianceOp::Status)
+        | Request::Appliance(ApplianceOp::Status | ApplianceOp::Log)
         | Request::List
         | Request::Info(_)
         | Request::Console(_)

@@ -1,5 +1,6 @@
 //! What is asked of the machine itself.
 
+use petrel_wire::limits::APPLIANCE_TEXT_BYTES_MAX;
 use petrel_wire::operator::{Refusal, Request, Response, Right, Rights};
 use petrel_wire::{ApplianceOp, Digest};
 
@@ -24,6 +25,9 @@ fn orders_are_passed_on_and_the_machine_tells_of_itself() {
     }
     assert_eq!(world.host.orders.as_deref(), Some(&ORDERS[..]));
     assert_eq!(told(world.ask(session, 9, Request::Appliance(ApplianceOp::Status))), b"state kept\n");
+    // As much as it ever tells at once.
+    let log = told(world.ask(session, 10, Request::Appliance(ApplianceOp::Log)));
+    assert_eq!(log.len(), APPLIANCE_TEXT_BYTES_MAX);
 }
 
 #[test]
@@ -46,7 +50,10 @@ fn an_order_takes_the_right_to_operate_and_a_session_without_a_scope() {
         assert_eq!(refused, Refusal::RightMissing(Right::Operate));
         assert_eq!(world.refused(below, id, Request::Appliance(order)), Refusal::OutsideScope);
     }
-    assert!(!told(world.ask(reader, 9, Request::Appliance(ApplianceOp::Status))).is_empty());
+    for (id, asked) in (9..).zip([ApplianceOp::Status, ApplianceOp::Log]) {
+        assert!(!told(world.ask(reader, id, Request::Appliance(asked))).is_empty());
+        assert_eq!(world.refused(below, id, Request::Appliance(asked)), Refusal::OutsideScope);
+    }
     assert_eq!(world.host.orders.as_deref(), Some(&[][..]));
 }
 
