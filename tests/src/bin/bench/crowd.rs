@@ -13,6 +13,8 @@ use crate::{
 };
 
 const CROWD: u8 = 100;
+/// How often each is asked about: the first answers come while its monitor still starts.
+const INFOS: usize = 10;
 /// How often one image is created.
 const CREATES: usize = 20;
 
@@ -66,12 +68,12 @@ fn operations(session: &mut Session, image: &Image) -> [Duration; 3] {
     let mut times = [const { Vec::new() }; 3];
     for _ in 0..ROUNDS {
         times[0].push(ask(long_running(image, &name)));
-        times[1].push(ask(Request::Info(name.clone())));
+        times[1].extend((0..INFOS).map(|_| ask(Request::Info(name.clone()))));
         times[2].push(ask(destroy(&name)));
     }
     let [creates, infos, destroys] = times;
     [("create", creates), ("info", infos), ("destroy", destroys)]
-        .map(|(what, times)| measure(what, ROUNDS, "", |round| times[round]))
+        .map(|(what, times)| measure(what, times.len(), "", |round| times[round]))
 }
 
 pub fn one_image_many_times(folder: &Path, profile: &Profile) {
