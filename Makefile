@@ -96,10 +96,12 @@ man: host ## write the manual pages into out/man
 	@rm -rf $(OUT)/man
 	$(OUT)/petrel man $(OUT)/man
 
-check: setup ## formatting, lints, licences and duplicate dependencies
+check: setup ## formatting, lints, licences and duplicate dependencies, what the service may do
 	$(HOST_CARGO) fmt --all --check
 	$(HOST_CARGO) clippy --locked --all-targets -- -D warnings
 	tools/check-deny
+	@! command -v systemd-analyze >/dev/null || systemd-analyze security --offline=true --threshold=30 --no-pager \
+		host-shim/systemd/petrel-shim.service | tail -1
 
 fuzz: guests ## feed all parsers with anything, each for FUZZ_SECONDS=60; TARGETS="frame journal" for some of them
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) tools/fuzz $(TARGETS)
