@@ -13,7 +13,7 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -241,13 +241,7 @@ fn flooded(running: Running) -> (bool, Outcome) {
 /// The guest sends back what comes, 1000 times.
 fn echoed(running: Running) -> (bool, Outcome) {
     const NO_RING: i32 = 3;
-    let socket = UdpSocket::bind("10.0.0.1:0").expect("the tap's address");
-    socket.set_broadcast(true).expect("a socket can do that");
-    while !running.has_ended() {
-        let _ = socket.send_to(&[b'x'; 600], "10.0.0.255:9");
-        std::thread::sleep(std::time::Duration::from_micros(200));
-    }
-    let outcome = running.outcome();
+    let outcome = netns::broadcast_to(running);
     (matches!(outcome.code(), Some(0 | NO_RING)), outcome)
 }
 

@@ -5,7 +5,7 @@ mod inherited;
 mod net;
 mod tap;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use hvt_abi::elf::Devices;
 use hvt_abi::manifest::{DeviceKind, Entry, MAX_ENTRIES, NAME_SIZE};
@@ -84,7 +84,7 @@ impl Attached {
     #[cfg(test)]
     pub fn attach_socket(&mut self, name: &str, socket: std::os::fd::OwnedFd) {
         let slot = self.free_slot(name, DeviceKind::Net).unwrap();
-        *slot = Some(Device::Net(Net::over(socket)));
+        *slot = Some(Device::Net(Net::over(socket, 1500)));
     }
 
     /// Gives a net its hardware address, in place of a random one.
@@ -109,7 +109,7 @@ impl Attached {
             let Wish { mac, block_size } = self.wishes[usize::from(handle)];
             match &mut self.attached[usize::from(handle)] {
                 Some(Device::Net(net)) => {
-                    self.readable.push(PollFd::new(net.fd, PollFlags::IN));
+                    self.readable.push(PollFd::from_borrowed_fd(net.fd, PollFlags::IN));
                     self.handles.push(handle);
                     faults.extend(net.complete(mac).err());
                 }
@@ -154,7 +154,7 @@ impl Attached {
     /// The net devices with their handles.
     pub fn nets(&self) -> impl Iterator<Item = (u64, BorrowedFd<'_>)> {
         let handles = self.handles.iter().map(|handle| u64::from(*handle));
-        handles.filter_map(|handle| Some((handle, self.net(handle)?.fd.as_fd())))
+        handles.filter_map(|handle| Some((handle, self.net(handle)?.fd)))
     }
 
     /// The net device with this handle.

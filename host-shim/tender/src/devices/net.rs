@@ -1,6 +1,6 @@
 //! Net devices: taps.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use hvt_abi::hypercall::ret;
 use hvt_abi::manifest::Properties;
@@ -21,7 +21,7 @@ const DEFAULT_MTU: u16 = 1500;
 #[derive(Debug)]
 pub struct Net {
     /// Never closed: the device lives as long as the process.
-    pub(super) fd: &'static OwnedFd,
+    pub(super) fd: BorrowedFd<'static>,
     /// All zero until [`Net::complete`] has set it.
     mac: [u8; 6],
     mtu: u16,
@@ -41,13 +41,13 @@ impl Net {
             None => tap::open(interface).map_err(|error| failed(&error))?,
         };
         fcntl_setfl(&fd, OFlags::NONBLOCK).map_err(|error| failed(&error))?;
-        Ok(Self { fd: Box::leak(Box::new(fd)), mac: [0; 6], mtu })
+        Ok(Self::over(fd, mtu))
     }
 
     /// A device over anything that sends and receives frames, and does not block.
-    #[cfg(test)]
-    pub(super) fn over(fd: OwnedFd) -> Self {
-        Self { fd: Box::leak(Box::new(fd)), mac: [0; 6], mtu: DEFAULT_MTU }
+    pub(super) fn over(fd: OwnedFd, mtu: u16) -> Self {
+        let fd: &OwnedFd = Box::leak(Box::new(fd));
+        Self { fd: fd.as_fd(), mac: [0; 6], mtu }
     }
 
     pub(super) fn complete(&mut self, mac: Option<[u8; 6]>) -> Result<(), String> {

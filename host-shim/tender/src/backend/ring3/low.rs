@@ -6,9 +6,11 @@ use std::ptr;
 /// From here on: one stub for each hypercall site.
 pub const STUBS: u64 = 0x8_0000;
 /// Up to here.
-pub const STUBS_END: u64 = CONTEXT;
-/// The page with the [`Context`].
-pub const CONTEXT: u64 = 0xf_f000;
+pub const STUBS_END: u64 = 0xf_f000;
+/// The [`Context`], in the page after. Not at that page's start: each hypercall writes to it, Linux on its way into a
+/// system call reads what lies at the start of pages of its own, and CPUs that tell addresses apart by the offset in a
+/// page, at first, let it wait for us. On one of AMD's that takes a tenth of a whole system call.
+pub const CONTEXT: u64 = STUBS_END + 64;
 /// What machine code on the way between guest and tender needs to find. The guest can overwrite it, as it can the
 /// rest of the tender's memory: the boundary around both is the system-call filter.
 #[repr(C)]

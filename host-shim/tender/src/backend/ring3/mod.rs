@@ -71,8 +71,8 @@ impl Backend for Ring3 {
         if stubs_end > low::STUBS {
             memory.protect_host(low::STUBS..stubs_end, MprotectFlags::READ | MprotectFlags::EXEC)?;
         }
-        if stubs_end < low::CONTEXT {
-            memory.protect_host(stubs_end..low::CONTEXT, MprotectFlags::READ)?;
+        if stubs_end < low::STUBS_END {
+            memory.protect_host(stubs_end..low::STUBS_END, MprotectFlags::READ)?;
         }
         traps::install_handlers()
     }

@@ -12,8 +12,10 @@ use super::traps::hypercall_from_stub;
 #[unsafe(naked)]
 pub unsafe extern "C" fn enter_guest(entry: u64, boot_info: u64, stack: u64) -> ! {
     naked_asm!(
-        // Stubs come back on what is left of this stack, aligned as for a call.
-        "and rsp, -16",
+        // Stubs come back on what is left of this stack, aligned as for a call; and in a page's middle, whatever the
+        // kernel made of the stack's address, to be as fast each time: see `low::CONTEXT`.
+        "and rsp, -4096",
+        "sub rsp, 1024",
         "mov ds:[{host_rsp}], rsp",
         "mov r12, rdi",
         "mov rbx, rsi",

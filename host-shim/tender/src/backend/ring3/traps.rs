@@ -51,9 +51,7 @@ impl Guest {
 }
 
 /// Where [`super::switch::from_stub`] comes to, on the tender's stack, but with the guest's thread-local storage.
-pub extern "C" fn hypercall_from_stub(port: u32, argument: u32) {
-    let [low, high, ..] = port.to_le_bytes();
-    let port = u16::from_le_bytes([low, high]);
+pub extern "C" fn hypercall_from_stub(port: u16, argument: u32) {
     // The C library's clock is the only thing on the way of a hypercall that may want its own.
     if port == Hypercall::Walltime.port() {
         with_own_fs(|| hypercall(port, argument));

@@ -6,7 +6,7 @@
 .set BUFFER, 0x181000
 .set TENDERS_PAGE, 0xff000
 # Offset in that page of the tender's own stack pointer.
-.set HOST_RSP, 0x10
+.set HOST_RSP, 0x50
 
 .macro guest name
     .pushsection .rodata.guests, "a"

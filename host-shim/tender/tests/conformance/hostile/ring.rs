@@ -1,7 +1,5 @@
 //! The network's ring, which is there on KVM. The guest writes to it at any time and whatever it likes.
 
-use std::net::UdpSocket;
-
 use hvt_abi::manifest::DeviceKind;
 
 use super::code::guest;
@@ -12,20 +10,12 @@ use crate::support::run::Outcome;
 /// What a guest says that finds no ring.
 const NO_RING: Option<i32> = Some(3);
 
-/// The end of a guest with a net, to which `send` sends until it is over.
+/// The end of a guest with a net, to which frames come until it is over.
 fn end_of(test: &str, code: &[u8], expect: impl Fn(&Outcome)) {
     let _ = netns::inside(&format!("hostile::ring::{test}"), || {
         netns::tap("tap100", "10.0.0.1/24");
         let image = guest(code).device("service", DeviceKind::Net);
-        let running = started(&image, &["--net:service=tap100"]);
-        // A broadcast needs no answer to find its way.
-        let socket = UdpSocket::bind("10.0.0.1:0").expect("the tap's address");
-        socket.set_broadcast(true).expect("a socket can do that");
-        while !running.has_ended() {
-            let _ = socket.send_to(&[b'x'; 600], "10.0.0.255:9");
-            std::thread::sleep(std::time::Duration::from_micros(200));
-        }
-        let outcome = running.outcome();
+        let outcome = netns::broadcast_to(started(&image, &["--net:service=tap100"]));
         if in_ring_3() {
             assert_eq!(outcome.code(), NO_RING, "{outcome}");
         } else {

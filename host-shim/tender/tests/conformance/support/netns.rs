@@ -1,7 +1,12 @@
 //! A network of the test's own: it runs itself again inside a new network namespace.
 
 use std::fs::OpenOptions;
+use std::net::UdpSocket;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use super::run::{Outcome, Running};
 
 /// Set in the environment of a test that runs inside its namespace.
 const INSIDE: &str = "PETREL_TEST_NETNS";
@@ -57,6 +62,18 @@ pub fn tap(name: &str, address: &str) {
     ip(&["tuntap", "add", "dev", name, "mode", "tap"]);
     ip(&["address", "add", address, "dev", name]);
     ip(&["link", "set", "dev", name, "up"]);
+}
+
+/// Sends frames to a guest on a tap of 10.0.0.1/24 until it has ended. They are broadcasts, which need no answer to find
+/// their way.
+pub fn broadcast_to(running: Running) -> Outcome {
+    let socket = UdpSocket::bind("10.0.0.1:0").expect("the tap's address");
+    socket.set_broadcast(true).expect("a socket can do that");
+    while !running.has_ended() {
+        let _ = socket.send_to(&[b'x'; 600], "10.0.0.255:9");
+        thread::sleep(Duration::from_micros(200));
+    }
+    running.outcome()
 }
 
 /// Runs iproute2's `ip` and returns what it printed.
