@@ -71,6 +71,7 @@ qemu-parts:
 		--exact guests::a_guest_is_no_program_of_this_host
 
 qemu: appliance qemu-parts ## boot the appliance in QEMU, on emulated AMD-V, and drive it from outside
+	PETREL_APPLIANCE=1 $(HOST_CARGO) test --release --locked -p petrel-appliance
 	$(HOST_CARGO) test --release --locked -p petrel-qemu-tests --test appliance -- --test-threads 1 $(TESTS)
 
 setup-appliance:
