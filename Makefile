@@ -30,7 +30,7 @@ STEPS := 10000
 # What does not happen to the worlds; all does if it is empty.
 WITHOUT ?=
 
-.PHONY: help setup setup-appliance build host guests appliance qemu qemu-parts run test sim man check fuzz bench \
+.PHONY: help setup setup-appliance build host guests appliance qemu qemu-made qemu-parts run test sim man check fuzz bench \
 	bench-appliance bench-tender clean
 
 help: ## list what there is to make
@@ -75,6 +75,11 @@ qemu: appliance qemu-parts ## boot the appliance in QEMU, on emulated AMD-V, and
 
 setup-appliance:
 	@tools/setup appliance
+
+# The tests of how an appliance is made leave nothing out here.
+qemu: qemu-made
+qemu-made: appliance
+	PETREL_APPLIANCE=1 $(HOST_CARGO) test --release --locked -p petrel-appliance
 
 run: setup build ## bring a whole host up, run two unikernels on it, fetch a page
 	@tools/demo

@@ -102,7 +102,7 @@ fn contents(args: &Args, kernel: &Path) -> Result<Archive, String> {
         archive.file(&format!("petrel/{program}"), 0o755, read(&args.programs.join(program))?);
     }
     archive.file("petrel/petrel.hvt", 0o644, read(&args.control_plane)?);
-    archive.file("petrel/state.ext4", 0o600, empty_state(&args.cache)?);
+    archive.file("petrel/state.ext4", 0o600, empty_state(&args.out)?);
     if let Some(certificate) = &args.operators {
         archive.file("petrel/operators.key", 0o644, operators_key(certificate)?);
     }
@@ -110,8 +110,8 @@ fn contents(args: &Args, kernel: &Path) -> Result<Archive, String> {
     Ok(archive)
 }
 
-fn empty_state(cache: &Path) -> Result<Vec<u8>, String> {
-    let file = cache.join("state.ext4");
+fn empty_state(folder: &Path) -> Result<Vec<u8>, String> {
+    let file = folder.join("state.ext4");
     let seed =
         format!("hash_seed={STATE_UUID},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0,nodiscard");
     let command = ["-q", "-F", "-t", "ext4", "-b", "4096", "-i", "4096", "-m", "0", "-J", "size=4"];
@@ -125,7 +125,9 @@ fn empty_state(cache: &Path) -> Result<Vec<u8>, String> {
             .env("E2FSPROGS_FAKE_TIME", "1")
             .env("PATH", run::path()),
     )?;
-    read(&file)
+    let state = read(&file)?;
+    fs::remove_file(&file).map_err(about(&file))?;
+    Ok(state)
 }
 
 /// The public key of the operators' CA, as it signs sealed hosts.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use petrel_appliance::archive::Archive;
+use petrel_appliance::image;
+use petrel_appliance::uki::{self, Signer};
 use petrel_tests::{Ended, out};
 use tempfile::TempDir;
 
@@ -13,6 +15,8 @@ use crate::Disk;
 pub const ADDRESS: &str = "10.0.2.16";
 /// What QEMU's DHCP server leases to the first that asks.
 const LEASED: &str = "10.0.2.15";
+
+const FIRMWARE_KEY: &str = "/usr/share/ovmf/PkKek-1-snakeoil";
 
 /// The size of a state disk.
 pub const STATE_MIB: u64 = 512;
@@ -67,7 +71,7 @@ impl Host {
         let host = Self { folder, address, state };
         let site = host.path("site");
         let init = ["init", "--appliance", "--no-profile", "--host", name, "--ipv4", ipv4];
-        let _ = petrel(Command::new(out("petrel")).args(init).arg(&site)).ok();
+        let _ = run(Command::new(out("petrel")).args(init).arg(&site)).ok();
         let toml = site.join("host/shim.toml");
         let mut text = std::fs::read_to_string(&toml).expect("shim.toml");
         edit(&mut text);
@@ -79,15 +83,13 @@ impl Host {
     /// Runs `petrel` without a machine.
     #[must_use]
     pub fn petrel(&self, arguments: &[&str]) -> Ended {
-        petrel(Command::new(out("petrel")).args(arguments))
+        run(Command::new(out("petrel")).args(arguments))
     }
 
     /// Seals it into a file of this name.
     #[must_use]
     pub fn seal(&self, options: &[&str], name: &str) -> Ended {
-        petrel(
-            Command::new(out("petrel")).arg("seal").args(options).arg(self.path("site")).arg(self.path(name)),
-        )
+        run(Command::new(out("petrel")).arg("seal").args(options).arg(self.path("site")).arg(self.path(name)))
     }
 
     /// A file to be put over the appliance's root file system: these files, each by its path there.
@@ -127,8 +129,27 @@ impl Host {
     }
 }
 
-fn petrel(command: &mut Command) -> Ended {
-    command.stdin(Stdio::null()).output().expect("petrel runs").into()
+fn run(command: &mut Command) -> Ended {
+    command.stdin(Stdio::null()).output().expect("it is installed").into()
+}
+
+/// The bootable image again, with its programs signed by the key that Debian's firmware package has for tests.
+#[track_caller]
+pub fn sign_for_firmware(host: &Host, image: &Path) {
+    let signer = Signer { key: host.path("firmware.key"), certificate: format!("{FIRMWARE_KEY}.pem").into() };
+    let mut openssl = Command::new("openssl");
+    openssl.args(["pkey", "-passin", "pass:snakeoil", "-in", &format!("{FIRMWARE_KEY}.key"), "-out"]);
+    let _ = run(openssl.arg(&signer.key)).ok();
+    let boot_manager =
+        out("../target/appliance/systemd-boot-efi/usr/lib/systemd/boot/efi/systemd-bootx64.efi");
+    let [kernel, boot] =
+        [("kernel.efi", appliance("petrel.efi")), ("boot.efi", boot_manager)].map(|(name, from)| {
+            let program = host.path(name);
+            std::fs::copy(from, &program).expect("what `make appliance` has made");
+            uki::sign(&program, &signer).expect("sbsign signs");
+            program
+        });
+    image::make(&kernel, &boot, image).expect("room for an image");
 }
 
 /// A part of the appliance that `make appliance` has made.

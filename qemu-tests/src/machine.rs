@@ -37,6 +37,8 @@ pub enum System {
     Kernel,
     /// The bootable image on this disk, by UEFI firmware. It reboots when it wants to.
     Disk(PathBuf),
+    /// The same, by firmware that starts only what is signed with the key that Debian's firmware package has for tests.
+    SignedDisk(PathBuf),
 }
 
 /// What is particular about a machine.
@@ -269,12 +271,21 @@ fn boot(command: &mut Command, host: &Host, settings: &Settings) {
                 disk(command, "seal", &format!("{},readonly=on", seal.display()), "");
             }
         }
-        System::Disk(image) => {
+        System::Disk(image) | System::SignedDisk(image) => {
+            let (code, known) = match &settings.system {
+                System::SignedDisk(_) => ("4M.secboot", "4M.snakeoil"),
+                _ => ("4M", "4M"),
+            };
+            if code != "4M" {
+                // Such firmware keeps its variables from the system by a mode of the CPU that the system has not.
+                let own = "driver=cfi.pflash01,property=secure,value=on";
+                command.args(["-machine", "smm=on", "-global", own]);
+            }
             let variables = host.path("variables.fd");
-            std::fs::copy(format!("{FIRMWARE}_VARS_4M.fd"), &variables)
+            std::fs::copy(format!("{FIRMWARE}_VARS_{known}.fd"), &variables)
                 .expect("`make setup-appliance` installs the firmware");
             let flash = |unit, file: String| format!("if=pflash,format=raw,unit={unit},{file}");
-            command.args(["-drive", &flash(0, format!("readonly=on,file={FIRMWARE}_CODE_4M.fd"))]);
+            command.args(["-drive", &flash(0, format!("readonly=on,file={FIRMWARE}_CODE_{code}.fd"))]);
             command.args(["-drive", &flash(1, format!("file={}", variables.display()))]);
             disk(command, "system", &image.display().to_string(), "");
         }

@@ -71,7 +71,10 @@ fn kernels_warning(record: &str) -> Option<(u64, &str)> {
     let priority: u32 = fields.next()?.parse().ok()?;
     let us: u64 = fields.nth(1)?.parse().ok()?;
     // The rest of the number is who says it.
-    (priority % 8 <= KERNEL_LEVEL).then_some((us / 1000, text.lines().next()?))
+    let said = text.lines().next()?;
+    // It writes the ends of its own lines so.
+    let said = said.split("\\x0a").next().unwrap_or(said);
+    (priority % 8 <= KERNEL_LEVEL).then_some((us / 1000, said))
 }
 
 /// Milliseconds since power on.
@@ -119,6 +122,7 @@ mod tests {
         assert_eq!(kernels_warning(record), Some((5140, "e1000e: Link is Down")));
         // A driver's error has another facility in its upper bits.
         assert_eq!(kernels_warning("27,1,2000,-;udev"), Some((2, "udev")));
+        assert_eq!(kernels_warning("4,2,3000,-;Unstable clock\\x0aIf you want"), Some((3, "Unstable clock")));
         assert_eq!(kernels_warning("6,340,5140900,-;random: crng init done"), None);
         for bad in ["", "4", "4;text", "a,b,c;text", "4,1,2000,-;"] {
             assert_eq!(kernels_warning(bad), None, "{bad}");

@@ -1,6 +1,9 @@
 //! What is wrong with a machine is said on its console, with what to do, and to who tries to reach it.
 
-use petrel_qemu_tests::{Host, Machine, Settings};
+use std::fs::OpenOptions;
+use std::process::Command;
+
+use petrel_qemu_tests::{Host, Machine, Settings, System, appliance, sign_for_firmware};
 use petrel_tests::image;
 
 const MIB: usize = 1 << 20;
@@ -50,6 +53,40 @@ fn a_seal_that_is_missing_altered_or_of_another_host_is_told() {
 
     // None of that has hurt it.
     boots(&host);
+}
+
+#[test]
+fn an_image_for_other_operators_is_not_this_host() {
+    let (host, others) = (Host::new("alpha"), Host::new("alpha"));
+    // What `make appliance APPLIANCE="--operators CA"` puts in.
+    let ca = others.path("site/ca/ca-key.pem").display().to_string();
+    let openssl = Command::new("openssl").args(["pkey", "-pubout", "-outform", "DER", "-in", &ca]).output();
+    let public = openssl.expect("openssl runs").stdout;
+    let key = host.path("operators.key");
+    std::fs::write(&key, &public[public.len() - 32..]).unwrap();
+    let overlay = Some(host.overlay(&[("petrel/operators.key", key)]));
+    let said = stopped(&host, &Settings { overlay, ..Settings::of(&host) });
+    assert!(said.contains("signed by others than the operators that this image was made for"), "{said}");
+}
+
+#[test]
+fn firmware_that_wants_signatures_starts_what_is_signed_and_nothing_else() {
+    let host = Host::new("alpha");
+    let disk = host.path("disk.img");
+    let (site, to) = (host.path("site").display().to_string(), disk.display().to_string());
+    let system = || System::SignedDisk(disk.clone());
+
+    std::fs::copy(appliance("petrel.img"), &disk).unwrap();
+    let machine = Machine::boot_with(&host, &Settings { system: system(), ..Settings::of(&host) });
+    let _ = machine.console.until("Access Denied");
+    assert!(machine.console.find("petrel-init").is_none());
+    machine.cut_power();
+
+    sign_for_firmware(&host, &disk);
+    OpenOptions::new().write(true).open(&disk).unwrap().set_len(512 << 20).unwrap();
+    let _ = host.petrel(&["seal", &site, &to]).ok();
+    let machine = Machine::boot_with(&host, &Settings { system: system(), ..Settings::of(&host) });
+    machine.until_whole();
 }
 
 #[test]
