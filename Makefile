@@ -73,7 +73,7 @@ qemu-parts:
 		--message-format json | sed -n 's|.*"executable":"\([^"]*/conformance-[^"]*\)".*|\1|p')" $(OUT)/appliance/conformance
 
 qemu: appliance qemu-parts ## boot the appliance in QEMU, on emulated AMD-V, and drive it from outside
-	$(HOST_CARGO) test --release --locked -p petrel-qemu-tests --test appliance -- --test-threads 1 $(TESTS)
+	$(HOST_CARGO) test --release --locked -p petrel-qemu-tests --test appliance -- --test-threads 2 $(TESTS)
 
 setup-appliance:
 	@tools/setup appliance
