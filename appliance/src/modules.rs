@@ -85,7 +85,7 @@ pub fn add(kernel: &Path, archive: &mut Archive) -> Result<(), String> {
 /// A module, and what is loaded before it.
 fn line_of_needs(order: &[String]) -> String {
     let (module, before) = order.split_last().expect("at least the module itself");
-    [&[module.clone()], before].concat().join(" ") + "\n"
+    [std::slice::from_ref(module), before].concat().join(" ") + "\n"
 }
 
 /// What each module is needed for: `module pattern` in each line.

@@ -105,18 +105,8 @@ impl Machine {
             Network::User => Command::new(QEMU),
             Network::Namespace => in_a_namespace(),
         };
-        command.args([
-            "-accel",
-            ACCELERATOR,
-            "-machine",
-            "q35",
-            "-cpu",
-            "max,+svm",
-            "-m",
-            "1024",
-            "-smp",
-            "2",
-        ]);
+        command.args(["-accel", ACCELERATOR, "-cpu", "max,+svm", "-smp", "2"]);
+        command.args(["-machine", "q35", "-m", "1024"]);
         command.args(["-display", "none", "-nodefaults", "-no-user-config", "-serial", "stdio"]);
         command.args(["-device", "i6300esb", "-device", "virtio-rng-pci"]);
         boot(&mut command, host, settings);

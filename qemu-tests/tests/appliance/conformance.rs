@@ -10,8 +10,8 @@ use petrel_tests::checkout;
 
 /// Where the test program looks for upstream's guests, and writes what it needs.
 const FOLDER: &str = "target/tmp";
-/// Upstream's cases for hvt.
-const CASES: [&str; 3] = ["guests::", "--skip", "spt_guests::"];
+/// Upstream's cases for hvt, those of its newer options, and bad input.
+const CASES: [&str; 5] = ["guests::", "options::", "refusals::", "--skip", "spt_guests::"];
 /// What the tests start, of this machine.
 const PROGRAMS: [&str; 3] = ["ip", "true", "unshare"];
 /// How long a guest may take on an emulated CPU.

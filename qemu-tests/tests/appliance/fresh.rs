@@ -25,6 +25,21 @@ fn a_fresh_machine_runs_unikernels_on_kvm_and_nothing_of_them_is_left() {
     come_and_go(&machine, image);
 }
 
+#[test]
+fn drivers_are_loaded_for_what_appears_late_as_well() {
+    let host = Host::new("alpha");
+    let stick = format!("file={},format=raw,readonly=on,if=none,id=stick", host.path("seal.img").display());
+    let options = ["-device", "qemu-xhci", "-drive", &stick, "-device", "usb-storage,drive=stick"];
+    let options = options.map(str::to_owned).to_vec();
+    let machine = Machine::boot_with(&host, &Settings { seal: None, options, ..Settings::of(&host) });
+    machine.until_whole();
+    assert!(machine.console.find("this is alpha, sealed on /dev/sda").is_some());
+    let loaded = machine.console.after("petrel-init: modules loaded: ").join(" ");
+    let is_loaded = |module: &&str| loaded.split(' ').any(|name| name == *module);
+    assert!(["xhci_pci", "usb_storage", "sd_mod", "virtio_net"].iter().all(is_loaded), "{loaded}");
+    assert!(!["kvm_intel", "nvme", "igb", "nf_tables", "vfat"].iter().any(is_loaded), "{loaded}");
+}
+
 /// What the witness tells in its next whole report, without its memory.
 fn report(machine: &Machine) -> BTreeSet<String> {
     let reports = || machine.console.after("witness: ").iter().filter(|line| *line == "end").count();
