@@ -63,15 +63,17 @@ appliance: setup-appliance host guests ## make the sealed appliance in out/appli
 		--control-plane $(OUT)/petrel.hvt --cache target/appliance --out $(OUT)/appliance $(APPLIANCE)
 	@install -C $(STATIC)/petrel-witness $(OUT)/appliance # for tests; it is in no image
 
-# A system whose control plane ends at once, and upstream's tender.
+# A system whose control plane ends at once, upstream's tender and guests, and the tests that know what these do.
 qemu-parts:
 	$(HOST_CARGO) run --release --locked --quiet -p petrel-appliance -- --programs $(STATIC) \
 		--control-plane $(OUT)/hello.hvt --cache target/appliance --out $(OUT)/appliance/broken
 	$(HOST_CARGO) test --release --locked --quiet -p petrel-tender --test conformance -- \
 		--exact guests::a_guest_is_no_program_of_this_host
+	@install -C "$$($(HOST_CARGO) test --release --locked --quiet -p petrel-tender --test conformance --no-run \
+		--message-format json | sed -n 's|.*"executable":"\([^"]*/conformance-[^"]*\)".*|\1|p')" $(OUT)/appliance/conformance
 
 qemu: appliance qemu-parts ## boot the appliance in QEMU, on emulated AMD-V, and drive it from outside
-	$(HOST_CARGO) test --release --locked -p petrel-qemu-tests --test appliance -- --test-threads 1 $(TESTS)
+	$(HOST_CARGO) test --release --locked -p petrel-qemu-tests --test appliance -- --test-threads 2 $(TESTS)
 
 setup-appliance:
 	@tools/setup appliance

@@ -62,7 +62,8 @@ impl Console {
             if let Some(found) = self.find(text) {
                 return found;
             }
-            assert!(start.elapsed() < PATIENCE, "the console never said {text:?}:\n{}", self.text());
+            let is_over = self.find(OFF).is_some() || start.elapsed() > PATIENCE;
+            assert!(!is_over, "the console never said {text:?}:\n{}", self.text());
             sleep(Duration::from_millis(20));
         }
     }

@@ -94,9 +94,10 @@ impl Host {
 
     /// A file to be put over the appliance's root file system: these files, each by its path there.
     #[must_use]
-    pub fn overlay(&self, files: &[(&str, PathBuf)]) -> PathBuf {
+    pub fn overlay<S: AsRef<str>>(&self, files: &[(S, PathBuf)]) -> PathBuf {
         let mut archive = Archive::default();
         for (path, file) in files {
+            let path = path.as_ref().trim_start_matches('/');
             // The folders above it, which may be there already.
             for (end, _) in path.match_indices('/') {
                 archive.folder(&path[..end]);
@@ -157,4 +158,17 @@ pub fn sign_for_firmware(host: &Host, image: &Path) {
 pub fn appliance(file: &str) -> PathBuf {
     let path = Path::new("appliance").join(file);
     out(path.to_str().expect("of ASCII"))
+}
+
+/// A program of this machine for an overlay, at this path there: with the libraries that it is linked with, each where it
+/// is looked for.
+#[track_caller]
+#[must_use]
+pub fn with_libraries(path: &str, program: PathBuf) -> Vec<(String, PathBuf)> {
+    let said = Command::new("ldd").arg(&program).output().expect("ldd runs");
+    assert!(said.status.success(), "{}: {said:?}", program.display());
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let libraries = said.split_whitespace().filter(|word| word.starts_with('/'));
+    let libraries = libraries.map(|library| (library.to_owned(), library.into()));
+    libraries.chain([(path.to_owned(), program)]).collect()
 }

@@ -15,7 +15,7 @@ mod machine;
 
 pub use console::Console;
 pub use disk::Disk;
-pub use host::{Host, STATE_MIB, appliance, sign_for_firmware};
+pub use host::{Host, STATE_MIB, appliance, sign_for_firmware, with_libraries};
 pub use machine::{Machine, Network, Settings, System};
 
 use std::time::Duration;

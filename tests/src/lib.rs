@@ -9,6 +9,9 @@
 )]
 
 pub mod openssl;
+mod random;
+
+pub use random::Random;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use petrel_tests::{Devhost, image, kill_9, out};
+use petrel_tests::{Devhost, Random, image, kill_9, out};
 use serde_json::Value;
 
 const CRASHES: u64 = 200;
@@ -35,19 +35,6 @@ impl Drop for AtTheEnd<'_> {
 
 fn setting(variable: &str, default: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// SplitMix64: its numbers only have to be different ones.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
 }
 
 /// Each create and update has a number of its own, which is the argument of the unikernel and chooses its image.

@@ -9,6 +9,7 @@ use std::thread::sleep;
 use petrel_wire::sealed::{MAGIC, SEALED_HOST_BYTES_MAX};
 
 use crate::limits::{DISK_LOOK, DISK_LOOKS};
+use crate::modules::Modules;
 use crate::watchdog::Watchdog;
 use crate::{about, log, partition};
 
@@ -55,7 +56,7 @@ fn all() -> Result<Vec<Disk>, String> {
 }
 
 /// The sealed host, and what it was found on. Disks may take a while to appear, most of all those on USB.
-pub fn sealed_host(watchdog: &mut Watchdog) -> Result<(String, Vec<u8>), String> {
+pub fn sealed_host(watchdog: &mut Watchdog, modules: &mut Modules) -> Result<(String, Vec<u8>), String> {
     for look in 0..DISK_LOOKS {
         for disk in all()? {
             // One that cannot be read (a drive without a medium) holds no seal.
@@ -69,6 +70,7 @@ pub fn sealed_host(watchdog: &mut Watchdog) -> Result<(String, Vec<u8>), String>
         }
         watchdog.feed();
         sleep(DISK_LOOK);
+        modules.load();
     }
     Err("no disk holds a sealed host. Make one with `petrel seal`, into this image's partition petrel-seal or on a \
          disk of its own"
@@ -81,7 +83,7 @@ pub fn called(name: &str) -> Result<Option<Disk>, String> {
 }
 
 /// Where the state is kept. The disk of the system gets a partition for it if there is no such place.
-pub fn state() -> Result<Disk, String> {
+pub fn state(modules: &mut Modules) -> Result<Disk, String> {
     let mut is_made = false;
     for look in 0..DISK_LOOKS {
         let mut found: Vec<_> = all()?.into_iter().filter(|disk| disk.is_called(STATE)).collect();
@@ -92,7 +94,10 @@ pub fn state() -> Result<Disk, String> {
             }
             // Not at once: a disk with an older state may appear a little later.
             (None, _) if !is_made && look >= DISK_LOOKS / 10 => is_made = partition::make(STATE)?,
-            (None, _) => sleep(DISK_LOOK),
+            (None, _) => {
+                sleep(DISK_LOOK);
+                modules.load();
+            }
         }
     }
     Err(format!(

@@ -1,7 +1,8 @@
 //! The first process of an appliance. It makes the machine ready for petrel-shim, once, and then keeps it running: what
 //! on an ordinary host an init system, udev and a person with a shell do. It listens to nobody on the network.
 //!
-//! * `machine`: file systems, modules, kernel settings
+//! * `machine`: file systems, kernel settings
+//! * `modules`: those of the kernel that are always needed, and the drivers of the devices that there are
 //! * `disks`: which disk or partition is what; `partition`: makes the one for the state
 //! * `identity`: the sealed host, verified
 //! * `state`: what outlives a boot, made at the first one
@@ -20,6 +21,7 @@ mod kernel;
 mod limits;
 mod log;
 mod machine;
+mod modules;
 mod network;
 mod partition;
 mod shim;
@@ -33,7 +35,7 @@ use std::thread::sleep;
 use rustix::system::{RebootCommand, reboot};
 
 use crate::log::log;
-use crate::machine::Parameters;
+use crate::modules::Modules;
 use crate::shim::End;
 use crate::watchdog::Watchdog;
 
@@ -69,15 +71,15 @@ fn run(watchdog: &mut Watchdog) -> Result<End, String> {
     if let Err(error) = log::keep_kernels() {
         log(format_args!("the kernel's warnings are not kept: {error}"));
     }
-    let parameters = Parameters::read()?;
-    machine::load_modules(&parameters)?;
+    let mut modules = Modules::read()?;
+    modules.load();
     *watchdog = Watchdog::open();
-    let (disk, image) = disks::sealed_host(watchdog)?;
+    let (disk, image) = disks::sealed_host(watchdog, &mut modules)?;
     let identity = identity::verify(&image).map_err(about(format_args!("sealed host on {disk}")))?;
     log(format_args!("this is {}, sealed on {disk}", identity.host));
     machine::set_name(&identity.host)?;
-    state::open(&identity)?;
-    network::up(&identity.bridges)?;
+    state::open(&identity, &mut modules)?;
+    network::up(&identity.bridges, &mut modules)?;
     shim::write_files(&identity)?;
     shim::require_kvm()?;
     machine::harden()?;

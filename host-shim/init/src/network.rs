@@ -8,10 +8,11 @@ use petrel_wire::sealed::{Bridge, Uplink};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 use crate::limits::{DISK_LOOK, DISK_LOOKS};
+use crate::modules::Modules;
 use crate::{about, kernel, log};
 
 /// Makes all bridges, and plugs their uplinks in.
-pub fn up(bridges: &[Bridge]) -> Result<(), String> {
+pub fn up(bridges: &[Bridge], modules: &mut Modules) -> Result<(), String> {
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     let socket = socket.map_err(about("socket"))?;
     kernel::bring_up(&socket, "lo").map_err(about("lo"))?;
@@ -22,7 +23,7 @@ pub fn up(bridges: &[Bridge]) -> Result<(), String> {
         kernel::set_hardware_address(&socket, name, address).map_err(about(name))?;
         match uplink {
             Uplink::None => log(format_args!("bridge {name}: for guests alone")),
-            _ => plug(&socket, bridges, name, *uplink)?,
+            _ => plug(&socket, bridges, name, *uplink, modules)?,
         }
         kernel::bring_up(&socket, name).map_err(about(name))?;
     }
@@ -30,10 +31,17 @@ pub fn up(bridges: &[Bridge]) -> Result<(), String> {
 }
 
 /// Plugs a bridge's uplink in. Interfaces may take a while to appear.
-fn plug(socket: &OwnedFd, bridges: &[Bridge], name: &str, uplink: Uplink) -> Result<(), String> {
+fn plug(
+    socket: &OwnedFd,
+    bridges: &[Bridge],
+    name: &str,
+    uplink: Uplink,
+    modules: &mut Modules,
+) -> Result<(), String> {
     for _ in 0..DISK_LOOKS {
         let Some(interface) = find(uplink, bridges) else {
             sleep(DISK_LOOK);
+            modules.load();
             continue;
         };
         let index = netdevice::name_to_index(socket, &interface).map_err(about(&interface))?;

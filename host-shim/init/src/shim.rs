@@ -75,6 +75,7 @@ pub fn require_kvm() -> Result<(), String> {
     if !Path::new(device).exists() {
         return Err(none.into());
     }
+    // Monitors, each another user, open it themselves.
     rustix::fs::chmod(device, Mode::from_raw_mode(0o666)).map_err(about(device))?;
     let probe = Command::new(TENDER).arg("--probe").env_clear().uid(ANY_UID).gid(ANY_UID).output();
     let probe = probe.map_err(about(TENDER))?;

@@ -9,6 +9,7 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::disks::{self, Disk};
 use crate::identity::Identity;
+use crate::modules::Modules;
 use crate::{about, kernel, log};
 
 pub const FOLDER: &str = "/state";
@@ -20,8 +21,8 @@ const BLOCK_BYTES: u64 = 4096;
 const BLANK_BYTES: usize = 1024 * 1024;
 
 /// Mounts it.
-pub fn open(identity: &Identity) -> Result<(), String> {
-    let disk = disks::state()?;
+pub fn open(identity: &Identity, modules: &mut Modules) -> Result<(), String> {
+    let disk = disks::state(modules)?;
     let about_disk = || format!("state on {}", disk.path().display());
     let start = disk.start(BLANK_BYTES).map_err(about(about_disk()))?;
     if start.iter().all(|byte| *byte == 0) {

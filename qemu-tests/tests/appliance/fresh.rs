@@ -5,7 +5,8 @@ use std::path::Path;
 
 use petrel_qemu_tests::{Host, Machine, Network, Settings};
 use petrel_tests::{Ended, image, out};
-use serde_json::json;
+
+use crate::guests::come_and_go;
 
 #[test]
 fn a_fresh_machine_runs_unikernels_on_kvm_and_nothing_of_them_is_left() {
@@ -21,30 +22,22 @@ fn a_fresh_machine_runs_unikernels_on_kvm_and_nothing_of_them_is_left() {
     assert_eq!(monitors[0]["backend"], "kvm", "{monitors}");
     assert!(!machine.console.text().contains("ring 3"), "nothing falls back");
 
-    // One that says something and ends.
-    let said = machine.petrel(&["create", "hello", &image("hello.hvt"), "--arg", "kvm", "--wait"]).ok();
-    assert!(said.contains("kvm"), "{said}");
-    assert_eq!(machine.json(&["info", "hello"])["exit_code"], 0);
-    // One that serves a page.
-    let web = image("web.hvt");
-    let create = ["create", "web", &web, "--net", "service=service", "--arg=--ipv4=10.0.2.20/24"];
-    let _ = machine.petrel(&create).ok();
-    let page = machine.eventually("the page is served", || machine.fetch());
-    assert!(page.contains("<html"), "{page}");
-    // One that fills a volume, and reads it back.
-    let _ = machine.petrel(&["volume", "create", "kept", "1M"]).ok();
-    let create = ["create", "disk", &image("disk.hvt"), "--block", "data=kept", "--arg=--fill=x", "--wait"];
-    let _ = machine.petrel(&create).ok();
-    let stats = machine.json(&["stats", "web"]);
-    assert!(stats.to_string().contains("web"), "{stats}");
+    come_and_go(&machine, image);
+}
 
-    for name in ["hello", "web", "disk"] {
-        let _ = machine.petrel(&["destroy", name]).ok();
-    }
-    let _ = machine.petrel(&["volume", "rm", "kept"]).ok();
-    assert_eq!(machine.json(&["volume", "ls"]), json!([]));
-    assert_eq!(machine.json(&["ps"]), json!([]));
-    assert!(machine.fetch().is_none());
+#[test]
+fn drivers_are_loaded_for_what_appears_late_as_well() {
+    let host = Host::new("alpha");
+    let stick = format!("file={},format=raw,readonly=on,if=none,id=stick", host.path("seal.img").display());
+    let options = ["-device", "qemu-xhci", "-drive", &stick, "-device", "usb-storage,drive=stick"];
+    let options = options.map(str::to_owned).to_vec();
+    let machine = Machine::boot_with(&host, &Settings { seal: None, options, ..Settings::of(&host) });
+    machine.until_whole();
+    assert!(machine.console.find("this is alpha, sealed on /dev/sda").is_some());
+    let loaded = machine.console.after("petrel-init: modules loaded: ").join(" ");
+    let is_loaded = |module: &&str| loaded.split(' ').any(|name| name == *module);
+    assert!(["xhci_pci", "usb_storage", "sd_mod", "virtio_net"].iter().all(is_loaded), "{loaded}");
+    assert!(!["kvm_intel", "nvme", "igb", "nf_tables", "vfat"].iter().any(is_loaded), "{loaded}");
 }
 
 #[test]

@@ -5,21 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use petrel_qemu_tests::{Host, Machine};
-use petrel_tests::image;
+use petrel_tests::{Random, image};
 
 const CUTS: u32 = 10;
 /// The unikernels that there are at once: all fit into the machine's memory.
 const ALIVE_MAX: usize = 6;
-
-/// Random enough for moments: a generator that anybody can run again with the seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-}
 
 /// What the host has said that there is. What was under way when it lost power may be there or not.
 #[derive(Default)]
@@ -107,12 +97,12 @@ fn a_machine_that_is_told_to_turn_off_ends_all_that_runs_in_order_and_starts_it_
 fn nothing_acknowledged_is_lost_when_the_power_is_cut_at_any_moment() {
     let seed = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
     println!("seed {seed}");
-    let (host, mut chance, mut acknowledged) = (Host::new("alpha"), Chance(seed), Acknowledged::default());
+    let (host, mut random, mut acknowledged) = (Host::new("alpha"), Random(seed), Acknowledged::default());
     for cut in 1..=CUTS {
         let mut machine = Machine::boot(&host);
         machine.until_whole();
         acknowledged.holds(&machine);
-        let (is_on, after) = (AtomicBool::new(true), Duration::from_millis(500 + chance.below(5_000)));
+        let (is_on, after) = (AtomicBool::new(true), Duration::from_millis(500 + random.below(5_000)));
         std::thread::scope(|scope| {
             let plug = machine.plug();
             scope.spawn(|| acknowledged.load(&machine, &is_on));

@@ -1,36 +1,89 @@
 //! A witness inside an appliance under test: the first process, which starts a copy of itself and then becomes
-//! petrel-init. The copy tells on the console, again and again, what there is: processes, sockets, what can be written.
+//! petrel-init.
 //!
-//! Each line begins with `witness:`; a whole report ends with `witness: end`.
+//! * `witness`: the copy tells on the console, again and again, what there is: processes, sockets, what can be written; a
+//!   whole report ends with `end`
+//! * `witness run FOLDER PROGRAM…`: the copy runs a program once the appliance is up, and tells what that writes, and how it
+//!   `ended`; the folder, which the system's files are in, is one that it can write to
+//! * `witness floor`: nothing but a kernel that has come so far
+//!
+//! Each line begins with `witness:`.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::mount::{MountFlags, mount, mount_bind};
+
 const INTERVAL: Duration = Duration::from_secs(3);
+/// It is 1 when petrel-init has made the machine what it stays.
+const IS_UP: &str = "/proc/sys/kernel/modules_disabled";
+/// Where what can be written is.
+const SCRATCH: &str = "/run/scratch";
 /// What must not be writable, by root itself.
 const SYSTEM: [&str; 5] =
     ["/init", "/petrel/petrel-shim", "/petrel/petrel-tender", "/petrel/petrel.hvt", "/petrel/something-new"];
 
 fn main() {
-    let own = std::env::args().next().unwrap_or_default();
-    match std::env::args().nth(1).as_deref() {
-        Some("watch") => watch(),
-        // Nothing but a kernel that has come so far.
-        Some("floor") => {
-            println!("witness: floor");
-            loop {
-                sleep(INTERVAL);
-            }
+    let arguments: Vec<_> = std::env::args().collect();
+    let words: Vec<_> = arguments.iter().skip(1).map(String::as_str).collect();
+    if words == ["floor"] {
+        println!("witness: floor");
+        loop {
+            sleep(INTERVAL);
         }
-        _ => {}
     }
-    // It outlives what this program is from here on.
-    std::mem::forget(Command::new(own).arg("watch").spawn().expect("a copy"));
-    panic!("{}", Command::new("/init").exec());
+    if std::process::id() == 1 {
+        // It outlives what this program is from here on.
+        std::mem::forget(Command::new(&arguments[0]).args(words).spawn().expect("a copy"));
+        panic!("{}", Command::new("/init").exec());
+    }
+    match words[..] {
+        ["run", folder, program, ref arguments @ ..] => {
+            let ended = run(Path::new(folder), program, arguments);
+            println!("witness: ended: {}", ended.unwrap_or_else(|error| error.to_string()));
+        }
+        _ => watch(),
+    }
+}
+
+fn run(folder: &Path, program: &str, arguments: &[&str]) -> io::Result<String> {
+    while !fs::read_to_string(IS_UP).is_ok_and(|value| value.trim() == "1") {
+        sleep(INTERVAL);
+    }
+    fs::create_dir(SCRATCH)?;
+    mount("tmpfs", SCRATCH, "tmpfs", MountFlags::empty(), None)?;
+    copy(folder, Path::new(SCRATCH))?;
+    mount_bind(SCRATCH, folder)?;
+    let (output, both) = io::pipe()?;
+    let mut command = Command::new(program);
+    let mut child = command.args(arguments).stdout(both.try_clone()?).stderr(both).spawn()?;
+    // It holds the pipe's end as well.
+    drop(command);
+    for line in BufReader::new(output).split(b'\n') {
+        // One write, so that no other line comes between.
+        io::stdout().write_all(format!("witness: {}\n", String::from_utf8_lossy(&line?)).as_bytes())?;
+    }
+    Ok(child.wait()?.to_string())
+}
+
+/// Copies what is in a folder.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            fs::create_dir(&to)?;
+            copy(&from, &to)?;
+        } else {
+            fs::copy(from, to)?;
+        }
+    }
+    Ok(())
 }
 
 fn watch() -> ! {
