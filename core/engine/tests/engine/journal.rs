@@ -40,7 +40,7 @@ pub fn journal(world: &mut World) -> Journal {
     host.journal
 }
 
-fn is_logged(world: &World, level: Level, text: &str) -> bool {
+pub fn is_logged(world: &World, level: Level, text: &str) -> bool {
     world.log.iter().any(|(of, line)| *of == level && line.contains(text))
 }
 

@@ -1,14 +1,15 @@
 //! State files: what a control plane gives away of its state, and what it takes in.
 
+use petrel_engine::Level;
 use petrel_wire::{
-    Blob, Digest, ExitStatus,
+    Blob, Digest, ExitStatus, frame,
     limits::CHUNK_BYTES_MAX,
     operator::{Journal, ReadOnly, Refusal, Request, Response, State, StateFault, Table},
 };
 
 use crate::{
     image::{self, Recipe},
-    journal::{DISK_BYTES, given_a_disk, journal, names, with_image},
+    journal::{DISK_BYTES, given_a_disk, is_logged, journal, names, with_image},
     world::{World, create, destroy, networked, plain},
 };
 
@@ -251,4 +252,23 @@ fn what_was_being_ended_is_not_if_the_state_that_is_taken_in_tells_of_it() {
     assert_eq!(world.state("a"), State::Ended(ExitStatus::Signal(9)));
     assert_eq!(world.ask(importer, 2, destroy("a")), Response::Destroyed);
     assert_eq!(world.host.ledger.monitors.len(), 0);
+}
+
+/// Whole by its numbers, and yet nothing that a control plane would write: its first record stands there twice.
+#[test]
+fn a_forged_file_changes_nothing_and_the_log_says_what_gave_it_away() {
+    const START: usize = 10;
+    let (mut world, _) = given_a_past(DISK_BYTES);
+    let file = export(&mut world);
+    let (_, first) = frame::split(&file[START..]).unwrap().unwrap();
+    let first = &file[START..START + first];
+    let (records, end) = file[START..].split_at(file.len() - START - 12);
+    let count = u32::from_le_bytes(end[4..8].try_into().unwrap()) + 1;
+    let mut forged = [&file[..START], first, records, &end[..4], &count.to_le_bytes()].concat();
+    forged.extend(crc32fast::hash(&forged).to_le_bytes());
+    let mut other = World::with_disk(DISK_BYTES);
+    let impossible = Response::Refused(Refusal::StateFile(StateFault::Impossible));
+    assert_eq!(import(&mut other, &forged, true), impossible);
+    assert!(is_logged(&other, Level::Warning, "state file: not taken in: it tells of a name twice"));
+    assert_eq!((names(&mut other).len(), other.resets), (0, 0));
 }
