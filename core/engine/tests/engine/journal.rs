@@ -11,8 +11,9 @@ use crate::{
     disk::Disk,
     image::{self, NET, Recipe},
     order::after,
+    policy::below,
     probes::ready,
-    restart::restarted,
+    restart::{restarted, stop},
     world::{World, console, create, destroy, info, name, networked, push},
 };
 
@@ -276,6 +277,19 @@ fn a_destroy_whose_end_cannot_be_kept_is_not_acknowledged() {
 }
 
 /// The disk fails at each write of an update that goes back by itself: whatever it comes to, it runs, and runs once.
+#[test]
+fn what_cannot_be_kept_is_refused_also_to_those_who_call_it_by_a_shorter_name() {
+    let (mut world, digest) = given_a_disk();
+    let root = world.client();
+    world.create(root, 1, networked("acme:web", digest, &["net0"]));
+    world.host.end(world.instance(0), ExitStatus::Code(0));
+    world.run();
+    let session = world.client_as(&below(&["acme"]));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    let unwritable = Refusal::ReadOnly(ReadOnly::Unwritable);
+    assert_eq!(world.refused(session, 1, stop("web")), unwritable);
+}
+
 #[test]
 fn an_update_that_cannot_be_kept_leaves_one_that_runs() {
     for writes in 0..8 {
