@@ -64,7 +64,7 @@ impl MapNames for Said<'_> {
 
 impl Heard<'_> {
     /// Whatever is told from the root begins with the scope's own labels, and nothing else here does.
-    fn from_the_root(&self, labels: &str) -> Result<String, Violation> {
+    fn called(&self, labels: &str) -> Result<String, Violation> {
         let first = self.scope.labels().split(':').next();
         ensure(labels.split(':').next() != first, || format!("\"{labels}\" was told below {}", self.scope))?;
         Ok(format!("{}:{labels}", self.scope.labels()))
@@ -75,7 +75,7 @@ impl MapNames for Heard<'_> {
     type Error = Violation;
 
     fn name(&self, name: Name) -> Result<Name, Violation> {
-        let name: Name = self.from_the_root(&name)?.parse().map_err(|_| Violation("no name".into()))?;
+        let name: Name = self.called(&name)?.parse().map_err(|_| Violation("no name".into()))?;
         self.names.borrow_mut().push(name.clone());
         Ok(name)
     }
@@ -84,6 +84,6 @@ impl MapNames for Heard<'_> {
         if path.is_root() {
             return Ok(self.scope.clone());
         }
-        self.from_the_root(path.labels())?.parse().map_err(|_| Violation("no path".into()))
+        self.called(path.labels())?.parse().map_err(|_| Violation("no path".into()))
     }
 }

@@ -28,7 +28,7 @@ fn what_is_left_out_of_a_world_does_not_happen_there() {
 fn worlds_get_everywhere() {
     let options = Options { steps: 5000, without: Vec::new() };
     let counts = run_many(0..100, &options).expect("worlds that hold").counts;
-    let answers = "CertRevoked Console ConsoleBegan ConsoleEnd ConsoleMissed Consoles Created Destroyed Ended Events EventsEnd \
+    let answers = "CertRevoked Console ConsoleBegan ConsoleEnd ConsoleMissed Consoles Created Destroyed Download Ended Events EventsEnd \
         Generation Hello Host Image ImageStored ImageWanted Info Listed Policies PolicyRemoved PolicySet Revocations Started StateData StateExported StateImported StateWanted Stats Stopped Updated Volume";
     let refusals = "Arguments BridgeUnknown CpuUnknown DeviceMissing DeviceTwice DeviceUnknown DigestMismatch \
         FrameTooLong Full(Requests) Full(Uploads) HelloExpected IdInUse ImageSize Malformed Memory \

@@ -338,6 +338,8 @@ fn is_last(response: &Response) -> bool {
 /// The kind of an answer: `Created`, `Refused(Full(Taps))`, `Refused(NoMonitor)`.
 pub fn kind_of(response: &Response) -> String {
     let text = match response {
+        // Much to write down, each time.
+        Response::Download(_) => return "Download".into(),
         Response::Refused(Refusal::Full(table)) => return format!("Refused(Full({table:?}))"),
         Response::Refused(refusal) => format!("{refusal:?}"),
         other => format!("{other:?}"),
