@@ -291,7 +291,7 @@ fn acknowledges(response: &Response) -> bool {
 /// Whether a request to the shim does more than ask.
 fn is_effect(op: &Op) -> bool {
     match op {
-        // A chunk is of an upload whose beginning was let go.
+        // A chunk is of an upload whose beginning was let go; and so may one be given up whose session has ended.
         Op::Hello { .. }
         | Op::Host
         | Op::Appliance(_)
@@ -300,10 +300,10 @@ fn is_effect(op: &Op) -> bool {
         | Op::ImageList { .. }
         | Op::ImageRead { .. }
         | Op::ImageChunk { .. }
+        | Op::ImageAbort(_)
         | Op::Volume(VolumeOp::List { .. } | VolumeOp::Read { .. }) => false,
         Op::ImageBegin { .. }
         | Op::ImageCommit(_)
-        | Op::ImageAbort(_)
         | Op::ImageRemove(_)
         | Op::Volume(_)
         | Op::TapCreate { .. }

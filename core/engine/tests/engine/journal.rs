@@ -2,12 +2,13 @@
 
 use petrel_engine::{Input, Level};
 use petrel_wire::{
-    Blob, Digest, ExitStatus,
-    operator::{Change, Journal, ReadOnly, Refusal, Request, Response, RestartWhen, State},
+    Blob, Digest, ExitStatus, Path,
+    operator::{Change, Journal, ReadOnly, Refusal, Request, Response, RestartWhen, Revocable, State},
     shim::{Fault, Op, VolumeOp},
 };
 
 use crate::{
+    chain::{Says, chain, says},
     disk::Disk,
     image::{self, NET, Recipe},
     order::after,
@@ -288,6 +289,25 @@ fn what_cannot_be_kept_is_refused_also_to_those_who_call_it_by_a_shorter_name() 
     world.disk.as_mut().unwrap().writes_left = Some(0);
     let unwritable = Refusal::ReadOnly(ReadOnly::Unwritable);
     assert_eq!(world.refused(session, 1, stop("web")), unwritable);
+}
+
+/// The upload of a session that ends is given up, whether that can be kept for which it ends or not.
+#[test]
+fn who_waits_for_the_upload_of_one_who_is_turned_out_has_its_turn() {
+    let (mut world, _) = given_a_disk();
+    let says = Says { serial: 9, ..says("mallory") };
+    let [first, second, root] = [world.client_as(&chain(&[says])), world.client(), world.client()];
+    let image = image::build(&Recipe::default());
+    let offer = || push(image::digest(&image), image.len());
+    assert_eq!(world.ask(first, 1, offer()), Response::ImageWanted);
+    world.send(second, 1, offer());
+    world.run();
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    let what = Revocable::Serial(vec![9].try_into().unwrap());
+    let unwritable = Refusal::ReadOnly(ReadOnly::Unwritable);
+    assert_eq!(world.refused(root, 1, Request::CertRevoke { path: Path::ROOT, what }), unwritable);
+    assert!(world.closed.contains(&first));
+    assert_eq!(world.next(second, 1), Response::ImageWanted);
 }
 
 #[test]
