@@ -309,8 +309,8 @@ fn state_file(fault: StateFault) -> Sentence {
         ),
         StateFault::Impossible => say(
             "the state file tells what cannot be, or is too large",
-            format!("at most {STATE_FILE_BYTES_MAX} bytes, and no two unikernels of one name"),
-            "take another backup",
+            format!("at most {STATE_FILE_BYTES_MAX} bytes, as a control plane has written them"),
+            "take another backup; the control plane's log says what cannot be",
         ),
     }
 }

@@ -3,7 +3,7 @@
 use alloc::{boxed::Box, vec::Vec};
 
 use petrel_wire::{
-    BridgeName, DeviceName, List, Mac, Name,
+    Blob, BridgeName, DeviceName, List, Mac, Name,
     limits::{CMDLINE_BYTES_MAX, MEMORY_MIB_MAX, MEMORY_MIB_MIN, TAPS_MAX, UNIKERNELS_MAX, WINDOW_S_MAX},
     operator::{
         Block, Change, Cpus, Create, DeviceKind, Held, Net, Refusal, Response, Supervision, Table, What,
@@ -116,7 +116,7 @@ impl Engine {
     fn check_fits(&self, wanted: &Wanted, min_mib: u32) -> Result<Cpus, Refusal> {
         let create = &wanted.create;
         let host = self.shim.host_if_ready().ok_or(Refusal::ShimAway)?;
-        check_arguments(create)?;
+        check_arguments(&create.args)?;
         self.check_name(wanted)?;
         check_supervision(&create.supervision)?;
         self.check_after(&create.name, &create.supervision)?;
@@ -275,16 +275,16 @@ impl Engine {
 #[expect(clippy::cast_possible_truncation, reason = "8192")]
 pub(crate) const ARGUMENTS_MAX: u32 = CMDLINE_BYTES_MAX as u32;
 
-fn check_arguments(create: &Create) -> Result<(), Refusal> {
+pub(crate) fn check_arguments(args: &[Blob<CMDLINE_BYTES_MAX>]) -> Result<(), Refusal> {
     // Each is followed by a space, the last by the NUL.
-    let joined: usize = create.args.iter().map(|arg| arg.len() + 1).sum();
-    if joined > CMDLINE_BYTES_MAX || create.args.iter().any(|arg| arg.contains(&0)) {
+    let joined: usize = args.iter().map(|arg| arg.len() + 1).sum();
+    if joined > CMDLINE_BYTES_MAX || args.iter().any(|arg| arg.contains(&0)) {
         return Err(Refusal::Arguments { max: ARGUMENTS_MAX });
     }
     Ok(())
 }
 
-fn check_supervision(supervision: &Supervision) -> Result<(), Refusal> {
+pub(crate) fn check_supervision(supervision: &Supervision) -> Result<(), Refusal> {
     let sound = supervision.alive.as_ref().is_none_or(|alive| alive.every_s > 0 && alive.failures > 0);
     if sound { Ok(()) } else { Err(Refusal::Supervision) }
 }
@@ -325,7 +325,7 @@ fn check_places<'a>(
 }
 
 /// A device's hardware address: the same whenever a unikernel of this name is created.
-fn mac_address(device: &DeviceName, name: &str) -> Mac {
+pub(crate) fn mac_address(device: &DeviceName, name: &str) -> Mac {
     let hash = Sha256::new().chain_update(device.as_bytes()).chain_update([0]).chain_update(name).finalize();
     Mac([0x00, 0x80, 0x41, hash[0], hash[1], hash[2]])
 }

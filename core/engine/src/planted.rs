@@ -31,6 +31,8 @@ pub enum Planted {
     RestartTwice,
     /// What happened does not get into the record, now and then.
     DropRecordedEvent,
+    /// The whole state goes out to operators with a scope.
+    ExportBeyondScope,
 }
 
 impl Planted {
@@ -49,6 +51,7 @@ impl Planted {
         Self::CountExactPath,
         Self::RestartTwice,
         Self::DropRecordedEvent,
+        Self::ExportBeyondScope,
     ];
 }
 

@@ -347,6 +347,11 @@ impl State {
         self.taps.contains(&tap)
     }
 
+    /// How many taps are taken.
+    pub fn taps_len(&self) -> usize {
+        self.taps.len()
+    }
+
     /// The network devices of all unikernels that run or are to run.
     pub fn nets_len(&self) -> usize {
         self.nets
@@ -360,11 +365,6 @@ impl State {
 
 #[cfg(feature = "inspect")]
 impl State {
-    /// How many taps are taken.
-    pub fn taps_len(&self) -> usize {
-        self.taps.len()
-    }
-
     /// Counts everything anew.
     ///
     /// # Errors

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use petrel_wire::{
     Blob, Digest, Name, Path,
-    operator::{Change, Create, Policy, Request},
+    operator::{Change, Create, Policy, Refusal, Request},
     shim::InstanceId,
 };
 
-use crate::images::{self, Image};
+use crate::{
+    images::{self, Image},
+    transfers::{Pull, Sending},
+};
 
 /// A request that is not answered yet, and what its answer is held against.
 #[derive(Debug)]
@@ -33,8 +36,14 @@ pub enum Asked {
     Order(Order),
     /// PolicySet or PolicyRemove.
     Policy(PolicyOrder),
+    /// CertRevoke, of a certificate with this number that was issued at this path or below.
+    Revoke(u8, Path),
+    /// Something that must not be done, and this is why.
+    Forbidden(Box<Refusal>),
     /// Something about a volume.
     Volume(VolumeOrder),
+    /// The content of an image or a volume.
+    Pull(Pull),
     /// Removal of stored images.
     Images,
     /// History, so far up to this generation.
@@ -46,6 +55,8 @@ pub enum Asked {
         /// The last one's number.
         last: Option<u64>,
     },
+    /// The volumes: they may have to be told by the shim first, and so whether a cancel comes in time nobody knows.
+    Volumes,
     /// What unikernels use, which consoles are kept, or which images.
     Watching,
     /// StateExport, and what has come of the file.
@@ -102,6 +113,8 @@ pub enum VolumeKind {
     Resize(u64),
     /// Made as a snapshot of this one.
     CopyOf(Name),
+    /// New content.
+    Push(Sending),
     /// Remove.
     Remove,
 }
@@ -211,6 +224,7 @@ impl Asked {
         match self {
             Self::Push(push) => push.can_send(),
             Self::Import(import) => import.can_send(),
+            Self::Volume(VolumeOrder { kind: VolumeKind::Push(sending), .. }) => sending.can_send(),
             _ => false,
         }
     }

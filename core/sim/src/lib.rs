@@ -13,22 +13,26 @@
 //! | `random`, `plan` | chance; how often what happens in a seed's world |
 //! | `world` | what happens |
 //! | `host` | the simulated host, with the shim's own checks and ledger |
+//! | `grants`, `tongue` | what operators' certificates say, and who may do what; names within a scope |
+//! | `transfers` | the content of volumes and images on its way |
 //! | `operator`, `asked`, `questions`, `images` | operators, what they ask, and what they have to run |
 //! | `model` | what must be true: the checkers |
 //! | `runner` | many seeds at once; a failure made smaller, and run again with a trace |
 #![forbid(unsafe_code)]
 
 mod asked;
+mod grants;
 mod host;
 mod images;
 mod model;
 mod operator;
-mod operator_certificate;
 mod plan;
 mod questions;
 mod random;
 mod runner;
+mod tongue;
 mod trace;
+mod transfers;
 mod world;
 
 pub use plan::Event;

@@ -4,13 +4,18 @@ use std::collections::BTreeMap;
 
 use petrel_wire::operator::Request;
 
-use crate::asked::Asked;
+use crate::{
+    asked::{Asked, VolumeKind, VolumeOrder},
+    grants::{self, Grant},
+};
 
 /// An operator, and the client's and the driver's ends of its session.
 #[derive(Debug, Default)]
 pub struct Operator {
     /// It has a session.
     pub open: bool,
+    /// Which of the grants its session has.
+    pub granted: usize,
     /// Its client takes nothing off its queue.
     pub stalled: bool,
     /// The bytes queued towards its client.
@@ -26,9 +31,14 @@ pub struct Operator {
 
 impl Operator {
     /// A new session, as the client's own.
-    pub fn connect(&mut self) {
+    pub fn connect(&mut self, granted: usize) {
         self.close();
-        self.open = true;
+        (self.open, self.granted) = (true, granted);
+    }
+
+    /// What its certificates say.
+    pub fn grant(&self) -> &'static Grant {
+        &grants::all()[self.granted]
     }
 
     /// Its session is over.
@@ -47,6 +57,7 @@ impl Operator {
         match self.asked.get_mut(&id).filter(|asked| asked.can_send())? {
             Asked::Push(push) => Some(push.chunk(bytes)),
             Asked::Import(import) => Some(import.chunk(bytes)),
+            Asked::Volume(VolumeOrder { kind: VolumeKind::Push(sending), .. }) => Some(sending.chunk(bytes)),
             _ => None,
         }
     }

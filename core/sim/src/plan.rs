@@ -133,6 +133,8 @@ pub struct Plan {
     pub probes_pass: u64,
     /// In so many of a thousand cases in which an operator could set a policy, one does.
     pub policies: u64,
+    /// In so many of a thousand cases an operator has less than all rights everywhere.
+    pub granted: u64,
     /// The longest argument of a unikernel, in bytes.
     pub arg_bytes: usize,
     /// The size of the block device "state", in bytes; none if zero.
@@ -160,6 +162,7 @@ impl Plan {
             shim_burst: random.between(1, 8),
             probes_pass: *random.pick(&[300, 900, 1000]),
             policies: *random.pick(&[0, 0, 300, 1000]),
+            granted: *random.pick(&[0, 300, 900]),
             arg_bytes: *random.pick(&[10, 10, 6000]),
             state_bytes: 1024 * random.pick(&[0, 128, 128, 140, 512]),
             block_bytes: *random.pick(&[512, 512, 4096]),

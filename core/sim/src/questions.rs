@@ -5,42 +5,46 @@ use petrel_wire::{
     limits::VOLUME_BLOCK_BYTES,
     operator::{
         Block, Change, ConsoleAsked, Create, DeviceKind, EventsAsked, ImageRequest, Liveness, Net, Policy,
-        Request, Restart, RestartWhen, Supervision, VolumeRequest,
+        Request, Restart, RestartWhen, Revocable, Supervision, VolumeRequest,
     },
 };
 
 use crate::{
     asked::{Asked, Import, Kind, Order, PolicyOrder, Push, Reading, VolumeKind, VolumeOrder},
+    grants::{self, Grant, within},
     host::{BRIDGES, VOLUMES},
     images::{self, Image},
     model::{Fate, Model},
     plan::Plan,
     random::Random,
+    transfers::{Content, File, Pull, Sending},
 };
 
 /// Something to ask: the request, and what its answer is held against. Mostly something that can be done.
-pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, Asked) {
+pub fn question(plan: &Plan, model: &Model, grant: &Grant, random: &mut Random) -> (Request, Asked) {
+    let name = |in_use, random: &mut Random| name(plan, model, grant, in_use, random);
     match random.below(28) {
         0..8 => {
-            let create = Box::new(wish(plan, model, random));
+            let create = Box::new(wish(plan, model, grant, random));
             (Request::Create(create.clone()), Asked::Create(create))
         }
         8..11 => {
-            let name = name(plan, model, true, random);
+            let name = name(true, random);
             (Request::Destroy(name.clone()), Asked::Destroy(name))
         }
-        21..25 => order(plan, model, random),
-        25 if random.chance(plan.policies) => policy(random),
-        26 => volume(random),
-        27 if random.chance(100) => stored(plan, random),
+        21..25 => order(plan, model, grant, random),
+        25 if random.chance(50) => revocation(grant, random),
+        25 if random.chance(plan.policies) => policy(grant, random),
+        26 => volume(grant, random),
+        27 if random.chance(150) => stored(plan, random),
         11 | 12 => {
-            let name = name(plan, model, true, random);
+            let name = name(true, random);
             (Request::Info(name.clone()), Asked::Info(name))
         }
         13 => (Request::List, Asked::List(None)),
         14 if random.chance(100) => (Request::StateExport, Asked::Export(Vec::new())),
         14 if random.chance(200) => {
-            let name = name(plan, model, true, random);
+            let name = name(true, random);
             (Request::History(name.clone()), Asked::History(name, 0))
         }
         14 if random.chance(60) => {
@@ -50,18 +54,21 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
         }
         14 => (Request::Host, Asked::Host),
         15 | 16 => {
-            let (name, follow) = (name(plan, model, true, random), random.chance(600));
+            let (name, follow) = (name(true, random), random.chance(600));
             let reading = Reading { name: name.clone(), follow, of: None, position: 0, ended: false };
             // Of one that was there before under this name, the positions are not known.
             let asked = ConsoleAsked { name, follow, since: None, tail: None, latest: true };
             (Request::Console(asked), Asked::Console(reading))
         }
-        17 => match random.below(4) {
-            0 => (Request::Stats(Path::ROOT), Asked::Watching),
+        17 => match random.below(7) {
+            0 => (Request::Stats(grant.scope.clone()), Asked::Watching),
             1 => (Request::Consoles, Asked::Watching),
+            2 => (Request::PolicyList(grant.scope.clone()), Asked::Watching),
+            3 => (Request::CertRevocations, Asked::Watching),
+            4 => (Request::Volume(VolumeRequest::List), Asked::Volumes),
             _ => {
                 let follow = random.chance(200);
-                let asked = EventsAsked { follow, ..EventsAsked::default() };
+                let asked = EventsAsked { follow, path: grant.scope.clone(), ..EventsAsked::default() };
                 (Request::Events(Box::new(asked)), Asked::Events { follow, last: None })
             }
         },
@@ -72,14 +79,16 @@ pub fn question(plan: &Plan, model: &Model, random: &mut Random) -> (Request, As
     }
 }
 
-/// Something about volumes; small ones, since each is counted as a MiB at least.
-fn volume(random: &mut Random) -> (Request, Asked) {
+/// Something about volumes: all but large ones, since each is counted as a MiB at least.
+fn volume(grant: &Grant, random: &mut Random) -> (Request, Asked) {
     let any = |random: &mut Random| -> Name {
         let text = random.pick(&["data", "more", "spare", "v1", "acme:v2", "acme:v3", "acme:web:v4"]);
-        text.parse().unwrap_or_else(|error| unreachable!("{text}: {error}"))
+        grant.own(text.parse().unwrap_or_else(|error| unreachable!("{text}: {error}")))
     };
-    let (name, bytes) = (any(random), VOLUME_BLOCK_BYTES * (1 + random.below(16)));
-    let (request, kind) = match random.below(10) {
+    // Some take more than one piece.
+    let most_blocks = *random.pick(&[4, 16, 300]);
+    let (name, bytes) = (any(random), VOLUME_BLOCK_BYTES * (1 + random.below(most_blocks)));
+    let (request, kind) = match random.below(16) {
         0..4 => (VolumeRequest::Create { name: name.clone(), bytes }, VolumeKind::Create(bytes)),
         4 | 5 => (VolumeRequest::Resize { name: name.clone(), bytes }, VolumeKind::Resize(bytes)),
         6 | 7 => {
@@ -87,24 +96,49 @@ fn volume(random: &mut Random) -> (Request, Asked) {
             let request = VolumeRequest::Snapshot { name: from.clone(), new: name.clone() };
             (request, VolumeKind::CopyOf(from))
         }
-        _ => (VolumeRequest::Remove(name.clone()), VolumeKind::Remove),
+        8 | 9 => (VolumeRequest::Remove(name.clone()), VolumeKind::Remove),
+        10..13 => {
+            let content = Content::pushed(random.byte(), bytes - random.below(VOLUME_BLOCK_BYTES));
+            let request = VolumeRequest::Push { name: name.clone(), bytes: content.bytes };
+            (request, VolumeKind::Push(Sending::new(content)))
+        }
+        _ => {
+            let pull = Pull::new(File::Volume(name.clone()));
+            return (Request::Volume(VolumeRequest::Pull(name)), Asked::Pull(pull));
+        }
     };
     (Request::Volume(request), Asked::Volume(VolumeOrder { name, kind }))
 }
 
 /// Something about stored images.
 fn stored(plan: &Plan, random: &mut Random) -> (Request, Asked) {
-    let request = match random.below(5) {
+    let request = match random.below(8) {
         0 | 1 => return (Request::Image(ImageRequest::List), Asked::Watching),
-        2 | 3 => ImageRequest::Remove(images::all()[random.index(plan.images)].digest),
+        2..5 => {
+            let digest = images::all()[random.index(plan.images)].digest;
+            let pull = Pull::new(File::Image(digest));
+            return (Request::Image(ImageRequest::Pull(digest)), Asked::Pull(pull));
+        }
+        5 | 6 => ImageRequest::Remove(images::all()[random.index(plan.images)].digest),
         _ => ImageRequest::Collect,
     };
     (Request::Image(request), Asked::Images)
 }
 
+/// That certificates are not good any more: any but those that everybody may have.
+fn revocation(grant: &Grant, random: &mut Random) -> (Request, Asked) {
+    let all: Vec<_> = grants::all().iter().skip(1).flat_map(Grant::links).collect();
+    let serial = random.pick(&all).0;
+    let what = Revocable::Serial(vec![serial].try_into().unwrap_or_default());
+    let path = grant.scope.clone();
+    (Request::CertRevoke { path: path.clone(), what }, Asked::Revoke(serial, path))
+}
+
 /// What all that lies below a path may have: not much, now and then without limit.
-fn policy(random: &mut Random) -> (Request, Asked) {
-    let path: Path = random.pick(&[":", "acme", "acme:web"]).parse().unwrap_or_default();
+fn policy(grant: &Grant, random: &mut Random) -> (Request, Asked) {
+    let path: Path = random.pick(&[":", "acme", "acme:web", "acme:web:deep"]).parse().unwrap_or_default();
+    // For its own path nobody sets a policy, but may try.
+    let path = if within(grant.scope.labels(), path.labels()) { path } else { grant.scope.clone() };
     if random.chance(300) {
         let order = PolicyOrder { path: path.clone(), policy: None };
         return (Request::PolicyRemove(path), Asked::Policy(order));
@@ -130,15 +164,15 @@ fn policy(random: &mut Random) -> (Request, Asked) {
 }
 
 /// One of the names that unikernels have in this world; more likely one that is in use, or one that is not.
-fn name(plan: &Plan, model: &Model, in_use: bool, random: &mut Random) -> Name {
+fn name(plan: &Plan, model: &Model, grant: &Grant, in_use: bool, random: &mut Random) -> Name {
     const TRIES: usize = 3;
-    let mut name = numbered(random.index(plan.names));
+    let mut name = grant.own(numbered(random.index(plan.names)));
     for _ in 0..TRIES {
         let used = model.fates.get(&name).is_some_and(Fate::may_be);
         if used == in_use {
             break;
         }
-        name = numbered(random.index(plan.names));
+        name = grant.own(numbered(random.index(plan.names)));
     }
     name
 }
@@ -177,7 +211,7 @@ fn import(model: &Model, random: &mut Random) -> Import {
 }
 
 /// What an operator would have run: mostly what fits.
-fn wish(plan: &Plan, model: &Model, random: &mut Random) -> Create {
+fn wish(plan: &Plan, model: &Model, grant: &Grant, random: &mut Random) -> Create {
     let image = image(plan, model, random);
     let mut devices = image.devices.clone();
     match random.below(40) {
@@ -196,8 +230,8 @@ fn wish(plan: &Plan, model: &Model, random: &mut Random) -> Create {
     }
     for device in of_kind(DeviceKind::Block) {
         let volume = if random.chance(20) { "none" } else { *random.pick(&VOLUMES) };
-        if let (Ok(device), Ok(volume)) = (device.parse(), volume.parse()) {
-            let _ = blocks.push(Block { device, volume });
+        if let (Ok(device), Ok(volume)) = (device.parse(), volume.parse::<Name>()) {
+            let _ = blocks.push(Block { device, volume: grant.own(volume) });
         }
     }
     let cpus: &[u16] = match random.below(30) {
@@ -213,9 +247,9 @@ fn wish(plan: &Plan, model: &Model, random: &mut Random) -> Create {
         2..6 => 100,
         _ => *random.pick(&[4, 8, 16]),
     };
-    let name = name(plan, model, false, random);
+    let name = name(plan, model, grant, false, random);
     Create {
-        supervision: supervision(plan, model, &name, random),
+        supervision: supervision(plan, model, grant, &name, random),
         force: random.chance(100),
         name,
         image: image.digest,
@@ -228,7 +262,7 @@ fn wish(plan: &Plan, model: &Model, random: &mut Random) -> Create {
 }
 
 /// How something is to be watched over: mostly not at all.
-fn supervision(plan: &Plan, model: &Model, of: &Name, random: &mut Random) -> Supervision {
+fn supervision(plan: &Plan, model: &Model, grant: &Grant, of: &Name, random: &mut Random) -> Supervision {
     let when = *random.pick(&[RestartWhen::Never, RestartWhen::OnFailure, RestartWhen::Always]);
     let codes = *random.pick(&[&[][..], &[], &[7], &[1, 3]]);
     let mut supervision = Supervision {
@@ -236,7 +270,7 @@ fn supervision(plan: &Plan, model: &Model, of: &Name, random: &mut Random) -> Su
         ..Supervision::default()
     };
     if random.chance(200) {
-        let after = if random.chance(20) { of.clone() } else { name(plan, model, true, random) };
+        let after = if random.chance(20) { of.clone() } else { name(plan, model, grant, true, random) };
         let _ = supervision.after.push(after);
     }
     if random.chance(150) {
@@ -257,8 +291,8 @@ fn probe(random: &mut Random) -> Option<Probe> {
 }
 
 /// An order about something that there is. Its number and what was before are for the model to say.
-fn order(plan: &Plan, model: &Model, random: &mut Random) -> (Request, Asked) {
-    let name = name(plan, model, true, random);
+fn order(plan: &Plan, model: &Model, grant: &Grant, random: &mut Random) -> (Request, Asked) {
+    let name = name(plan, model, grant, true, random);
     let (request, kind) = match random.below(8) {
         0 | 1 => (Request::Start(name.clone()), Kind::Start),
         2 | 3 => (Request::Stop(name.clone()), Kind::Stop),

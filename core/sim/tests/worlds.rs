@@ -28,12 +28,12 @@ fn what_is_left_out_of_a_world_does_not_happen_there() {
 fn worlds_get_everywhere() {
     let options = Options { steps: 5000, without: Vec::new() };
     let counts = run_many(0..100, &options).expect("worlds that hold").counts;
-    let answers = "Console ConsoleBegan ConsoleEnd ConsoleMissed Consoles Created Destroyed Ended Events EventsEnd \
-        Generation Hello Host Image ImageStored ImageWanted Info Listed PolicyRemoved PolicySet Started StateData StateExported StateImported StateWanted Stats Stopped Updated Volume";
+    let answers = "CertRevoked Console ConsoleBegan ConsoleEnd ConsoleMissed Consoles Created Destroyed Download Ended Events EventsEnd \
+        Generation Hello Host Image ImageStored ImageWanted Info Listed Policies PolicyRemoved PolicySet Revocations Started StateData StateExported StateImported StateWanted Stats Stopped Updated Volume";
     let refusals = "Arguments BridgeUnknown CpuUnknown DeviceMissing DeviceTwice DeviceUnknown DigestMismatch \
         FrameTooLong Full(Requests) Full(Uploads) HelloExpected IdInUse ImageSize Malformed Memory \
         NameTaken NoMonitor NoSuchImage NoSuchUnikernel NotAnImage ReadOnly ShimAway StateFile StateInUse \
-        UnexpectedChunk Volume AfterUnknown BeingDestroyed BridgePolicy CpuPolicy NoSuchGeneration NoSuchPolicy OverPolicy \
+        UnexpectedChunk Volume AfterUnknown BeingDestroyed BridgePolicy Certificate CpuPolicy NoSuchGeneration NoSuchPolicy OutsideScope OverPolicy RightMissing \
         RolledBack Shim Superseded Supervision";
     let faults = "both-crash disk-fails guest-hangs host-fails link-breaks link-stalls plane-crashes plane-crashes-midway \
         power-fails shim-crashes shim-crashes-midway time-leaps wall-jumps";

@@ -180,6 +180,11 @@ impl VolumeName {
         Self(smol_str::format_smolstr!("~{number}"))
     }
 
+    /// The number of this draft; nothing if it is a volume.
+    pub fn draft_number(&self) -> Option<u64> {
+        self.0.strip_prefix('~')?.parse().ok()
+    }
+
     /// The volume that the file is; nothing if it is a draft.
     pub fn volume(&self) -> Option<Name> {
         self.parse().ok()

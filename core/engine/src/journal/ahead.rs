@@ -12,7 +12,7 @@ use petrel_wire::{
 
 use super::{Journal, Undo, recover};
 use crate::{
-    Config, Engine, Level, Output, StateDevice,
+    Config, Engine, Level, Output, SessionId, StateDevice,
     planted::{self, Planted},
     policy::rights_for,
     record::{Durability, Record},
@@ -146,7 +146,7 @@ impl Engine {
             match output {
                 Output::Persist { .. } => {}
                 Output::ToShim(request) if is_effect(&request.op) => unsent.push(request.id),
-                Output::ToSession { session, mut message } if self.is_undone(&message.response) => {
+                Output::ToSession { session, mut message } if self.is_undone(session, &message.response) => {
                     message.response = Response::Refused(Refusal::ReadOnly(reason));
                     self.outputs.push_back(Output::ToSession { session, message });
                 }
@@ -158,10 +158,14 @@ impl Engine {
 
     /// Whether an answer says that a change was made which is being taken back. What was made in earlier handles stands,
     /// whatever else follows from the news of it.
-    fn is_undone(&self, response: &Response) -> bool {
+    fn is_undone(&self, session: SessionId, response: &Response) -> bool {
+        // Answers name what there is as their session does.
+        let scope = self.sessions.get(&session).map(|session| session.authority.scope());
         let made_now = |of: &Name| {
             self.journal.undo.iter().any(|undo| match undo {
-                Undo::Change(Before::Unikernel { name, .. }) => name == of,
+                Undo::Change(Before::Unikernel { name, .. }) => {
+                    scope.is_none_or(|scope| scope.relative(name) == Some(&**of))
+                }
                 Undo::Change(Before::Record(_)) => false,
                 Undo::State(_) => true,
             })
@@ -287,7 +291,7 @@ fn acknowledges(response: &Response) -> bool {
 /// Whether a request to the shim does more than ask.
 fn is_effect(op: &Op) -> bool {
     match op {
-        // A chunk is of an upload whose beginning was let go.
+        // A chunk is of an upload whose beginning was let go; and so may one be given up whose session has ended.
         Op::Hello { .. }
         | Op::Host
         | Op::Appliance(_)
@@ -296,10 +300,10 @@ fn is_effect(op: &Op) -> bool {
         | Op::ImageList { .. }
         | Op::ImageRead { .. }
         | Op::ImageChunk { .. }
+        | Op::ImageAbort(_)
         | Op::Volume(VolumeOp::List { .. } | VolumeOp::Read { .. }) => false,
         Op::ImageBegin { .. }
         | Op::ImageCommit(_)
-        | Op::ImageAbort(_)
         | Op::ImageRemove(_)
         | Op::Volume(_)
         | Op::TapCreate { .. }

@@ -30,6 +30,7 @@ use layout::{BATCH_HEADER_BYTES, Geometry, Header, encode_batch};
 mod ahead;
 mod file;
 mod layout;
+mod possible;
 mod recovery;
 #[cfg(test)]
 mod tests;

@@ -1,23 +1,24 @@
 //! State files: the state goes out as one, and comes in as one.
 
-use alloc::{boxed::Box, vec::Vec};
+use alloc::{boxed::Box, format, vec::Vec};
 
 use petrel_wire::{
-    Blob, Path,
-    limits::{CHUNK_BYTES_MAX, NETS_MAX, STATE_FILE_BYTES_MAX, UNIKERNELS_MAX, VOLUMES_MAX},
+    Blob,
+    limits::{CHUNK_BYTES_MAX, STATE_FILE_BYTES_MAX},
     operator::{Refusal, Response, StateFault, Table, What, Who},
 };
 
-use super::file::{self, Reader};
+use super::{
+    file::{self, Reader},
+    possible,
+};
 use crate::{
-    Engine, Output,
+    Engine, Level, Output,
     policy::Grant,
     record::Record,
     session::{Asker, Kind},
     state::State,
     stream::Source,
-    unikernel::Unikernel,
-    volumes::VolumeRecord,
 };
 
 /// A state file on its way out. It was made at once, so it tells of one moment.
@@ -53,60 +54,26 @@ pub(crate) struct Transfer {
     reader: Reader,
     /// What it has told so far.
     state: Box<State>,
-    /// It has told what cannot be.
-    impossible: bool,
+    /// What it has told that cannot be, first.
+    impossible: Option<&'static str>,
 }
 
 impl Transfer {
     fn take(&mut self, bytes: &[u8]) -> Result<(), StateFault> {
         let Self { reader, state, impossible, .. } = self;
-        reader.push(bytes, |record| {
-            let possible = is_possible(state, &record);
-            *impossible |= !possible;
-            if possible {
-                state.apply(record);
-            }
+        reader.push(bytes, |record| match possible::check(state, &record) {
+            Ok(()) => state.apply(record),
+            Err(why) => *impossible = impossible.or(Some(why)),
         })
     }
 
+    /// All bytes have come. What they tell, and in how many records.
     fn finish(self) -> Result<(Box<State>, u32), StateFault> {
         let records = self.reader.finish()?;
-        if self.impossible { Err(StateFault::Impossible) } else { Ok((self.state, records)) }
-    }
-}
-
-/// Whether a record can follow what is in `state`.
-fn is_possible(state: &State, record: &Record) -> bool {
-    match record {
-        Record::Created { instance, generation } => {
-            state.by_id(*instance).is_none()
-                && state.get(&generation.spec.name).is_none()
-                && state.len() < UNIKERNELS_MAX
+        match self.impossible {
+            Some(_) => Err(StateFault::Impossible),
+            None => Ok((self.state, records)),
         }
-        Record::Updated { name, generation, .. } => generation.spec.name == *name,
-        Record::Starting { name, instance, taps } => {
-            let own = |unikernel: &Unikernel| unikernel.name() == name;
-            state.by_id(*instance).is_none_or(own) && taps.len() <= NETS_MAX
-        }
-        Record::Happened(event) => event.sequence >= state.events.next(),
-        Record::PolicySet { .. } => state.settings.has_room_for_policy(&Path::ROOT),
-        Record::Revoked(_) => state.settings.has_room_for_revocation(&Path::ROOT),
-        Record::Volume(VolumeRecord::Creating { name, .. }) => {
-            state.volumes.get(name).is_none() && state.volumes.len() < VOLUMES_MAX
-        }
-        // About one that is not there, these change nothing.
-        Record::Switched { .. }
-        | Record::Accepted(_)
-        | Record::RolledBack { .. }
-        | Record::Wished { .. }
-        | Record::Started { .. }
-        | Record::Ended { .. }
-        | Record::Absent(_)
-        | Record::Past { .. }
-        | Record::Removed(_)
-        | Record::Volume(_)
-        | Record::PolicyRemoved(_)
-        | Record::Complete => true,
     }
 }
 
@@ -141,7 +108,7 @@ impl Engine {
         }
         self.set_kind(asker, Kind::Import);
         let (reader, state) = (Reader::default(), Box::default());
-        self.transfer = Some(Transfer { asker, force, left: bytes, reader, state, impossible: false });
+        self.transfer = Some(Transfer { asker, force, left: bytes, reader, state, impossible: None });
         self.tell(asker, Response::StateWanted);
         if bytes == 0 {
             self.import_complete();
@@ -197,6 +164,9 @@ impl Engine {
     fn import_complete(&mut self) {
         let Some(transfer) = self.transfer.take() else { return };
         let Transfer { asker, force, .. } = transfer;
+        if let Some(why) = transfer.impossible {
+            self.log(Level::Warning, format!("state file: not taken in: it tells of {why}"));
+        }
         // Much may have happened while it was on its way.
         let checked = self.check_replaceable(force);
         let finished = checked.and_then(|()| transfer.finish().map_err(Refusal::StateFile));

@@ -31,6 +31,8 @@ use alloc::sync::Arc;
 use petrel_wire::operator::{ImageRequest, Refusal, Request, Right, VolumeRequest, Who};
 use petrel_wire::{ApplianceOp, Path};
 
+use crate::planted::{self, Planted};
+
 /// Permission for one request's effects. It cannot be made elsewhere, nor copied.
 #[derive(Debug)]
 pub(crate) struct Grant(Option<Arc<Authority>>);
@@ -72,13 +74,15 @@ pub(crate) fn upkeep() -> Grant {
 /// A state file holds everybody's names, and takes the place of everybody's policies. The store holds everybody's
 /// images.
 fn is_about_the_whole_host(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::Appliance(_)
-            | Request::StateExport
-            | Request::StateImport { .. }
-            | Request::Image(ImageRequest::List | ImageRequest::Remove(_) | ImageRequest::Collect)
-    )
+    let passes = planted::is(Planted::ExportBeyondScope) && matches!(request, Request::StateExport);
+    !passes
+        && matches!(
+            request,
+            Request::Appliance(_)
+                | Request::StateExport
+                | Request::StateImport { .. }
+                | Request::Image(ImageRequest::List | ImageRequest::Remove(_) | ImageRequest::Collect)
+        )
 }
 
 /// What a request takes. Each is named, so that none is forgotten.

@@ -75,7 +75,9 @@ impl Engine {
         if ended {
             self.reap(earlier, true);
         }
-        let instance = if first { earlier } else { self.new_instance() };
+        // What runs under its number may be what a control plane has started that could not read which were given.
+        let free = first && !self.reaps.contains_key(&earlier);
+        let instance = if free { earlier } else { self.new_instance() };
         let taps: Vec<TapId> = nets.iter().map(|_| self.new_tap()).collect();
         self.store.touch(generation.spec.image);
         self.log(Level::Debug, format!("{name}: starts as instance {}", instance.0));

@@ -108,7 +108,7 @@ impl Volumes {
 
     /// A draft that there is not yet.
     pub fn new_draft(&mut self) -> VolumeName {
-        self.last_draft += 1;
+        self.last_draft = self.last_draft.wrapping_add(1);
         VolumeName::draft(self.last_draft)
     }
 

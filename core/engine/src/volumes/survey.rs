@@ -116,6 +116,8 @@ impl Engine {
     fn volume_found(&mut self, file: VolumeFile) {
         let learning = self.shim.is_learning();
         let Some(name) = file.volume.volume() else {
+            // It may not go at once.
+            self.volumes.last_draft = self.volumes.last_draft.max(file.volume.draft_number().unwrap_or(0));
             if learning {
                 // Of a push or a pull that went down with its control plane or its link.
                 self.remove_draft(file.volume);

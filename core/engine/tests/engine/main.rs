@@ -24,6 +24,7 @@ mod policy_volumes;
 mod probes;
 mod restart;
 mod sessions;
+mod state_files;
 mod stats;
 mod store;
 mod transfers;

@@ -3,6 +3,7 @@
 use petrel_wire::{
     Digest, ExitStatus,
     operator::{Change, Create, Refusal, Request, Response, RestartWhen, State, Supervision},
+    shim::InstanceId,
 };
 
 use crate::{
@@ -161,4 +162,27 @@ fn one_that_waits_as_a_new_generation_waits_on_as_the_one_it_goes_back_to() {
     assert_eq!((web.state, web.generation), (State::Waiting, 1));
     world.ask(session, 6, start("db"));
     assert_eq!(world.state("web"), State::Running);
+}
+
+/// A control plane that could not read what is kept has given its number to another, which takes its time to end.
+#[test]
+fn one_whose_number_is_taken_is_started_under_another() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, plain("db", digest));
+    world.ask(session, 2, stop("db"));
+    world.create(session, 3, after(&["db"], plain("web", digest)));
+    let number = InstanceId(world.instance(0).0 + 1);
+    world.link_down();
+    let tag = world.host.spawned[0].tag.clone();
+    world.host.start_foreign(number, &[], &tag);
+    world.host.immortal = true;
+    world.link_up();
+    world.run();
+    world.ask(session, 4, start("db"));
+    assert_eq!((world.state("web"), world.resets), (State::Running, 0));
+    world.host.immortal = false;
+    world.host.end(number, ExitStatus::Signal(9));
+    world.run();
+    assert_eq!((world.state("web"), world.host.running().len(), world.resets), (State::Running, 2, 0));
 }

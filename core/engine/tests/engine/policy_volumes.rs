@@ -10,8 +10,9 @@ use crate::{
     create::with_disks,
     image::{self, BLOCK, Recipe},
     policy::{below, path, policies, set, world},
-    volumes::{MIB, make, pull, push, remove, resize, shown, snapshot},
-    world::{World, name, plain},
+    restart::{start, stop},
+    volumes::{MIB, make, pull, push, remove, resize, shown, snapshot, user_of},
+    world::{World, info, name, plain},
 };
 
 fn space(mib: u64) -> Policy {
@@ -120,4 +121,22 @@ fn volumes_take_the_right_to_read_or_to_operate() {
     {
         assert_eq!(world.refused(operators, 1, request), Refusal::RightMissing(Right::Read));
     }
+}
+
+/// Whoever sees the whole host may give a unikernel any of its volumes.
+#[test]
+fn a_unikernel_with_a_volume_that_is_not_seen_is_shown_without_it() {
+    let (mut world, _, root) = world();
+    shown(world.ask(root, 1, make("data", MIB)));
+    let [own, other] = ["acme:web", "other"].map(|unikernel| user_of(&mut world, unikernel, "data"));
+    world.create(root, 2, own);
+    let session = world.client_as(&below(&["acme"]));
+    let Response::Info(shown) = world.ask(session, 1, info("web")) else { panic!("it is not shown") };
+    assert_eq!((&*shown.unikernel.name, shown.blocks.len()), ("web", 0));
+    let history = world.ask(session, 2, Request::History(name("web")));
+    assert!(matches!(history, Response::Generation { more: false, .. }), "{history:?}");
+    // Nor is it named when it is what is in the way.
+    world.ask(root, 3, stop("acme:web"));
+    world.create(root, 4, other);
+    assert_eq!(world.refused(session, 3, start("web")), Refusal::OutsideScope);
 }

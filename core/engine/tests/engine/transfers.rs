@@ -321,3 +321,20 @@ fn one_transfer_too_many_is_refused() {
     world.run();
     assert_eq!(world.ask(other, 1, push(&last, 1)), WANTED);
 }
+
+#[test]
+fn a_draft_that_cannot_be_removed_is_in_nobodys_way() {
+    let mut world = World::unlinked();
+    world.host.lose_volume("data");
+    world.host.lose_volume("more");
+    world.host.put_volume("~1", vec![0; 512]);
+    world.host.faults.push((|op| matches!(op, Op::Volume(VolumeOp::Remove(_))), Fault::Os { errno: 5 }));
+    world.link_up();
+    world.run();
+    let session = world.client();
+    world.ask(session, 1, make("a", MIB));
+    shown(push_whole(&mut world, session, 2, "a", b"new"));
+    assert_eq!(world.host.volume_files(), ["a", "~1"]);
+    world.restart_link();
+    assert_eq!(world.host.volume_files(), ["a"]);
+}

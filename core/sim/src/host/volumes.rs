@@ -3,14 +3,33 @@
 use std::collections::BTreeMap;
 
 use petrel_wire::{
-    Blob, Digest, List, VolumeName,
+    Blob, Digest, List, Name, VolumeName,
     limits::CHUNK_BYTES_MAX,
-    shim::{Reply, VolumeFile, VolumeOp},
+    shim::{InstanceId, Reply, VolumeFile, VolumeOp},
 };
 
 use super::Host;
+use crate::transfers::Content;
 
 impl Host {
+    /// The guest of a monitor writes all over its volumes. Returns what they are now.
+    pub fn write_volumes(&mut self, instance: InstanceId, first: u8) -> Vec<(Name, Content)> {
+        let Some(record) = self.records.get(&instance) else { return Vec::new() };
+        let mut written = Vec::new();
+        for volume in &record.volumes {
+            let Some(bytes) = self.volumes.get_mut(volume) else { continue };
+            let content = Content::written(first, bytes.len() as u64);
+            bytes.fill(content.byte(0));
+            written.extend(volume.volume().map(|name| (name, content)));
+        }
+        written
+    }
+
+    /// What a volume is.
+    pub fn volume_content(&self, volume: &Name) -> Option<&[u8]> {
+        self.volumes.get(&**volume).map(|content| &**content)
+    }
+
     /// The volumes that there are, with the size of each.
     pub(super) fn volume_sizes(&self) -> BTreeMap<VolumeName, u64> {
         self.volumes.iter().map(|(volume, content)| (volume.clone(), content.len() as u64)).collect()

@@ -3,13 +3,15 @@
 use petrel_wire::{
     ExitStatus, Name,
     operator::{
-        Create, ImageResponse, Refusal, Response, ServerMessage, State, Unikernel, UnikernelInfo, Wish,
+        Create, Download, ImageResponse, Refusal, Response, ServerMessage, State, Unikernel, UnikernelInfo,
+        VolumeResponse, Wish,
     },
 };
 
 use super::{Checked, Known, Model, Present, Violation, ensure};
 use crate::{
-    asked::{Asked, Import, Push, Reading},
+    asked::{Asked, Import, Push, Reading, VolumeKind, VolumeOrder},
+    grants::within,
     host::{Host, console_byte},
     operator::Operator,
 };
@@ -20,6 +22,8 @@ impl Model {
         let ServerMessage { id, response } = message;
         ensure(operator.open, || format!("an answer after the session was closed: {message:?}"))?;
         let unanswered = operator.asked.len();
+        self.policies.certified = &operator.grant().policies;
+        let scope = operator.grant().scope.labels();
         let Some(asked) = operator.asked.get_mut(id) else {
             return stray(operator, response);
         };
@@ -38,8 +42,19 @@ impl Model {
                     self.within_policies(&create.name, true)?;
                 }
             }
+            (
+                Asked::Volume(VolumeOrder { kind: VolumeKind::Push(sending), .. }),
+                Response::Volume(VolumeResponse::Wanted),
+            ) => {
+                ensure(!sending.wanted, || "new content was wanted twice".into())?;
+                sending.wanted = true;
+            }
+            (Asked::Pull(pull), Response::Download(told)) => self.pulled(pull, told)?,
             (Asked::Volume(order), response) => self.volume_answered(order, response, host)?,
             (Asked::Images, response) => self.images_answered(response)?,
+            (Asked::Revoke(serial, path), Response::CertRevoked { .. }) => {
+                self.standing.done(&(*serial, path.clone()));
+            }
             (Asked::Policy(order), Response::PolicySet) if order.policy.is_some() => {
                 self.policies.changed(order)
             }
@@ -47,12 +62,12 @@ impl Model {
                 self.policies.changed(order)
             }
             (Asked::List(after), Response::Listed { page, more }) => {
-                self.listed(after, page, *more)?;
+                self.listed(scope, after, page, *more)?;
                 page.iter().try_for_each(|shown| true_state(host, shown))?;
                 *after = page.last().map(|last| last.name.clone());
             }
             (Asked::Info(name), Response::Info(info)) => {
-                self.shown(name, info)?;
+                self.shown(scope, name, info)?;
                 true_state(host, &info.unikernel)?;
             }
             (Asked::Destroy(name), Response::Destroyed) => self.destroyed(name, host)?,
@@ -78,8 +93,11 @@ impl Model {
                 Asked::Watching,
                 Response::Stats { .. }
                 | Response::Consoles { .. }
+                | Response::Policies { .. }
+                | Response::Revocations { .. }
                 | Response::Image(ImageResponse::Listed { .. }),
             ) => {}
+            (Asked::Volumes, Response::Volume(VolumeResponse::Listed { .. })) => {}
             (Asked::Export(file), response) => self.exported(file, response)?,
             (Asked::Import(import), response) => self.import_answered(import, response)?,
             (asked, response) => return Err(Violation(format!("{asked:?} was answered by {response:?}"))),
@@ -152,8 +170,9 @@ impl Model {
     }
 
     fn created(&mut self, create: &Create, brief: &Unikernel, host: &Host) -> Checked {
-        let console_epoch = Some(self.console_epoch);
+        let (console_epoch, moment) = (Some(self.console_epoch), self.policies.tick());
         let fate = self.fate(&create.name);
+        fate.since = moment;
         ensure(create.force || !fate.must_be(), || {
             format!("{} was created while it was there", create.name)
         })?;
@@ -194,20 +213,21 @@ impl Model {
         Ok(())
     }
 
-    /// Whether what is shown of a unikernel is what was asked for.
-    pub fn shown(&mut self, name: &Name, info: &UnikernelInfo) -> Checked {
+    /// Whether what is shown of a unikernel below a scope is what was asked for.
+    pub fn shown(&mut self, scope: &str, name: &Name, info: &UnikernelInfo) -> Checked {
         ensure(info.unikernel.name == *name, || format!("{name}: shown is {info:?}"))?;
         let fate = self.fate(name);
         ensure(fate.may_be(), || format!("{name} is shown, and was destroyed or never created"))?;
         let Some((_, create)) = fate.certain() else { return Ok(()) };
         same(create, &info.unikernel)?;
         let nets = info.nets.iter().map(|(net, _)| net);
-        let like_asked = nets.eq(&create.nets) && info.blocks == create.blocks && info.args == create.args;
+        let blocks = create.blocks.iter().filter(|block| within(scope, &block.volume));
+        let like_asked = nets.eq(&create.nets) && blocks.eq(&info.blocks) && info.args == create.args;
         ensure(like_asked, || format!("{create:?} was created, shown is {info:?}"))
     }
 
-    /// A page of the listing holds all that there must be and nothing that there cannot be.
-    fn listed(&mut self, after: &Option<Name>, page: &[Unikernel], more: bool) -> Checked {
+    /// A page of the listing holds all that there must be below a scope, and nothing that there cannot be.
+    fn listed(&mut self, scope: &str, after: &Option<Name>, page: &[Unikernel], more: bool) -> Checked {
         let names = || page.iter().map(|entry| &entry.name);
         ensure(names().is_sorted_by(|a, b| a < b), || format!("a listing out of order: {page:?}"))?;
         for name in names() {
@@ -215,7 +235,8 @@ impl Model {
             ensure(may_be, || format!("{name} is listed, and was destroyed or never created"))?;
         }
         let last = page.last().map(|entry| &entry.name);
-        let covered = |name: &Name| Some(name) > after.as_ref() && (!more || Some(name) <= last);
+        let covered =
+            |name: &Name| within(scope, name) && Some(name) > after.as_ref() && (!more || Some(name) <= last);
         for (name, fate) in &self.fates {
             ensure(!fate.must_be() || !covered(name) || names().any(|listed| listed == name), || {
                 format!("{name} is not listed, and must be there")
@@ -293,6 +314,8 @@ fn true_state(host: &Host, shown: &Unikernel) -> Checked {
 fn is_last(response: &Response) -> bool {
     match response {
         Response::ImageWanted
+        | Response::Volume(VolumeResponse::Wanted)
+        | Response::Download(Download::Begin { .. } | Download::Data { .. })
         | Response::Console { .. }
         | Response::ConsoleMissed { .. }
         | Response::ConsoleBegan { .. }
@@ -303,6 +326,9 @@ fn is_last(response: &Response) -> bool {
         | Response::Consoles { more, .. }
         | Response::Stats { more, .. }
         | Response::Generation { more, .. }
+        | Response::Policies { more, .. }
+        | Response::Revocations { more, .. }
+        | Response::Volume(VolumeResponse::Listed { more, .. })
         | Response::Image(ImageResponse::Listed { more, .. }) => !more,
         Response::StateWanted | Response::StateData(_) => false,
         _ => true,
@@ -312,6 +338,8 @@ fn is_last(response: &Response) -> bool {
 /// The kind of an answer: `Created`, `Refused(Full(Taps))`, `Refused(NoMonitor)`.
 pub fn kind_of(response: &Response) -> String {
     let text = match response {
+        // Much to write down, each time.
+        Response::Download(_) => return "Download".into(),
         Response::Refused(Refusal::Full(table)) => return format!("Refused(Full({table:?}))"),
         Response::Refused(refusal) => format!("{refusal:?}"),
         other => format!("{other:?}"),

@@ -20,6 +20,8 @@ pub struct Fate {
     pub orders: u64,
     /// When the first of what is not answered was asked, as the policies count it.
     pub asked_at: u64,
+    /// When it was last acknowledged what it is, as the policies count it.
+    pub since: u64,
     /// Nobody was told what came of an order: until the next rest it may be at anything.
     pub loose: bool,
     /// Whoever asked was told that it is being destroyed: it is gone at the next rest.

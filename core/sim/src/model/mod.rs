@@ -14,6 +14,7 @@
 //! | `refusals` | whether a refusal has its reason |
 //! | `effects` | whether what the host is asked for has a reason |
 //! | `volumes` | what was acknowledged of volumes and images |
+//! | `standing` | whose certificates are revoked |
 //! | `rest` | whether what is shown at rest is what there is |
 //! | `audit` | the engine's tables: within their bounds, in step with each other |
 
@@ -25,6 +26,7 @@ mod orders;
 mod policies;
 mod refusals;
 mod rest;
+mod standing;
 mod volumes;
 
 use std::{
@@ -44,6 +46,7 @@ pub use orders::starts_again;
 pub use policies::Policies;
 pub use refusals::dishonest;
 pub use rest::shows_truth;
+pub use standing::Standing;
 pub use volumes::{VolumeFate, Volumes};
 
 use crate::{asked::Asked, host::Host, operator::Operator};
@@ -67,6 +70,8 @@ pub struct Model {
     pub fates: BTreeMap<Name, Fate>,
     /// What operators have set for paths.
     pub policies: Policies,
+    /// Whose certificates are revoked.
+    pub standing: Standing,
     /// Of each volume that anybody has named.
     pub volumes: Volumes,
     /// The shim could not list the volumes once: then a control plane that comes up takes over all that runs.
@@ -98,6 +103,11 @@ impl Model {
         self.fates.entry(name.clone()).or_default()
     }
 
+    /// Whether anybody has ever named this.
+    pub fn has_heard_of(&self, name: &Name) -> bool {
+        self.fates.contains_key(name) || self.volumes.contains_key(name)
+    }
+
     /// An operator asks this.
     pub fn asked(&mut self, asked: &mut Asked) {
         let moment = self.policies.tick();
@@ -114,7 +124,9 @@ impl Model {
             }
             Asked::Destroy(name) => self.fate(name).destroying += 1,
             Asked::Volume(order) => self.volume_asked(order),
+            Asked::Pull(pull) => self.pull_asked(pull),
             Asked::Images => self.images_unsure = true,
+            Asked::Revoke(serial, path) => self.standing.asked(&(*serial, path.clone())),
             Asked::Console(reading) => {
                 reading.of = self.fate(&reading.name).present().and_then(|present| present.instance);
             }
@@ -150,6 +162,7 @@ impl Model {
         self.volumes.values_mut().for_each(VolumeFate::interrupted);
         if forgets {
             self.policies.leave_open();
+            self.standing.leave_open();
         }
         for (name, fate) in &mut self.fates {
             let is_told = fate.is_left_alone() && host.running_of(name) > 0;
@@ -169,6 +182,7 @@ impl Model {
     pub fn replaced(&mut self) {
         self.imported = true;
         self.policies.leave_open();
+        self.standing.leave_open();
         self.volumes.values_mut().for_each(VolumeFate::leave_open);
         self.fates.values_mut().for_each(Fate::leave_open);
     }
@@ -177,6 +191,7 @@ impl Model {
     pub fn blinded(&mut self) {
         self.disk_failed = true;
         self.policies.leave_open();
+        self.standing.leave_open();
         self.volumes.values_mut().for_each(VolumeFate::leave_open);
         self.fates.values_mut().for_each(Fate::leave_open);
     }
@@ -200,7 +215,7 @@ impl Model {
     /// yet become what it was.
     pub fn learn(&mut self, info: &UnikernelInfo) -> Checked {
         let name = &info.unikernel.name;
-        self.shown(name, info)?;
+        self.shown("", name, info)?;
         let fate = self.fate(name);
         if info.watching.trial_from.is_some() {
             fate.leave_loose();

@@ -25,7 +25,9 @@ impl Model {
             (kind, response) => return Err(Violation(format!("{kind:?} was answered by {response:?}"))),
         };
         ensure(brief.name == order.name, || format!("{order:?} was answered with {brief:?}"))?;
+        let moment = self.policies.tick();
         let fate = self.fate(&order.name);
+        fate.since = moment;
         ensure(fate.may_be(), || format!("{} was destroyed, and obeys an order", order.name))?;
         let last = is_last_word(order, fate);
         let Some(present) = fate.present() else { return Ok(()) };
@@ -58,7 +60,8 @@ impl Model {
             }
             Refusal::NotEnding { .. } => true,
             // What an earlier one of its generations was started after may be gone.
-            Refusal::AfterUnknown(_) | Refusal::AfterCycle(_) => true,
+            // … and need not be seen by whoever asks.
+            Refusal::AfterUnknown(_) | Refusal::AfterCycle(_) | Refusal::OutsideScope => true,
             Refusal::Supervision => matches!(order.kind, Kind::Update(_)),
             refusal => match after {
                 Some(create) => self.create_refused(&create, refusal, host),

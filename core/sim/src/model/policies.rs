@@ -10,13 +10,15 @@ use petrel_wire::{
 };
 
 use super::{Checked, Model, ensure};
-use crate::asked::PolicyOrder;
+use crate::{asked::PolicyOrder, grants::within};
 
 /// What was set.
 #[derive(Debug, Default)]
 pub struct Policies {
     /// By path, and when.
     set: BTreeMap<Path, (Policy, u64)>,
+    /// What the certificates of whoever is being answered say.
+    pub certified: &'static [(Path, Policy)],
     /// Nobody was told what came of a change: until the next rest anything may be set.
     doubtful: bool,
     /// Goes on with whatever is asked and set.
@@ -49,18 +51,32 @@ impl Policies {
         &self,
         name: &Name,
         asked: u64,
-        volumes: impl Iterator<Item = (&'a Name, u64)> + Clone,
+        volumes: impl Iterator<Item = (&'a Name, u64, u64)> + Clone,
     ) -> Checked {
         for path in ancestors(name) {
-            let set = self.set.get(path).filter(|(_, set)| *set <= asked && !self.doubtful);
-            let Some(most) = set.and_then(|(policy, _)| policy.volume_mib) else { continue };
-            let below = volumes.clone().filter(|(name, _)| ancestors(name).any(|above| above == path));
-            let mib: u64 = below.map(|(_, mib)| mib).sum();
-            ensure(mib <= most, || {
-                format!("with volume {name}, {mib} MiB are below \"{path}\", and {most} are the most")
-            })?;
+            for (policy, until) in self.at(path, asked) {
+                let Some(most) = policy.volume_mib else { continue };
+                let counts = |of: &Name, since: u64| of == name || since <= until;
+                let below = volumes.clone().filter(|(of, _, since)| within(path, of) && counts(of, *since));
+                let mib: u64 = below.map(|(_, mib, _)| mib).sum();
+                ensure(mib <= most, || {
+                    format!("with volume {name}, {mib} MiB are below \"{path}\", and {most} are the most")
+                })?;
+            }
         }
         Ok(())
+    }
+
+    /// What held for a path at the moment `asked` and must have been kept; and up to which moment what is there counts:
+    /// certificates bind nobody else, who may have made more since.
+    fn at(&self, path: &str, asked: u64) -> impl Iterator<Item = (&Policy, u64)> {
+        let set = self.set.get(path).filter(|(_, set)| *set <= asked && !self.doubtful);
+        let certified = self.certified_for(path).map(|policy| (policy, asked));
+        set.map(|(policy, _)| (policy, u64::MAX)).into_iter().chain(certified)
+    }
+
+    fn certified_for(&self, path: &str) -> Option<&Policy> {
+        self.certified.iter().find(|(of, _)| of.labels() == path).map(|(_, policy)| policy)
     }
 
     /// Whether something must be set for a path.
@@ -101,7 +117,8 @@ impl Policies {
             _ => return false,
         };
         let above = ancestors(name).any(|above| above == path.labels());
-        above && (self.doubtful || self.set.get(path).is_some_and(|(policy, _)| is_forbidden(policy)))
+        let set = self.set.get(path).map(|(policy, _)| policy);
+        above && (self.doubtful || set.into_iter().chain(self.certified_for(path.labels())).any(is_forbidden))
     }
 }
 
@@ -111,29 +128,25 @@ impl Model {
     pub fn within_policies(&self, name: &Name, is_new: bool) -> Checked {
         let asked = self.fates.get(name).map_or(0, |fate| fate.asked_at);
         for path in ancestors(name) {
-            let Some((policy, set)) =
-                self.policies.set.iter().find(|(of, _)| of.labels() == path).map(|it| it.1)
-            else {
-                continue;
-            };
-            if *set > asked || self.policies.doubtful {
-                continue;
+            for (policy, until) in self.policies.at(path, asked) {
+                let held = self.must_be_below(path, name, until);
+                let few = !is_new || policy.unikernels.is_none_or(|most| held.unikernels <= most);
+                let small = policy.memory_mib.is_none_or(|most| held.memory_mib <= most);
+                ensure(few && small, || {
+                    format!(
+                        "with {name}, {held:?} is below \"{path}\", of which {policy:?} was to be the most"
+                    )
+                })?;
             }
-            let held = self.must_be_below(path);
-            let few = !is_new || policy.unikernels.is_none_or(|most| held.unikernels <= most);
-            let small = policy.memory_mib.is_none_or(|most| held.memory_mib <= most);
-            ensure(few && small, || {
-                format!("with {name}, {held:?} is below \"{path}\", of which {policy:?} was to be the most")
-            })?;
         }
         Ok(())
     }
 
-    /// What there must be below a path: those that are known.
-    fn must_be_below(&self, path: &str) -> Held {
-        let below = |name: &Name| ancestors(name).any(|above| above == path);
-        let all = self.fates.iter().filter(|(name, fate)| fate.must_be() && below(name));
-        all.filter_map(|(_, fate)| fate.created()).fold(Held::default(), |sum, create| Held {
+    /// What there must be below a path, `name` included: those that are known, and have been what they are since then.
+    fn must_be_below(&self, path: &str, name: &Name, until: u64) -> Held {
+        let all = self.fates.iter().filter(|(of, fate)| fate.must_be() && within(path, of));
+        let counted = all.filter(|(of, fate)| *of == name || fate.since <= until);
+        counted.filter_map(|(_, fate)| fate.created()).fold(Held::default(), |sum, create| Held {
             unikernels: sum.unikernels + 1,
             memory_mib: sum.memory_mib + u64::from(create.memory_mib),
             ..sum

@@ -36,9 +36,11 @@ impl Model {
                 self.fate(name).leave_going();
                 true
             }
+            (refusal, Asked::Forbidden(reason)) if *refusal == **reason => true,
             (Refusal::ReadOnly(reason), asked) => self.cannot_keep(*reason, asked, host),
             (refusal, Asked::Order(order)) => self.order_refused(order, refusal, host),
             (refusal, Asked::Volume(order)) => self.volume_refused(order, refusal),
+            (refusal, Asked::Pull(pull)) => self.pull_refused(pull, refusal),
             (Refusal::ShimAway, _) => true,
             (Refusal::Shim(fault), _) => self.is_possible(*fault),
             (Refusal::NoSuchUnikernel, Asked::Info(name) | Asked::Destroy(name)) => {

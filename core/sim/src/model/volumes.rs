@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use petrel_wire::{
     Digest, Name,
-    operator::{ImageResponse, Refusal, Response, Table, VolumeRefusal, VolumeResponse},
+    operator::{Download, ImageResponse, Refusal, Response, Table, VolumeRefusal, VolumeResponse},
 };
 
 use super::{Checked, Model, Violation, ensure};
 use crate::{
     asked::{VolumeKind, VolumeOrder},
     host::Host,
+    transfers::{Content, File, Pull},
 };
 
 /// What must be true of a volume.
@@ -21,8 +22,12 @@ pub struct VolumeFate {
     pub asking: usize,
     /// When the first of those was asked, as the policies count it.
     asked_at: u64,
+    /// When it was last acknowledged what it is, as the policies count it.
+    since: u64,
     /// Something was asked about it since the last rest.
     touched: bool,
+    /// What has been in it, as far as that is known, the latest last.
+    contents: Vec<Option<Content>>,
 }
 
 /// What is known of a volume.
@@ -43,12 +48,18 @@ pub type Volumes = BTreeMap<Name, VolumeFate>;
 impl VolumeFate {
     /// One that was there from the beginning.
     pub fn present(bytes: u64) -> Self {
-        Self { known: Volume::Present(bytes), ..Self::default() }
+        Self { known: Volume::Present(bytes), contents: vec![Some(Content::NONE)], ..Self::default() }
     }
 
     /// Nobody will be told what came of something.
     pub fn leave_open(&mut self) {
         (self.known, self.touched) = (Volume::Open, true);
+        self.contents.push(None);
+    }
+
+    /// What is in it, if that is known.
+    fn content(&self) -> Option<Content> {
+        self.contents.last().copied().flatten()
     }
 
     /// … if something is under way.
@@ -60,7 +71,61 @@ impl VolumeFate {
     }
 }
 
+impl VolumeFate {
+    /// Whether the host has what is to be in it.
+    fn has_content(&self, name: &Name, host: &Host) -> Checked {
+        let (Some(content), Some(bytes)) = (self.content(), host.volume_content(name)) else { return Ok(()) };
+        ensure(content.is(bytes), || format!("in volume {name} is to be {content:?}, and is {bytes:?}"))
+    }
+}
+
 impl Model {
+    /// A guest has written to a volume.
+    pub fn volume_written(&mut self, name: Name, content: Content) {
+        self.volumes.entry(name).or_default().contents.push(Some(content));
+    }
+
+    /// The content of something is asked for.
+    pub fn pull_asked(&mut self, pull: &mut Pull) {
+        if let File::Volume(name) = &pull.file {
+            pull.since = self.volumes.entry(name.clone()).or_default().contents.len().saturating_sub(1);
+        }
+    }
+
+    /// A part of it is told. What is said to be consistent is what it has been since it was asked for.
+    pub fn pulled(&self, pull: &mut Pull, told: &Download) -> Checked {
+        let end = pull.take(told).ok_or_else(|| Violation(format!("out of place: {told:?}")))?;
+        let right = match (end, &pull.file) {
+            (Some(consistent), File::Image(digest)) => consistent && pull.is_image(digest),
+            (Some(true), File::Volume(name)) => {
+                let since = self.volumes.get(name).map_or(&[][..], |fate| &fate.contents[pull.since..]);
+                since.is_empty() || since.iter().any(|it| it.is_none_or(|content| content.is(&pull.got)))
+            }
+            _ => true,
+        };
+        ensure(right, || format!("{pull:?} has come, and never was"))
+    }
+
+    /// It cannot be had.
+    pub fn pull_refused(&self, pull: &Pull, refusal: &Refusal) -> bool {
+        match (&pull.file, refusal) {
+            (_, Refusal::ShimAway | Refusal::Full(Table::Transfers | Table::ShimRequests)) => true,
+            (_, Refusal::Shim(fault)) => self.is_possible(*fault),
+            // It need not be one of a unikernel that is seen.
+            (File::Image(_), Refusal::NoSuchImage) => true,
+            (File::Volume(name), Refusal::Volume(VolumeRefusal::Unknown(of))) => {
+                name == of && self.is_unsure(of)
+            }
+            (File::Volume(name), Refusal::Volume(VolumeRefusal::Busy(of) | VolumeRefusal::Changed(of))) => {
+                name == of
+            }
+            (_, Refusal::Volume(VolumeRefusal::Missing(_) | VolumeRefusal::Orphan(_))) => {
+                self.imported || self.host_failed
+            }
+            _ => false,
+        }
+    }
+
     /// Something is asked about a volume.
     pub fn volume_asked(&mut self, order: &VolumeOrder) {
         let moment = self.policies.tick();
@@ -76,8 +141,9 @@ impl Model {
 
     /// A request about a volume has its answer.
     pub fn volume_answered(&mut self, order: &VolumeOrder, response: &Response, host: &Host) -> Checked {
-        let name = &order.name;
+        let (name, moment) = (&order.name, self.policies.tick());
         let fate = self.volumes.entry(name.clone()).or_default();
+        fate.since = moment;
         let alone = fate.asking == 1;
         let now = match (&order.kind, response) {
             (VolumeKind::Create(bytes), Response::Volume(VolumeResponse::Is(volume))) => {
@@ -91,9 +157,20 @@ impl Model {
                 Volume::Present(volume.bytes)
             }
             (VolumeKind::Remove, Response::Volume(VolumeResponse::Removed)) => Volume::Absent,
+            (VolumeKind::Push(_), Response::Volume(VolumeResponse::Is(volume))) => {
+                Volume::Present(volume.bytes)
+            }
             (kind, response) => return Err(Violation(format!("{kind:?} was answered by {response:?}"))),
         };
         fate.known = if alone { now } else { Volume::Open };
+        let content = match &order.kind {
+            VolumeKind::Create(_) => Some(Content::NONE),
+            VolumeKind::Push(sending) => Some(sending.content),
+            VolumeKind::Resize(most) => fate.content().map(|content| content.cut(*most)),
+            VolumeKind::CopyOf(_) | VolumeKind::Remove => None,
+        };
+        fate.contents.push(content.filter(|_| alone));
+        fate.has_content(name, host)?;
         let size = host.volume_bytes(name);
         let right = match now {
             Volume::Present(bytes) => size == Some(bytes),
@@ -133,6 +210,9 @@ impl Model {
                 | VolumeRefusal::Busy(volume)
                 | VolumeRefusal::Changed(volume) => is_own(volume),
                 VolumeRefusal::Missing(_) | VolumeRefusal::Orphan(_) => self.imported || self.host_failed,
+                VolumeRefusal::TooSmall { bytes, offered } if matches!(order.kind, VolumeKind::Push(_)) => {
+                    bytes < offered
+                }
                 VolumeRefusal::Size { .. } | VolumeRefusal::TooSmall { .. } | VolumeRefusal::Space { .. } => {
                     false
                 }
@@ -154,7 +234,7 @@ impl Model {
             return Ok(());
         }
         let present = self.volumes.iter().filter_map(|(name, fate)| match fate.known {
-            Volume::Present(bytes) => Some((name, bytes.div_ceil(1 << 20))),
+            Volume::Present(bytes) => Some((name, bytes.div_ceil(1 << 20), fate.since)),
             _ => None,
         });
         self.policies.volumes_within(name, asked, present)
@@ -170,6 +250,9 @@ impl Model {
                 format!("volume {name} is to be {known:?}, and is {now:?}")
             })?;
             fate.touched = false;
+            if known == now {
+                fate.has_content(name, host)?;
+            }
         }
         self.images_unsure = false;
         host.volumes_are_whole().map_err(Violation)

@@ -8,7 +8,13 @@ use petrel_wire::{
 };
 
 use super::{World, encoded, plane::session_of};
-use crate::{asked::Asked, model::Checked, operator_certificate, questions::question};
+use crate::{
+    asked::{Asked, VolumeKind, VolumeOrder},
+    grants,
+    model::Checked,
+    questions::question,
+    tongue,
+};
 
 /// The greeting of a client that speaks what we speak.
 const HELLO: Request = Request::Hello(Hello { oldest: OPERATOR_VERSION, newest: OPERATOR_VERSION });
@@ -26,9 +32,12 @@ impl World {
     }
 
     fn open_session(&mut self, index: usize) -> Checked {
-        self.operators[index].connect();
-        self.trace.note(|| format!("operator {index} connects"));
-        let peer = Peer { name: format!("operator-{index}"), chain: operator_certificate::chain() };
+        let few = self.random.chance(self.plan.granted);
+        let granted = if few { self.random.index(grants::all().len()) } else { 0 };
+        self.operators[index].connect(granted);
+        let grant = self.operators[index].grant();
+        self.trace.note(|| format!("operator {index} connects, by {} below {}", grant.serial, grant.scope));
+        let peer = Peer { name: format!("operator-{index}"), chain: grant.chain.clone() };
         self.input(Input::SessionOpened { session: session_of(index), peer })
     }
 
@@ -40,7 +49,8 @@ impl World {
 
     pub(super) fn ask(&mut self) -> Checked {
         let Some(index) = self.any_operator() else { return Ok(()) };
-        let (request, asked) = question(&self.plan, &self.model, &mut self.random);
+        let grant = self.operators[index].grant();
+        let (request, asked) = question(&self.plan, &self.model, grant, &mut self.random);
         self.send(index, request, asked)
     }
 
@@ -50,10 +60,14 @@ impl World {
         if !operator.open {
             return Ok(()); // there were too many already
         }
+        let grant = operator.grant();
+        if let Some(refusal) = grant.forbids(&request) {
+            asked = Asked::Forbidden(refusal.into());
+        }
         self.model.asked(&mut asked);
         let id = operator.new_id();
         operator.asked.insert(id, asked);
-        self.send_frame(index, id, request)
+        self.send_frame(index, id, tongue::said(grant, request))
     }
 
     pub(super) fn send_frame(&mut self, index: usize, id: u32, request: Request) -> Checked {
@@ -86,8 +100,9 @@ impl World {
 
     pub(super) fn cancel(&mut self) -> Checked {
         let Some(index) = self.any_operator() else { return Ok(()) };
-        let asked = &self.operators[index].asked;
-        match self.random.pick_from(asked.keys().copied()) {
+        let asked = self.operators[index].asked.iter();
+        let can = asked.filter(|(_, asked)| !matches!(asked, Asked::Volumes)).map(|(id, _)| *id);
+        match self.random.pick_from(can) {
             Some(id) => self.cancel_request(index, id),
             None => Ok(()),
         }
@@ -96,12 +111,16 @@ impl World {
     /// Ends a stream or an upload; anything else goes on, and is answered.
     pub(super) fn cancel_request(&mut self, index: usize, id: u32) -> Checked {
         let operator = &mut self.operators[index];
+        if let Some(Asked::Volume(VolumeOrder { kind: VolumeKind::Push(_), .. })) = operator.asked.get(&id) {
+            self.model.abandoned(operator, id);
+        }
         if let Some(
             Asked::Console(_)
             | Asked::List(_)
             | Asked::History(..)
             | Asked::Push(_)
             | Asked::Export(_)
+            | Asked::Pull(_)
             | Asked::Import(_)
             | Asked::Events { .. }
             | Asked::Watching,
@@ -184,7 +203,8 @@ impl World {
 
     /// A frame that is no message: noise, or a message that is cut or goes on.
     fn send_garbage(&mut self, index: usize) -> Checked {
-        let (request, _) = question(&self.plan, &self.model, &mut self.random);
+        let grant = self.operators[index].grant();
+        let (request, _) = question(&self.plan, &self.model, grant, &mut self.random);
         let mut payload = encoded(&ClientMessage { id: 0, request });
         match self.random.below(3) {
             0 => payload.truncate(self.random.index(payload.len())),
@@ -200,6 +220,10 @@ impl World {
             && let Some(process) = self.host.processes.get_mut(&instance)
         {
             process.write(self.random.between(1, bytes));
+            let first = self.random.byte();
+            for (volume, content) in self.host.write_volumes(instance, first) {
+                self.model.volume_written(volume, content);
+            }
         }
         Ok(())
     }

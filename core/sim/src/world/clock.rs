@@ -5,7 +5,10 @@ use petrel_engine::Now;
 use crate::random::Random;
 
 /// 1 January 2026, in milliseconds since 1970.
-const WALL_START_MS: u64 = 1_767_225_600_000;
+pub const WALL_START_MS: u64 = 1_767_225_600_000;
+
+/// A day, in milliseconds.
+pub const DAY_MS: u64 = 86_400_000;
 
 /// The time.
 pub struct Clock {
@@ -31,7 +34,6 @@ impl Clock {
 
     /// Somebody sets the wall clock, by up to a day in either direction.
     pub fn set_wall(&mut self, random: &mut Random) {
-        const DAY_MS: u64 = 86_400_000;
         let most = *random.pick(&[10, 10_000, DAY_MS]);
         self.ahead_ms = (self.ahead_ms - most) + random.below(2 * most);
         self.pass(0);

@@ -35,6 +35,8 @@ use crate::{
     trace::Trace,
 };
 
+pub use clock::{DAY_MS, WALL_START_MS};
+
 use clock::Clock;
 use disk::Disk;
 use link::Link;

@@ -14,6 +14,8 @@ use super::{World, decoded, encoded};
 use crate::{
     asked::Asked,
     model::{Checked, audit, ensure, kind_of},
+    operator::Operator,
+    tongue,
 };
 
 /// The most that a session's queue can hold: the credit, and an answer to each request that was read before.
@@ -137,7 +139,19 @@ impl World {
             }
             self.output(output)?;
         }
+        self.check_standing()?;
         self.plane.engine.as_ref().map_or(Ok(()), audit)
+    }
+
+    /// Nobody goes on whose certificates are known to be no longer good.
+    fn check_standing(&self) -> Checked {
+        let wall_ms = self.clock.now.wall_ms;
+        let open = self.operators.iter().filter(|operator| operator.open && operator.granted > 0);
+        for grant in open.map(Operator::grant) {
+            let over = grant.has_expired(wall_ms) || self.model.standing.must_end(grant);
+            ensure(!over, || format!("a session goes on in spite of its certificates: {grant:?}"))?;
+        }
+        Ok(())
     }
 
     fn output(&mut self, output: Output) -> Checked {
@@ -213,6 +227,16 @@ impl World {
             return self.auditor_hears(message);
         };
         self.trace.note(|| format!("operator {index} ← {message:?}"));
+        if let (0, Response::Refused(refusal @ Refusal::Certificate { .. })) = (message.id, &message.response)
+        {
+            self.model.turned_out(operator.grant(), refusal, self.clock.now.wall_ms)?;
+            operator.expelled = true;
+        }
+        let lists = matches!(
+            operator.asked.get(&message.id),
+            Some(Asked::Watching | Asked::Volumes | Asked::Events { .. })
+        );
+        let message = &tongue::heard(operator.grant(), read, lists, &self.model)?;
         // A state file that could not be kept has cost the link all the same.
         self.plane.imported |= matches!(
             (operator.asked.get(&message.id), &message.response),
@@ -313,7 +337,8 @@ impl World {
         const LINK_QUEUE_BYTES: usize = 256 * 1024;
         let Some(engine) = &self.plane.engine else { return false };
         let operator = &self.operators[index];
-        let held = self.link.queued_for_shim() > LINK_QUEUE_BYTES && engine.uploading(session_of(index));
+        let held = self.link.queued_for_shim() > LINK_QUEUE_BYTES && engine.uploading(session_of(index))
+            || engine.overtaken(session_of(index));
         operator.open && operator.queued <= SESSION_QUEUE_BYTES && !held
     }
 

@@ -16,9 +16,9 @@ use petrel_wire::{
 use super::{World, encoded, plane::known_to};
 use crate::{
     asked::Asked,
+    grants,
     host::name_of,
     model::{Checked, Violation, ensure, shows_truth},
-    operator_certificate,
 };
 
 /// The longest that it may take, in nanoseconds.
@@ -251,7 +251,7 @@ impl World {
         {
             self.end_session(index)?;
         }
-        let peer = Peer { name: "auditor".into(), chain: operator_certificate::chain() };
+        let peer = Peer { name: "auditor".into(), chain: grants::all()[0].chain.clone() };
         self.input(Input::SessionOpened { session: AUDITOR, peer })?;
         self.audit_ask(Request::Hello(Hello { oldest: OPERATOR_VERSION, newest: OPERATOR_VERSION }))?;
         let mut names = Vec::new();

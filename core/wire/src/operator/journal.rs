@@ -59,6 +59,6 @@ pub enum StateFault {
     Damaged,
     /// The file holds what only a newer control plane understands.
     Newer,
-    /// The file is whole, but what it tells cannot be: the same name twice, or more than a host can have.
+    /// The file is whole, but what it tells cannot be: no control plane has written it. Or it is too large.
     Impossible,
 }

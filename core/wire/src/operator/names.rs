@@ -103,13 +103,13 @@ impl Response {
             }
             Self::Info(mut info) => {
                 info.unikernel = info.unikernel.map_names(map)?;
-                info.blocks = map_list(info.blocks, |block| block.map_names(map))?;
+                info.blocks = map_seen_blocks(info.blocks, map)?;
                 info.watching = info.watching.map_names(map)?;
                 Self::Info(info)
             }
             Self::Generation { mut generation, more } => {
                 let GenerationInfo { blocks, supervision, .. } = *generation.clone();
-                generation.blocks = map_list(blocks, |block| block.map_names(map))?;
+                generation.blocks = map_seen_blocks(blocks, map)?;
                 generation.supervision = supervision.map_names(map)?;
                 Self::Generation { generation, more }
             }
@@ -193,7 +193,8 @@ impl Refusal {
     /// scope or a part of it, or lies below.
     fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
         Ok(match self {
-            Self::Volume(refusal) => Self::Volume(refusal.map_names(map)?),
+            // Of a volume that was given to it by somebody who sees more.
+            Self::Volume(refusal) => refusal.map_names(map).map_or(Self::OutsideScope, Self::Volume),
             Self::ImageInUse(names) => Self::ImageInUse(map_others(names, map)?),
             // One that was asked for by somebody who sees more.
             Self::AfterUnknown(name) => map.other(name)?.map_or(Self::OutsideScope, Self::AfterUnknown),
@@ -333,6 +334,18 @@ impl StoredImage {
     fn map_names<M: MapNames>(self, map: &M) -> Result<Self, M::Error> {
         Ok(Self { names: map_others(self.names, map)?, ..self })
     }
+}
+
+/// Whoever sees more may have given a unikernel volumes that are not seen.
+fn map_seen_blocks<M: MapNames, const N: usize>(
+    blocks: List<Block, N>,
+    map: &M,
+) -> Result<List<Block, N>, M::Error> {
+    let seen = |Block { device, volume }| Ok(map.other(volume)?.map(|volume| Block { device, volume }));
+    let seen: Result<Vec<_>, _> =
+        blocks.into_vec().into_iter().filter_map(|block| seen(block).transpose()).collect();
+    // No more than there were.
+    Ok(List::try_from(seen?).unwrap_or_default())
 }
 
 fn map_others<M: MapNames, const N: usize>(
