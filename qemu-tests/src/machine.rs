@@ -1,6 +1,7 @@
 //! A machine in QEMU.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -70,8 +71,10 @@ pub struct Machine {
     /// Its serial console.
     pub console: Console,
     profile: PathBuf,
+    /// The loopback port that leads to the control plane.
+    port: u16,
     /// The loopback port that leads to port 80 of [`WEB`].
-    pub web_port: u16,
+    web_port: u16,
 }
 
 impl Settings {
@@ -128,7 +131,7 @@ impl Machine {
             Network::User => host.profile("127.0.0.1", port),
             Network::Namespace => host.profile(host.address, 1025),
         };
-        Self { qemu, network: settings.network, start: Instant::now(), console, profile, web_port }
+        Self { qemu, network: settings.network, start: Instant::now(), console, profile, port, web_port }
     }
 
     /// A command that has the operator's profile.
@@ -192,14 +195,33 @@ impl Machine {
             let is_over = ["STOPPED", "Kernel panic", OFF].iter().any(|end| self.console.find(end).is_some());
             assert!(!is_over, "it has come to an early end");
             // Not before it can answer: QEMU takes a connection at once, and the client waits long for a greeting.
-            let is_up = self.console.find("the shim is connected").is_some();
-            (is_up && self.petrel(&["host"]).code == 0).then_some(())
+            self.console.find("the shim is connected")?;
+            (self.answers(self.port) && self.petrel(&["host"]).code == 0).then_some(())
         });
+    }
+
+    /// Whether somebody answers anything at all on a port that leads into the machine. For up to a second after a guest was
+    /// started, Linux's bridge passes nothing on to it, and QEMU's network says it again after six: better try anew.
+    fn answers(&self, port: u16) -> bool {
+        if self.network == Network::Namespace {
+            return true;
+        }
+        let ask = || {
+            let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+            socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+            socket.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+            socket.read(&mut [0])
+        };
+        // Who does not speak HTTP may say so by closing.
+        ask().map_or_else(|error| error.kind() == ErrorKind::ConnectionReset, |_| true)
     }
 
     /// What is fetched from the guest at [`WEB`], if that answers.
     #[must_use]
     pub fn fetch(&self) -> Option<String> {
+        if !self.answers(self.web_port) {
+            return None;
+        }
         let url = format!("http://127.0.0.1:{}/", self.web_port);
         let fetched = Command::new("curl").args(["--silent", "--fail", "--max-time", "10", &url]).output();
         let fetched = fetched.expect("curl runs");
