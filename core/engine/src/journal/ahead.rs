@@ -157,26 +157,29 @@ impl Engine {
     }
 
     /// Whether an answer says that a change was made which is being taken back. What was made in earlier handles stands,
-    /// whatever else follows from the news of it.
+    /// whatever else follows from the news of it: a create, when it is known that it runs.
     fn is_undone(&self, session: SessionId, response: &Response) -> bool {
-        // Answers name what there is as their session does.
-        let scope = self.sessions.get(&session).map(|session| session.authority.scope());
-        let made_now = |of: &Name| {
-            self.journal.undo.iter().any(|undo| match undo {
-                Undo::Change(Before::Unikernel { name, .. }) => {
-                    scope.is_none_or(|scope| scope.relative(name) == Some(&**of))
-                }
-                Undo::Change(Before::Record(_)) => false,
-                Undo::State(_) => true,
-            })
-        };
         match response {
-            Response::Created(brief)
-            | Response::Started(brief)
-            | Response::Stopped(brief)
-            | Response::Updated(brief) => made_now(&brief.name),
+            Response::Created(brief) => self.is_changed(session, &brief.name, true),
+            Response::Started(brief) | Response::Stopped(brief) | Response::Updated(brief) => {
+                self.is_changed(session, &brief.name, false)
+            }
             other => acknowledges(other),
         }
+    }
+
+    /// Whether a unikernel is being made what it was, or with `is_new`, whether it is made to be no more.
+    fn is_changed(&self, session: SessionId, of: &Name, is_new: bool) -> bool {
+        // Answers name what there is as their session does.
+        let scope = self.sessions.get(&session).map(|session| session.authority.scope());
+        self.journal.undo.iter().any(|undo| match undo {
+            Undo::Change(Before::Unikernel { name, unikernel }) => {
+                let counts = unikernel.is_none() || !is_new;
+                counts && scope.is_none_or(|scope| scope.relative(name) == Some(&**of))
+            }
+            Undo::Change(Before::Record(_)) => false,
+            Undo::State(_) => true,
+        })
     }
 
     /// What was refused from output `from` on was refused for this reason, whatever the flows made of it.

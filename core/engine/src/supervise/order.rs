@@ -105,6 +105,18 @@ impl Engine {
         self.wish(name, Wish::Running);
         self.clear_way(name);
         self.reconcile(name);
+        if self.runs_on(name) {
+            self.order_done(name);
+        }
+    }
+
+    /// Whether it runs as it shall: its monitor was to be ended perhaps, but has not been asked to.
+    fn runs_on(&self, name: &Name) -> bool {
+        let (Some(unikernel), Some(watch)) = (self.state.get(name), self.watches.get(name)) else {
+            return false;
+        };
+        let makes_way = watch.replace || watch.asked.is_some() || unikernel.is_stale();
+        matches!(unikernel.run, Run::Running { .. }) && !makes_way
     }
 
     pub(crate) fn stop(&mut self, who: Who, name: &Name) {

@@ -1,8 +1,9 @@
 //! What the control plane remembers, and that nothing leaves before it is remembered; state files.
 
-use petrel_engine::{Input, Level};
+use petrel_engine::{Input, Level, SessionId};
 use petrel_wire::{
-    Blob, Digest, ExitStatus, Path,
+    Blob, Digest, ExitStatus, List, Path,
+    limits::{ARGS_MAX, CMDLINE_BYTES_MAX},
     operator::{Change, Journal, ReadOnly, Refusal, Request, Response, RestartWhen, Revocable, State},
     shim::{Fault, Op, VolumeOp},
 };
@@ -10,11 +11,12 @@ use petrel_wire::{
 use crate::{
     chain::{Says, chain, says},
     disk::Disk,
+    generations::{rollback, update},
     image::{self, NET, Recipe},
     order::after,
     policy::below,
     probes::ready,
-    restart::{restarted, stop},
+    restart::{restarted, start, stop},
     world::{World, console, create, destroy, info, name, networked, push},
 };
 
@@ -277,7 +279,6 @@ fn a_destroy_whose_end_cannot_be_kept_is_not_acknowledged() {
     assert_eq!((names(&mut world), world.host.ledger.monitors.len()), (vec![], 0), "it is gone all the same");
 }
 
-/// The disk fails at each write of an update that goes back by itself: whatever it comes to, it runs, and runs once.
 #[test]
 fn what_cannot_be_kept_is_refused_also_to_those_who_call_it_by_a_shorter_name() {
     let (mut world, digest) = given_a_disk();
@@ -310,6 +311,27 @@ fn who_waits_for_the_upload_of_one_who_is_turned_out_has_its_turn() {
     assert_eq!(world.next(second, 1), Response::ImageWanted);
 }
 
+/// The disk fails when the news comes that it runs.
+#[test]
+fn a_create_that_was_kept_is_acknowledged_though_what_came_of_it_cannot_be_kept() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.send(session, 1, create(networked("a", digest, &["net0"])));
+    while world.host.spawned.is_empty() {
+        world.step();
+    }
+    world.send(session, 2, update("a", Change { memory_mib: Some(48), ..Change::default() }));
+    world.send(session, 3, rollback("a", None));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    world.run();
+    assert_eq!(world.next(session, 2), Response::Refused(Refusal::Superseded));
+    world.expect(session, 1, |response| matches!(response, Response::Created(_)));
+    let unwritable = Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable));
+    assert_eq!(world.next(session, 3), unwritable, "that it does well could not be kept");
+    assert_eq!(names(&mut world), ["a"]);
+}
+
+/// The disk fails at each write of an update that goes back by itself: whatever it comes to, it runs, and runs once.
 #[test]
 fn an_update_that_cannot_be_kept_leaves_one_that_runs() {
     for writes in 0..8 {
@@ -450,6 +472,21 @@ fn whichever_write_fails_what_was_acknowledged_is_on_the_disk() {
     }
 }
 
+fn large_args() -> List<Blob<CMDLINE_BYTES_MAX>, ARGS_MAX> {
+    vec![Blob::try_from(vec![b'x'; 4000]).unwrap()].try_into().unwrap()
+}
+
+/// Creates until there is no room in the journal; returns what is said then.
+fn fill(world: &mut World, session: SessionId, digest: Digest) -> Response {
+    let full = Response::Refused(Refusal::ReadOnly(ReadOnly::Full));
+    let large = |id| petrel_wire::operator::Create {
+        args: large_args(),
+        ..networked(&format!("u{id}"), digest, &["net0"])
+    };
+    assert!((100..200).any(|id| world.ask(session, id, create(large(id))) == full), "it is never full");
+    full
+}
+
 #[test]
 fn a_full_disk_refuses_creates_until_something_is_destroyed() {
     let (mut world, digest) = with_image(World::with_disk(128 << 10));
@@ -483,22 +520,36 @@ fn a_full_disk_refuses_creates_until_something_is_destroyed() {
 fn an_update_that_a_full_disk_has_no_room_for_is_refused_at_once_and_what_there_was_can_be_destroyed() {
     let (mut world, digest) = with_image(World::with_disk(128 << 10));
     let session = world.client();
-    let args = || vec![Blob::try_from(vec![b'x'; 4000]).unwrap()].try_into().unwrap();
     world.create(session, 1, restarted(RestartWhen::Always, &[], networked("a", digest, &["net0"])));
     world.host.end(world.instance(0), ExitStatus::Code(7));
     world.run();
-    let change = || Box::new(Change { args: Some(args()), ..Change::default() });
-    let full = Response::Refused(Refusal::ReadOnly(ReadOnly::Full));
-    for id in 2.. {
-        let other =
-            petrel_wire::operator::Create { args: args(), ..networked(&format!("u{id}"), digest, &["net0"]) };
-        if world.ask(session, id, create(other)) == full {
-            break;
-        }
-    }
-    world.send(session, 1, Request::Update { name: name("a"), change: change(), window_s: 5 });
+    let full = fill(&mut world, session, digest);
+    let change = Change { args: Some(large_args()), ..Change::default() };
+    world.send(session, 1, update("a", change));
     assert_eq!(world.next(session, 1), full);
     assert_eq!(world.ask(session, 1, destroy("a")), Response::Destroyed);
+}
+
+/// What could not be kept is tried again after a while, and so is what is to be done after it.
+#[test]
+fn what_was_to_be_stopped_and_is_still_there_is_started_at_once() {
+    let (mut world, digest) = with_image(World::with_disk(128 << 10));
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    assert!(matches!(world.ask(session, 1, stop("a")), Response::Stopped(_)));
+    let full = fill(&mut world, session, digest);
+    world.send(session, 1, start("a"));
+    world.send(session, 2, stop("a"));
+    let change = Change { args: Some(large_args()), ..Change::default() };
+    world.send(session, 3, update("a", change));
+    world.run();
+    let superseded = Response::Refused(Refusal::Superseded);
+    assert_eq!((world.next(session, 1), world.next(session, 3)), (superseded.clone(), full));
+    world.send(session, 4, start("a"));
+    assert_eq!(world.next(session, 2), superseded);
+    world.expect(session, 4, |response| matches!(response, Response::Started(_)));
+    world.sleep_ms(60_000);
+    assert_eq!(world.state("a"), State::Running);
 }
 
 #[test]
