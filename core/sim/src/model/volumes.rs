@@ -119,8 +119,8 @@ impl Model {
             (File::Volume(name), Refusal::Volume(VolumeRefusal::Busy(of) | VolumeRefusal::Changed(of))) => {
                 name == of
             }
-            (_, Refusal::Volume(VolumeRefusal::Missing(_) | VolumeRefusal::Orphan(_))) => {
-                self.imported || self.host_failed
+            (_, Refusal::Volume(VolumeRefusal::Missing(of) | VolumeRefusal::Orphan(of))) => {
+                self.may_be_out_of_step(of)
             }
             _ => false,
         }
@@ -209,7 +209,7 @@ impl Model {
                 VolumeRefusal::InUse { volume, .. }
                 | VolumeRefusal::Busy(volume)
                 | VolumeRefusal::Changed(volume) => is_own(volume),
-                VolumeRefusal::Missing(_) | VolumeRefusal::Orphan(_) => self.imported || self.host_failed,
+                VolumeRefusal::Missing(of) | VolumeRefusal::Orphan(of) => self.may_be_out_of_step(of),
                 VolumeRefusal::TooSmall { bytes, offered } if matches!(order.kind, VolumeKind::Push(_)) => {
                     bytes < offered
                 }
@@ -225,6 +225,11 @@ impl Model {
     pub fn is_unsure(&self, volume: &Name) -> bool {
         let known = self.volumes.get(volume);
         known.is_none_or(|fate| fate.touched || !matches!(fate.known, Volume::Present(_)))
+    }
+
+    /// Whether it may be that a volume's file is there and its record is not, or the other way round.
+    fn may_be_out_of_step(&self, volume: &Name) -> bool {
+        self.imported || self.host_failed || self.is_unsure(volume)
     }
 
     /// What volumes take below each path above `name` is within what was set there.
