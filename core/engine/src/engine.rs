@@ -126,7 +126,11 @@ impl Engine {
             return self.state_failed();
         }
         let (mark, events) = (self.begin(), self.state.events.next());
-        self.end_expired();
+        // To what has ended nothing is said any more; who has expired is not heard any more.
+        let ends = matches!(input, Input::LinkClosed | Input::SessionClosed { .. });
+        if !ends {
+            self.end_expired();
+        }
         match input {
             Input::SessionOpened { session, peer } => self.session_opened(session, peer),
             Input::SessionFrame { session, payload } => self.session_frame(session, payload),
@@ -139,6 +143,9 @@ impl Engine {
             Input::Probed { id, passed } => self.probed(id, passed),
             Input::Addressed(address) => self.address = address,
             Input::StateFailed => {}
+        }
+        if ends {
+            self.end_expired();
         }
         self.tell_events(events);
         self.commit(mark);

@@ -41,9 +41,9 @@ impl Operator {
         &grants::all()[self.granted]
     }
 
-    /// Its session is over. What is still said to it is said to one with these certificates.
+    /// Its session is over.
     pub fn close(&mut self) {
-        *self = Self { next_id: self.next_id, granted: self.granted, ..Self::default() };
+        *self = Self { next_id: self.next_id, ..Self::default() };
     }
 
     /// A number that is not in use.

@@ -16,7 +16,7 @@ use crate::{
     image::{self, NET, Recipe},
     restart::{restart, start, stop},
     volumes::given_no_volumes,
-    world::{World, console, create, destroy, info, name, networked, plain},
+    world::{World, console, create, destroy, info, name, networked, plain, push},
 };
 
 pub fn path(text: &str) -> Path {
@@ -566,4 +566,15 @@ fn a_session_ends_when_the_clock_jumps_over_its_end_though_nobody_says_anything(
     assert!(world.closed.contains(&session));
     assert_eq!(policies(&mut world, root, "a")[0].set, None);
     assert_eq!(names(&mut world, root), [""; 0]);
+}
+
+#[test]
+fn who_expires_at_the_moment_in_which_the_link_ends_leaves_nothing_that_the_shim_is_asked() {
+    let (mut world, ..) = world();
+    let session = world.client_as(&chain::chain(&[Says { until: Some(2024), ..says("olga") }]));
+    world.now.wall_ms = NEW_YEAR_MS - 30_000;
+    assert_eq!(world.ask(session, 1, push(Digest([1; 32]), 1000)), Response::ImageWanted);
+    world.now.wall_ms = NEW_YEAR_MS + 1000;
+    world.link_down();
+    assert!(world.closed.contains(&session));
 }

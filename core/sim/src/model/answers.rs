@@ -20,9 +20,7 @@ impl Model {
     /// Takes in an answer to an operator.
     pub fn answered(&mut self, operator: &mut Operator, message: &ServerMessage, host: &Host) -> Checked {
         let ServerMessage { id, response } = message;
-        // It may be turned out in the moment in which it goes.
-        let ends = operator.open || operator.expelled;
-        ensure(ends, || format!("an answer after the session was closed: {message:?}"))?;
+        ensure(operator.open, || format!("an answer after the session was closed: {message:?}"))?;
         let unanswered = operator.asked.len();
         self.policies.certified = &operator.grant().policies;
         let scope = operator.grant().scope.labels();
