@@ -120,22 +120,24 @@ impl Engine {
     ) {
         let Some(generation) = generation.filter(|_| self.state.len() < UNIKERNELS_MAX) else {
             self.log(Level::Warning, format!("instance {}: not ours: left alone", instance.0));
-            let room = TAPS_MAX.saturating_sub(self.foreign_taps.len());
-            self.foreign_taps.extend(taps.into_iter().take(room));
-            return;
+            return self.keep_off(taps);
         };
         let name = generation.spec.name.clone();
         if self.knows_all() || self.shim.ever_ready() {
             self.log(Level::Warning, format!("instance {}: nobody's: ended", instance.0));
-            let room = TAPS_MAX.saturating_sub(self.foreign_taps.len());
-            self.foreign_taps.extend(taps.into_iter().take(room));
+            self.keep_off(taps);
             return self.reap(instance, exited.is_some());
         }
-        if let Some(older) = self.state.get(&name) {
-            // Names are given once, so the older one has been killed or has ended, and the control plane went down
-            // before it could have it forgotten.
-            let (older, ended) = (older.instance, older.ended());
-            self.log(Level::Warning, format!("instance {}: superseded by {}", older.0, instance.0));
+        // Names are given once, so the older one has been killed or has ended, and the control plane went down before it
+        // could have it forgotten.
+        if let Some(other) = self.state.get(&name) {
+            let (other, ended) = (other.instance, other.ended());
+            let (older, newer) = (other.min(instance), other.max(instance));
+            self.log(Level::Warning, format!("instance {}: superseded by {}", older.0, newer.0));
+            if older == instance {
+                self.keep_off(taps);
+                return self.reap(instance, exited.is_some());
+            }
             self.note(Record::Removed(name.clone()));
             self.unwatch(&name);
             self.console_removed(older, ended);
@@ -149,6 +151,12 @@ impl Engine {
             None => self.adopt_running(&name, instance, pid),
             Some(status) => self.ended(instance, status, None),
         }
+    }
+
+    /// These taps are not to be given to others.
+    fn keep_off(&mut self, taps: Vec<TapId>) {
+        let room = TAPS_MAX.saturating_sub(self.foreign_taps.len());
+        self.foreign_taps.extend(taps.into_iter().take(room));
     }
 
     /// Whether what is ours and runs is in the state. It is not when nothing is remembered, or only a part; that the

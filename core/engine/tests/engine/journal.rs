@@ -16,7 +16,7 @@ use crate::{
     order::after,
     policy::below,
     probes::ready,
-    restart::{restarted, start, stop},
+    restart::{restart, restarted, start, stop},
     world::{World, console, create, destroy, info, name, networked, push},
 };
 
@@ -623,4 +623,26 @@ fn a_control_plane_that_learned_of_volumes_late_takes_over_nothing_that_was_refu
     world.run();
     assert_eq!(names(&mut world), ["kept"]);
     assert_eq!(world.host.running().len(), 1);
+}
+
+/// The first control plane was told of no volumes, so it never knew that it knew all.
+#[test]
+fn an_older_monitor_is_not_taken_for_the_one_that_took_its_place() {
+    let mut world = World::unlinked();
+    world.disk = Some(Disk::new(DISK_BYTES));
+    world.restart();
+    let os = Fault::Os { errno: 5 };
+    world.host.faults.push((|op| matches!(op, Op::Volume(VolumeOp::List { .. })), os));
+    world.run();
+    let (mut world, digest) = with_image(world);
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    world.host.faults.push((|op| matches!(op, Op::Forget(_)), os));
+    assert!(matches!(world.ask(session, 2, restart("a", Change::default())), Response::Started(_)));
+    let runs = world.running("a");
+    assert_eq!(world.host.ledger.monitors.len(), 2, "the older one is still there");
+    world.restart();
+    world.run();
+    assert_eq!(world.running("a"), runs);
+    assert_eq!((world.host.ledger.monitors.len(), world.host.running()), (1, vec![runs]));
 }
