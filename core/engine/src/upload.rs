@@ -129,9 +129,10 @@ impl Engine {
                 upload.phase = Phase::Receiving;
                 self.tell(asker, Response::ImageWanted);
             }
-            Ok(Reply::Stored) if given_up => self.upload_end(digest),
-            Ok(Reply::Stored) => {
-                upload.found = true;
+            Ok(Reply::Stored { .. }) if given_up => self.upload_end(digest),
+            Ok(Reply::Stored { bytes }) => {
+                // The offer may be wrong about it.
+                (upload.found, upload.owner.bytes) = (true, bytes);
                 self.upload_inspect(digest, None);
             }
             Ok(_) => return Err(Nonsense("another reply than done or stored to a begun image")),

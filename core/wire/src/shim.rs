@@ -195,7 +195,10 @@ pub enum Reply {
     /// What the host is and has.
     Host(Box<Host>),
     /// The image is there already.
-    Stored,
+    Stored {
+        /// Its size, whatever was said of it.
+        bytes: u64,
+    },
     /// A part of an image.
     Bytes(Blob<IMAGE_READ_BYTES_MAX>),
     /// A page of the images.

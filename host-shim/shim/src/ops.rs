@@ -112,7 +112,7 @@ impl Ops {
             Op::Appliance(_) => return Err(Refusal::Fault(Fault::NotFound)),
             Op::Stats(instances) => return Ok(usage(&instances, &self.ledger)),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
-                return Ok(Reply::Stored);
+                return Ok(Reply::Stored { bytes: fs::metadata(self.image(digest))?.len() });
             }
             Op::ImageBegin { digest, bytes } => {
                 self.uploads.insert(digest, Receiving::begin(&self.config.state_dir.join("images"))?);

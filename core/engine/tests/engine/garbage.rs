@@ -118,7 +118,7 @@ fn no_bytes_of_a_shim_hurt_anybody() {
             let volumes = vec![file("data"), file("stray"), file("~1")].try_into().unwrap();
             for reply in [
                 Reply::Done,
-                Reply::Stored,
+                Reply::Stored { bytes: 7 },
                 Reply::Spawned { pid: 3 },
                 Reply::Extent { offset: 3, data: vec![7; 100].try_into().unwrap() },
                 Reply::Volumes { page: volumes, more: random.below(2) == 0 },

@@ -143,7 +143,8 @@ impl Host {
             }
             Op::Host => return Ok(Reply::Host(self.facts.clone().into())),
             Op::ImageBegin { digest, .. } if self.ledger.images.contains(&digest) => {
-                return Ok(Reply::Stored);
+                let bytes = self.images.get(&digest).map_or(0, Vec::len) as u64;
+                return Ok(Reply::Stored { bytes });
             }
             Op::ImageBegin { digest, bytes } => {
                 self.ledger.uploads.insert(digest, bytes);

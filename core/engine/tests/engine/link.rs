@@ -441,7 +441,7 @@ fn a_shim_that_makes_no_sense_has_its_link_reset_and_is_believed_again_after_the
         let instance = InstanceId(world.instance(0).0 + 1);
         let payload = match case {
             0 => encoded(&reply(id.wrapping_add(1), Reply::Done)),
-            1 => encoded(&reply(id, Reply::Stored)),
+            1 => encoded(&reply(id, Reply::Stored { bytes: 7 })),
             2 => encoded(&FromShim::Event(Event::Exited { instance, status: ExitStatus::Code(0) })),
             3 => vec![0xff; 9],
             _ => Vec::new(),

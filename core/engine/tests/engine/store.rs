@@ -132,6 +132,17 @@ fn an_image_is_downloaded_as_it_was_uploaded() {
     assert_eq!(world.refused(session, 3, unknown), Refusal::NoSuchImage);
 }
 
+/// It is offered with a wrong size, and the host has it without the control plane's knowing.
+#[test]
+fn an_image_is_as_large_as_the_host_says_that_it_is() {
+    let mut world = World::new();
+    let session = world.client();
+    let bytes = image(5_000);
+    let digest = world.host.store(bytes.clone());
+    assert_eq!(world.ask(session, 1, push(digest, 7)), Response::ImageStored(digest));
+    assert_eq!(list(&mut world)[0].bytes, bytes.len() as u64);
+}
+
 #[test]
 fn an_image_that_is_removed_while_it_is_downloaded_ends_the_download() {
     let mut world = World::new();

@@ -151,7 +151,8 @@ impl Host {
                 return Some(Ok(Reply::Stats { uptime: Blob::default(), page: List::fill(usages) }));
             }
             Op::ImageBegin { digest, .. } if ledger.images.contains(&digest) => {
-                return Some(Ok(Reply::Stored));
+                let bytes = self.images.get(&digest).map_or(0, |image| image.len() as u64);
+                return Some(Ok(Reply::Stored { bytes }));
             }
             Op::ImageList { after } => return Some(Ok(self.image_page(after))),
             Op::Volume(_) if failing => return Some(Err(EIO.into())),

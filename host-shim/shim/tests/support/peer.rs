@@ -141,7 +141,7 @@ impl Peer {
     pub fn store(&mut self, image: &[u8]) -> Digest {
         let name = sha256(image);
         match self.ask(Op::ImageBegin { digest: name, bytes: image.len() as u64 }) {
-            Ok(Reply::Stored) => return name,
+            Ok(Reply::Stored { .. }) => return name,
             begun => assert_eq!(begun, Ok(Reply::Done)),
         }
         for chunk in image.chunks(CHUNK_BYTES_MAX) {
