@@ -242,7 +242,7 @@ impl World {
             (operator.asked.get(&message.id), &message.response),
             (
                 Some(Asked::Import(_)),
-                Response::StateImported { .. } | Response::Refused(Refusal::ReadOnly(ReadOnly::Unwritable))
+                Response::StateImported { .. } | Response::Refused(Refusal::ReadOnly(_))
             )
         );
         operator.queued += payload.len();
