@@ -106,6 +106,7 @@ man: host ## write the manual pages into out/man
 check: setup ## formatting, lints, licences and duplicate dependencies, what the service may do
 	$(HOST_CARGO) fmt --all --check
 	$(HOST_CARGO) clippy --locked --all-targets -- -D warnings
+	$(HOST_CARGO) clippy --locked -p petrel-qemu-tests --test appliance -- -D warnings
 	tools/check-deny
 	@! command -v systemd-analyze >/dev/null || systemd-analyze security --offline=true --threshold=30 --no-pager \
 		host-shim/systemd/petrel-shim.service | tail -1

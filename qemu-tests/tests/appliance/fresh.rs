@@ -5,6 +5,7 @@ use std::path::Path;
 
 use petrel_qemu_tests::{Host, Machine, Network, Settings};
 use petrel_tests::{Ended, image, out};
+use serde_json::json;
 
 use crate::guests::come_and_go;
 
