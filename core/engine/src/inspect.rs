@@ -16,6 +16,7 @@ use crate::{
     Engine,
     limits::{CONSOLE_ENTRIES_MAX, CREATES_WAITING_MAX, PROBES_MAX, RECORDS_WAITING_MAX},
     session::Session,
+    supervise::Step,
     unikernel::Run,
 };
 
@@ -99,9 +100,14 @@ impl Engine {
         known.map(|(id, unikernel)| (id, unikernel.name()))
     }
 
-    /// What the unikernels are doing, and what they are to be.
+    /// What the unikernels are doing, and what they are to be. One that runs and will make way after a while is stopping.
     pub fn states(&self) -> impl Iterator<Item = (State, Wish)> {
-        self.state.names().filter_map(|name| self.brief(name)).map(|brief| (brief.state, brief.wish))
+        self.state.names().filter_map(|name| {
+            let brief = self.brief(name)?;
+            let makes_way = matches!(brief.state, State::Running | State::Ready)
+                && matches!(self.next_step(name), Step::WaitUntil(_));
+            Some((if makes_way { State::Stopping } else { brief.state }, brief.wish))
+        })
     }
 
     /// What happened, as far as it is kept, the latest first.

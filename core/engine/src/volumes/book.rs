@@ -82,7 +82,13 @@ impl Book {
                 let edition = self.editions;
                 self.volumes.insert(name, Volume { bytes, phase, file, edition, last_user: None });
             }
-            VolumeRecord::Kept(name) => self.set_phase(&name, Phase::Kept),
+            VolumeRecord::Kept(name) => {
+                self.set_phase(&name, Phase::Kept);
+                // What was told before of a file of this name was told of another.
+                if let Some(volume) = self.volumes.get_mut(&name) {
+                    volume.file = File::Untold;
+                }
+            }
             VolumeRecord::Removing(name) => self.set_phase(&name, Phase::Removing),
             VolumeRecord::Resized { name, bytes } => {
                 if let Some(volume) = self.volumes.get_mut(&name) {
@@ -225,5 +231,14 @@ mod tests {
         };
         assert_eq!((all(&first), first.bytes()), (all(&second), second.bytes()));
         assert_eq!(first.bytes(), 100 + 2 + 8 + 16);
+    }
+
+    /// A read of an earlier volume of that name fails while it is made.
+    #[test]
+    fn a_volume_that_was_made_is_not_missing_because_an_earlier_one_is() {
+        let mut book = book();
+        book.get_mut(&name("acme")).unwrap().file = File::Missing;
+        book.apply(VolumeRecord::Kept(name("acme")));
+        assert_eq!(book.get(&name("acme")).unwrap().file, File::Untold);
     }
 }

@@ -335,6 +335,10 @@ impl Engine {
     }
 
     fn record(&mut self, record: VolumeRecord) {
+        if let VolumeRecord::Creating { name, .. } = &record {
+            // The survey under way may have looked before it was there, for another of this name.
+            self.volumes.survey.unlisted.remove(name);
+        }
         self.apply(Record::Volume(record));
     }
 
