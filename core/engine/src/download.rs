@@ -75,23 +75,24 @@ impl Download {
     /// Takes in a piece of the file; some of it may have come before.
     fn take(&mut self, offset: u64, data: Chunk) {
         let end = offset.saturating_add(data.len() as u64).min(self.bytes);
-        if data.is_empty() || offset >= self.bytes {
+        // Nothing follows a piece that is not full: holes, or the file is shorter than was known.
+        let is_last = data.len() < CHUNK_BYTES_MAX || offset >= self.bytes;
+        if end > self.got {
+            // Both are within one chunk.
+            let skip = usize::try_from(self.got.saturating_sub(offset)).unwrap_or(0);
+            let keep = usize::try_from(end.saturating_sub(offset)).unwrap_or(0);
+            let mut data = data.into_vec();
+            data.truncate(keep);
+            data.drain(..skip);
+            if let Ok(piece) = Chunk::try_from(data) {
+                self.pieces.push_back((offset.max(self.got), piece));
+            }
+            self.got = end;
+            self.next = self.next.max(end);
+        }
+        if is_last {
             self.got = self.bytes;
         }
-        if end <= self.got {
-            return;
-        }
-        // Both are within one chunk.
-        let skip = usize::try_from(self.got.saturating_sub(offset)).unwrap_or(0);
-        let keep = usize::try_from(end.saturating_sub(offset)).unwrap_or(0);
-        let mut data = data.into_vec();
-        data.truncate(keep);
-        data.drain(..skip);
-        if let Ok(piece) = Chunk::try_from(data) {
-            self.pieces.push_back((offset.max(self.got), piece));
-        }
-        self.got = end;
-        self.next = self.next.max(end);
     }
 }
 
@@ -241,7 +242,8 @@ impl Engine {
                 _ => return Err(Nonsense("less of an image than there is")),
             },
             (Ok(Reply::Extent { offset, data }), File::Volume(_) | File::Draft(_)) => {
-                if offset < asked {
+                // Where the file ends before, that is told.
+                if offset < asked && !data.is_empty() {
                     return Err(Nonsense("another part of a volume than was asked for"));
                 }
                 download.take(offset, data);

@@ -34,6 +34,20 @@ fn what_is_pushed_is_what_is_pulled() {
 }
 
 #[test]
+fn a_file_that_is_shorter_than_was_known_is_pulled_to_its_end() {
+    for bytes in [512, CHUNK_BYTES_MAX, 0] {
+        let (mut world, session) = given_no_volumes();
+        world.ask(session, 1, make("a", MIB));
+        *world.host.volume("a") = vec![1; bytes];
+        let (pulled, end) = pull_whole(&mut world, session, 2, "a");
+        assert_eq!((end, world.resets, pulled.len() as u64), (Ok(true), 0, MIB));
+        assert!(
+            pulled[..bytes].iter().all(|byte| *byte == 1) && pulled[bytes..].iter().all(|byte| *byte == 0)
+        );
+    }
+}
+
+#[test]
 fn holes_are_neither_pushed_nor_pulled() {
     let (mut world, session) = given_no_volumes();
     world.ask(session, 1, make("a", 8 * MIB));
