@@ -31,6 +31,10 @@ impl Engine {
 
     pub(crate) fn forget(&mut self, name: &Name) {
         let Some(instance) = self.state.get(name).map(|unikernel| unikernel.instance) else { return };
+        // What the shim has under its number is another's, which is being ended: of itself nothing is left.
+        if self.reaps.contains_key(&instance) {
+            return self.remove(name);
+        }
         self.watch(name).asked = Some(Asked::Forget);
         self.ask_about(name, Op::Forget(instance), Waiting::Forget(instance));
     }

@@ -186,3 +186,27 @@ fn one_whose_number_is_taken_is_started_under_another() {
     world.run();
     assert_eq!((world.state("web"), world.host.running().len(), world.resets), (State::Running, 2, 0));
 }
+
+/// … that of one that had ended.
+#[test]
+fn one_whose_number_is_taken_is_destroyed_though_that_other_one_is_not_yet() {
+    let (mut world, digest) = world_with_image();
+    let session = world.client();
+    world.create(session, 1, plain("db", digest));
+    world.create(session, 2, plain("web", digest));
+    let number = world.instance(0);
+    world.host.end(number, ExitStatus::Code(0));
+    world.run();
+    world.link_down();
+    world.host.ledger.monitors.remove(&number);
+    let tag = world.host.spawned[1].tag.clone();
+    world.host.start_foreign(number, &[], &tag);
+    world.host.immortal = true;
+    world.link_up();
+    world.run();
+    assert_eq!(world.ask(session, 3, destroy("db")), Response::Destroyed);
+    world.host.immortal = false;
+    world.host.end(number, ExitStatus::Signal(9));
+    world.run();
+    assert_eq!((world.state("web"), world.host.ledger.monitors.len(), world.resets), (State::Running, 1, 0));
+}
