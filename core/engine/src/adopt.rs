@@ -4,6 +4,8 @@
 //! * What only the ledger knows: if the control plane began without any memory, or with a part of it, it was started by an
 //!   earlier one, and its tag tells all that is needed to take it over. Otherwise nobody was promised it, and it is ended. A tag that is
 //!   not ours is left alone.
+//! * But what an earlier control plane started in the place of one that is known, while nothing could be kept, is that one
+//!   now: the workload goes on.
 //! * What no operator was promised (its create was refused when the link broke) is ended.
 //! * What only the control plane knows has ended unseen. But when it has just begun with a memory, the host may have
 //!   been started anew: then what ran is started again, whatever its policy says of its own ends.
@@ -123,6 +125,9 @@ impl Engine {
             return self.keep_off(taps);
         };
         let name = generation.spec.name.clone();
+        if self.is_next_of(&name, instance, &generation) {
+            return self.adopt_next(&name, instance, pid, exited, taps);
+        }
         if self.knows_all() || self.shim.ever_ready() {
             self.log(Level::Warning, format!("instance {}: nobody's: ended", instance.0));
             self.keep_off(taps);
@@ -149,6 +154,42 @@ impl Engine {
         self.note(Record::Starting { name: name.clone(), instance, taps });
         match exited {
             None => self.adopt_running(&name, instance, pid),
+            Some(status) => self.ended(instance, status, None),
+        }
+    }
+
+    /// Whether an unknown instance is what an earlier control plane started in the place of one that is known, while
+    /// nothing could be kept.
+    fn is_next_of(&self, name: &Name, instance: InstanceId, generation: &Generation) -> bool {
+        let Some(known) = self.state.get(name).filter(|_| !self.shim.ever_ready()) else { return false };
+        let gone = !known.is_up() || self.shim.unlisted.contains(&known.instance);
+        known.instance < instance
+            && known.started == Some(generation.number)
+            && known.current == *generation
+            && gone
+    }
+
+    fn adopt_next(
+        &mut self,
+        name: &Name,
+        instance: InstanceId,
+        pid: u32,
+        exited: Option<ExitStatus>,
+        taps: Vec<TapId>,
+    ) {
+        let Some(known) = self.state.get(name) else { return };
+        let (earlier, up, ended) = (known.instance, known.is_up(), known.ended().is_some());
+        self.log(Level::Info, format!("{name}: was started again as instance {}", instance.0));
+        if up {
+            self.shim.unlisted.remove(&earlier);
+            self.apply(Record::Absent(earlier));
+        } else if ended {
+            self.reap(earlier, true);
+        }
+        self.decide(Record::Starting { name: name.clone(), instance, taps });
+        self.console_moved(earlier, instance);
+        match exited {
+            None => self.adopt_running(name, instance, pid),
             Some(status) => self.ended(instance, status, None),
         }
     }

@@ -646,3 +646,27 @@ fn an_older_monitor_is_not_taken_for_the_one_that_took_its_place() {
     assert_eq!(world.running("a"), runs);
     assert_eq!((world.host.ledger.monitors.len(), world.host.running()), (1, vec![runs]));
 }
+
+/// It ends, and is started again, on a host whose disk takes nothing any more; then the control plane goes down.
+#[test]
+fn what_was_started_again_while_nothing_could_be_kept_goes_on() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    world.create(session, 1, restarted(RestartWhen::Always, &[], networked("a", digest, &["net0"])));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    assert_eq!(world.refused(session, 2, stop("a")), Refusal::ReadOnly(ReadOnly::Unwritable));
+    world.host.end(world.instance(0), ExitStatus::Code(7));
+    world.sleep_ms(10_000);
+    let runs = world.running("a");
+    assert_ne!(runs, world.instance(0));
+    world.disk.as_mut().unwrap().writes_left = None;
+    for _ in 0..2 {
+        world.restart();
+        world.sleep_ms(10_000);
+        assert_eq!(
+            (world.running("a"), world.host.running(), world.state("a")),
+            (runs, vec![runs], State::Running)
+        );
+        assert_eq!(world.host.ledger.monitors.len(), 1);
+    }
+}
