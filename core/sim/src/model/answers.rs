@@ -210,6 +210,8 @@ impl Model {
         if !matches!(fate.known, Known::Open) {
             fate.known = Known::Absent;
         }
+        // It has gone.
+        fate.going = false;
         // What is still to be answered was asked of this one, and says nothing of the next.
         fate.orders += 1;
         Ok(())
