@@ -79,10 +79,7 @@ impl Engine {
                 // It was started while nothing could be kept.
                 (Run::Absent, _) if first => {
                     self.decide(Record::Starting { name: name.clone(), instance, taps: taps.into_vec() });
-                    match exited {
-                        None => self.adopt_running(&name, instance, pid),
-                        Some(status) => self.ended(instance, status, None),
-                    }
+                    self.adopt_started(&name, instance, pid, exited);
                 }
                 (Run::Starting | Run::Running { .. }, Some(status)) => self.ended(instance, status, None),
                 (Run::Starting | Run::Running { .. }, None) => self.adopt_running(&name, instance, pid),
@@ -98,6 +95,14 @@ impl Engine {
             self.reap(instance, exited.is_some());
         } else {
             self.adopt_unknown(instance, pid, exited, taps.into_vec(), generation);
+        }
+    }
+
+    /// Takes over a monitor whose start is known by now.
+    fn adopt_started(&mut self, name: &Name, instance: InstanceId, pid: u32, exited: Option<ExitStatus>) {
+        match exited {
+            None => self.adopt_running(name, instance, pid),
+            Some(status) => self.ended(instance, status, None),
         }
     }
 
@@ -152,10 +157,7 @@ impl Engine {
         self.note(Record::Created { instance, generation });
         self.watch(&name);
         self.note(Record::Starting { name: name.clone(), instance, taps });
-        match exited {
-            None => self.adopt_running(&name, instance, pid),
-            Some(status) => self.ended(instance, status, None),
-        }
+        self.adopt_started(&name, instance, pid, exited);
     }
 
     /// Whether an unknown instance is what an earlier control plane started in the place of one that is known, while
@@ -188,10 +190,7 @@ impl Engine {
         }
         self.decide(Record::Starting { name: name.clone(), instance, taps });
         self.console_moved(earlier, instance);
-        match exited {
-            None => self.adopt_running(name, instance, pid),
-            Some(status) => self.ended(instance, status, None),
-        }
+        self.adopt_started(name, instance, pid, exited);
     }
 
     /// These taps are not to be given to others.
