@@ -81,8 +81,7 @@ impl Engine {
                     self.decide(Record::Starting { name: name.clone(), instance, taps: taps.into_vec() });
                     self.adopt_started(&name, instance, pid, exited);
                 }
-                (Run::Starting | Run::Running { .. }, Some(status)) => self.ended(instance, status, None),
-                (Run::Starting | Run::Running { .. }, None) => self.adopt_running(&name, instance, pid),
+                (Run::Starting | Run::Running { .. }, _) => self.adopt_started(&name, instance, pid, exited),
                 (Run::Ended { .. }, Some(_)) => {}
                 // Another was to take its place and it was not forgotten yet; or it was started under an old number, by
                 // a control plane that could not read what is kept.
