@@ -297,7 +297,7 @@ impl Engine {
             Some(Goal::Run) => self.order_undone(name, refusal),
             Some(Goal::Return(_)) => self.order_returned(name),
             Some(Goal::Stop) => self.order_done(name),
-            Some(Goal::Destroy | Goal::Try) | None => {}
+            Some(Goal::Destroy | Goal::Try(_)) | None => {}
         }
         self.reconcile(name);
     }

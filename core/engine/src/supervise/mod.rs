@@ -141,7 +141,7 @@ impl Engine {
     fn wait_for_others(&mut self, name: &Name) {
         self.waiting.insert(name.clone());
         match self.goal(name) {
-            Some(Goal::Run | Goal::Try) => {
+            Some(Goal::Run | Goal::Try(_)) => {
                 self.drop_trial(name);
                 self.order_done(name);
             }

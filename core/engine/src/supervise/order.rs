@@ -51,8 +51,8 @@ pub(crate) enum Goal {
     Stop,
     /// There is nothing any more.
     Destroy,
-    /// The new generation does well.
-    Try,
+    /// This generation, the new one, does well.
+    Try(u32),
     /// The earlier generation runs again: then it is refused, for this reason.
     Return(Refusal),
 }
@@ -73,7 +73,7 @@ impl Engine {
         let wanted = unikernel.wish == Wish::Running;
         match self.goal(name) {
             Some(Goal::Run) if wanted => return self.join(who, name),
-            Some(Goal::Try | Goal::Return(_)) => {
+            Some(Goal::Try(_) | Goal::Return(_)) => {
                 return self.answer_brief(who.asker, name, Response::Started);
             }
             _ if wanted && runs => return self.answer_brief(who.asker, name, Response::Started),
@@ -161,7 +161,7 @@ impl Engine {
         let generation = Generation { number, faulty: false, spec: Box::new(spec) };
         self.happened(who.grant.who(), What::Updating(number), Some(name.clone()));
         let record = |trial| Record::Updated { name: name.clone(), generation, trial };
-        self.try_out(who, &name, manner, from, record);
+        self.try_out(who, &name, manner, (number, from), record);
     }
 
     pub(crate) fn rollback(&mut self, who: Who, name: &Name, number: Option<u32>) {
@@ -182,16 +182,16 @@ impl Engine {
         self.happened(who.grant.who(), What::Updating(number), Some(name.clone()));
         let record = |trial| Record::Switched { name: name.clone(), number, trial };
         let manner = Manner { answer: Response::Updated, window_s: None, starts: false };
-        self.try_out(who, name, manner, current, record);
+        self.try_out(who, name, manner, (number, current), record);
     }
 
-    /// Makes the change in `record`, and goes back to the generation `from` unless it does well.
+    /// Makes the change in `record`, to the generation `number`, and goes back to `from` unless that one does well.
     fn try_out(
         &mut self,
         who: Who,
         name: &Name,
         manner: Manner,
-        from: u32,
+        (number, from): (u32, u32),
         record: impl FnOnce(Option<Trial>) -> Record,
     ) {
         let Manner { answer, window_s, starts } = manner;
@@ -200,7 +200,7 @@ impl Engine {
             self.apply(record(None));
             return self.answer_brief(who.asker, name, answer);
         }
-        if !self.place(who, name, Goal::Try, answer) {
+        if !self.place(who, name, Goal::Try(number), answer) {
             return;
         }
         self.start_over(name);
@@ -225,7 +225,7 @@ impl Engine {
 
     /// Puts an order in the place of the present one. False if it is the same again: then it is waited for by more.
     fn place(&mut self, who: Who, name: &Name, goal: Goal, answer: Answer) -> bool {
-        let starts = matches!(goal, Goal::Run | Goal::Try);
+        let starts = matches!(goal, Goal::Run | Goal::Try(_));
         let before = match self.state.get(name) {
             // It is not to be started by a request that is refused.
             Some(unikernel) if starts && unikernel.is_at_rest() => Wish::Stopped,
@@ -324,7 +324,8 @@ impl Engine {
             Goal::Run => unikernel.wish == Wish::Running,
             Goal::Stop => unikernel.wish == Wish::Stopped,
             Goal::Destroy => unikernel.wish == Wish::Destroyed,
-            Goal::Try => unikernel.trial.is_some(),
+            // There may be an earlier one that was on trial.
+            Goal::Try(number) => unikernel.trial.is_some() && unikernel.current.number == *number,
             // It is what it was, and goes on from there.
             Goal::Return(_) => false,
         });
@@ -358,7 +359,7 @@ impl Engine {
         let Some(mut order) = self.take_order(name) else { return };
         let refusal = match order.goal {
             Goal::Return(refusal) => refusal,
-            Goal::Try => {
+            Goal::Try(_) => {
                 self.apply(Record::RolledBack { name: name.clone(), faulty: false });
                 refusal
             }
@@ -393,7 +394,7 @@ impl Engine {
             let tried = self.state.get(&name).is_some_and(|unikernel| {
                 unikernel.trial.is_some() && runs(unikernel.run) && !unikernel.is_stale()
             });
-            if !tried || self.goal(&name) != Some(&Goal::Try) {
+            if !tried || !matches!(self.goal(&name), Some(Goal::Try(_))) {
                 self.order_undone(&name, Refusal::ShimAway);
             }
         }

@@ -530,6 +530,22 @@ fn an_update_that_a_full_disk_has_no_room_for_is_refused_at_once_and_what_there_
     assert_eq!(world.ask(session, 1, destroy("a")), Response::Destroyed);
 }
 
+/// The earlier generation is on trial as the one was that could not be kept, but nobody waits for it any more.
+#[test]
+fn an_update_that_a_full_disk_has_no_room_for_is_refused_at_once_also_in_the_place_of_another() {
+    let (mut world, digest) = with_image(World::with_disk(128 << 10));
+    let session = world.client();
+    world.create(session, 1, networked("a", digest, &["net0"]));
+    let full = fill(&mut world, session, digest);
+    world.send(session, 1, update("a", Change { memory_mib: Some(48), ..Change::default() }));
+    let change = Change { args: Some(large_args()), ..Change::default() };
+    world.send(session, 2, update("a", change));
+    assert_eq!(world.next(session, 1), Response::Refused(Refusal::Superseded));
+    assert_eq!(world.next(session, 2), full);
+    world.run();
+    assert_eq!(world.info("a").unikernel.memory_mib, 48);
+}
+
 /// What could not be kept is tried again after a while, and so is what is to be done after it.
 #[test]
 fn what_was_to_be_stopped_and_is_still_there_is_started_at_once() {
