@@ -78,7 +78,7 @@ impl Engine {
             match (unikernel.run, exited) {
                 // It was started while nothing could be kept.
                 (Run::Absent, _) if first => {
-                    self.decide(Record::Starting { name: name.clone(), instance, taps: taps.into_vec() });
+                    self.note(Record::Starting { name: name.clone(), instance, taps: taps.into_vec() });
                     self.adopt_started(&name, instance, pid, exited);
                 }
                 (Run::Starting | Run::Running { .. }, _) => self.adopt_started(&name, instance, pid, exited),
@@ -187,7 +187,7 @@ impl Engine {
         } else if ended {
             self.reap(earlier, true);
         }
-        self.decide(Record::Starting { name: name.clone(), instance, taps });
+        self.note(Record::Starting { name: name.clone(), instance, taps });
         self.console_moved(earlier, instance);
         self.adopt_started(name, instance, pid, exited);
     }

@@ -686,3 +686,26 @@ fn what_was_started_again_while_nothing_could_be_kept_goes_on() {
         assert_eq!(world.host.ledger.monitors.len(), 1);
     }
 }
+
+/// What follows from the shim's news cannot be kept, as the disk fails again; the news is true all the same.
+#[test]
+fn what_the_shim_tells_of_is_known_also_if_what_follows_from_it_cannot_be_kept() {
+    let (mut world, digest) = given_a_disk();
+    let session = world.client();
+    for (id, name) in [(1, "a"), (2, "b")] {
+        world.create(session, id, restarted(RestartWhen::Always, &[], networked(name, digest, &["net0"])));
+    }
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    assert_eq!(world.refused(session, 3, stop("a")), Refusal::ReadOnly(ReadOnly::Unwritable));
+    world.host.end(world.instance(0), ExitStatus::Code(7));
+    world.sleep_ms(10_000);
+    let runs = world.running("a");
+    // The next one to hear of it has to start the other one, and to keep that.
+    let other = world.running("b");
+    world.link_down();
+    world.host.end(other, ExitStatus::Code(7));
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    world.restart();
+    world.sleep_ms(60_000);
+    assert_eq!((world.running("a"), world.host.running().len()), (runs, 2));
+}

@@ -168,6 +168,13 @@ impl Host {
         self.ends.get(&self.newest_of(name)?).copied()
     }
 
+    /// Whether a monitor of a name runs that was not told to end, and that the shim knows of, also if it was killed in the
+    /// middle of starting another.
+    pub fn knows_running(&self, name: &Name) -> bool {
+        let runs = |process: &Process| process.is_running() && !process.killed;
+        self.instances_of(name).any(|instance| self.processes.get(&instance).is_some_and(runs))
+    }
+
     /// How many monitors of a name run that were not told to end.
     pub fn running_of(&self, name: &Name) -> usize {
         let running = self.processes.values().filter(|process| process.is_running() && !process.killed);

@@ -165,7 +165,7 @@ impl Model {
             self.standing.leave_open();
         }
         for (name, fate) in &mut self.fates {
-            let is_told = fate.is_left_alone() && host.running_of(name) > 0;
+            let is_told = fate.is_left_alone() && host.knows_running(name);
             let untold = fate.doubtful || (fate.must_be() && !is_told);
             let taken_over = self.untold && (fate.doubtful || fate.going);
             if fate.creating + fate.destroying > 0 || (forgets && (untold || fate.going)) || taken_over {
