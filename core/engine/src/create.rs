@@ -142,6 +142,7 @@ impl Engine {
     pub(crate) fn check_return(&self, grant: &Grant, spec: &Spec) -> Result<(), Refusal> {
         self.check_after(&spec.name, &spec.supervision)?;
         self.check_start(spec)?;
+        self.check_taken_back(grant, spec)?;
         let host = self.shim.host_if_ready().ok_or(Refusal::ShimAway)?;
         let asked = Asked {
             name: &spec.name,
@@ -152,6 +153,16 @@ impl Engine {
             bridges: spec.nets.iter().map(|(net, _)| &net.bridge).collect(),
         };
         self.state.admit(grant, &asked, &host.cpus).map(drop)
+    }
+
+    /// A volume from outside of the asker's scope, which somebody above has taken back, does not come back with an earlier
+    /// generation.
+    fn check_taken_back(&self, grant: &Grant, spec: &Spec) -> Result<(), Refusal> {
+        let Some(scope) = grant.authority().map(|authority| authority.scope()) else { return Ok(()) };
+        let now = self.state.get(&spec.name).map(|unikernel| &unikernel.spec().blocks);
+        let has = |volume: &Name| now.is_some_and(|now| now.iter().any(|block| block.volume == *volume));
+        let foreign = spec.blocks.iter().find(|block| !scope.holds(&block.volume) && !has(&block.volume));
+        if foreign.is_some() { Err(Refusal::OutsideScope) } else { Ok(()) }
     }
 
     /// What counts against policies under this name already.

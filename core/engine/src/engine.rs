@@ -176,8 +176,9 @@ impl Engine {
         self.end_expired();
         self.shim_deadline();
         self.survey_deadline();
-        self.watches_due();
+        // What is nobody's may have the name of what is started next.
         self.reaps_due();
+        self.watches_due();
         self.tell_events(events);
         self.commit(mark);
     }

@@ -241,10 +241,10 @@ impl Journal {
 }
 
 /// Whether a request may change what there is: it takes more than the right to read. What an appliance is told, its
-/// machine remembers, not the journal.
+/// machine remembers, not the journal. A revocation holds also if it cannot be kept: who was found out is turned out.
 fn changes(request: &Request) -> bool {
     let only_reads = rights_for(request).iter().all(|right| *right == Right::Read);
-    !only_reads && !matches!(request, Request::Appliance(_))
+    !only_reads && !matches!(request, Request::Appliance(_) | Request::CertRevoke { .. })
 }
 
 /// Whether an answer says that a change was made.

@@ -24,8 +24,7 @@ impl Engine {
     pub(crate) fn kill(&mut self, name: &Name) {
         let Some(instance) = self.state.get(name).map(|unikernel| unikernel.instance) else { return };
         let overdue_ns = self.now.monotonic_ns.saturating_add(KILL_DEADLINE_NS);
-        let watch = self.watch(name);
-        (watch.asked, watch.killed) = (Some(Asked::Kill { overdue_ns }), true);
+        self.watch(name).asked = Some(Asked::Kill { overdue_ns });
         self.ask_about(name, Op::Kill(instance), Waiting::Kill(instance));
     }
 
@@ -47,7 +46,9 @@ impl Engine {
             Ok(Reply::Done) if planted::is(Planted::DestroyEarly) => {
                 self.name_of(instance).iter().for_each(|name| self.remove(name));
             }
-            Ok(Reply::Done) => {}
+            Ok(Reply::Done) => {
+                self.name_of(instance).iter().for_each(|name| self.watch(name).killed = true);
+            }
             Ok(_) => return Err(Nonsense("another reply than done to a kill")),
             // It is not there, so it has ended.
             Err(Fault::NotFound) => self.ended(instance, ExitStatus::Unknown, None),
@@ -81,8 +82,8 @@ impl Engine {
         let again = self.state.get(&name).is_some_and(|unikernel| unikernel.starts_again());
         let now_ns = self.now.monotonic_ns;
         let watch = self.watch(&name);
-        watch.asked = None;
-        let killed = core::mem::take(&mut watch.killed) && !watch.unhealthy;
+        let asked = matches!(watch.asked.take(), Some(Asked::Kill { .. }));
+        let killed = (core::mem::take(&mut watch.killed) || asked) && !watch.unhealthy;
         watch.unhealthy = false;
         watch.failure = None;
         watch.probing = Probing::default();
@@ -206,7 +207,10 @@ impl Engine {
     /// The link is gone: what the shim was asked to end is as it was, as far as is known.
     pub(crate) fn endings_lost(&mut self) {
         for (name, watch) in &mut self.watches {
-            if watch.asked.take() == Some(Asked::Forget)
+            let asked = watch.asked.take();
+            // It may have got there.
+            watch.killed |= matches!(asked, Some(Asked::Kill { .. }));
+            if asked == Some(Asked::Forget)
                 && let Some(unikernel) = self.state.get(name)
                 && let Run::Ended { .. } = unikernel.run
             {

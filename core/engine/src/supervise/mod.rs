@@ -49,7 +49,7 @@ pub(crate) type Watches = BTreeMap<Name, Watch>;
 pub(crate) struct Watch {
     /// What the shim was asked to do to its monitor, and has not done yet.
     pub asked: Option<Asked>,
-    /// The shim was asked to kill its monitor, for what is perhaps not wanted any more.
+    /// The shim has killed its monitor, or may have, for what is perhaps not wanted any more.
     pub killed: bool,
     /// Its monitor is to make way for another one, though it is of the right generation.
     pub replace: bool,

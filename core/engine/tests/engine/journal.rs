@@ -546,6 +546,21 @@ fn an_update_that_a_full_disk_has_no_room_for_is_refused_at_once_also_in_the_pla
     assert_eq!(world.info("a").unikernel.memory_mib, 48);
 }
 
+/// The disk failed before: the one who was found out is turned out all the same, and not let in again.
+#[test]
+fn where_nothing_can_be_kept_certificates_are_revoked_as_long_as_the_control_plane_lives() {
+    let (mut world, digest) = given_a_disk();
+    let root = world.client();
+    world.disk.as_mut().unwrap().writes_left = Some(0);
+    let unwritable = Refusal::ReadOnly(ReadOnly::Unwritable);
+    assert_eq!(world.refused(root, 1, create(networked("a", digest, &["net0"]))), unwritable);
+    let thief = chain(&[Says { serial: 66, ..says("thief") }]);
+    let session = world.client_as(&thief);
+    let what = Revocable::Serial(vec![66].try_into().unwrap());
+    assert_eq!(world.refused(root, 2, Request::CertRevoke { path: Path::ROOT, what }), unwritable);
+    assert!(world.closed.contains(&session));
+}
+
 /// What could not be kept is tried again after a while, and so is what is to be done after it.
 #[test]
 fn what_was_to_be_stopped_and_is_still_there_is_started_at_once() {

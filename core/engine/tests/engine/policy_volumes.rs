@@ -8,6 +8,7 @@ use petrel_wire::operator::{
 use crate::{
     chain::{self, Says, says},
     create::with_disks,
+    generations::rollback,
     image::{self, BLOCK, Recipe},
     policy::{below, path, policies, set, world},
     restart::{start, stop},
@@ -139,4 +140,20 @@ fn a_unikernel_with_a_volume_that_is_not_seen_is_shown_without_it() {
     world.ask(root, 3, stop("acme:web"));
     world.create(root, 4, other);
     assert_eq!(world.refused(session, 3, start("web")), Refusal::OutsideScope);
+}
+
+#[test]
+fn a_volume_that_was_taken_back_does_not_come_back_with_an_earlier_generation() {
+    let (mut world, _, root) = world();
+    let disk = world.host.store(image::build(&Recipe { devices: &[("disk", BLOCK)], ..Recipe::default() }));
+    world.ask(root, 1, make("vault", MIB));
+    world.ask(root, 2, make("acme:own", MIB));
+    let with = |volume| with_disks(plain("acme:db", disk), &[("disk", volume)]);
+    world.create(root, 3, with("vault"));
+    let own = Box::new(petrel_wire::operator::Create { force: true, ..with("acme:own") });
+    world.ask(root, 4, Request::Create(own));
+    let session = world.client_as(&below(&["acme"]));
+    assert_eq!(world.refused(session, 5, rollback("db", None)), Refusal::OutsideScope);
+    assert_eq!(&*world.info("acme:db").blocks[0].volume, "acme:own");
+    assert!(matches!(world.ask(root, 6, rollback("acme:db", None)), Response::Updated(_)));
 }
