@@ -242,7 +242,7 @@ impl Engine {
     pub(crate) fn step_consoles(&self, scope: &Path, after: &mut Option<Name>) -> Step {
         let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let all = self.consoles.by_name.range::<Name, _>((from, Bound::Unbounded));
-        let kept = all.filter(|(name, console)| scope.holds(name) && !console.is_empty());
+        let kept = all.filter(|(name, console)| scope.is_above(name) && !console.is_empty());
         let brief = |(name, console): (&Name, &Console)| {
             console.brief(name.clone(), self.state.by_name(name).is_some())
         };

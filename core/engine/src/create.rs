@@ -161,7 +161,7 @@ impl Engine {
         let Some(scope) = grant.authority().map(|authority| authority.scope()) else { return Ok(()) };
         let now = self.state.get(&spec.name).map(|unikernel| &unikernel.spec().blocks);
         let has = |volume: &Name| now.is_some_and(|now| now.iter().any(|block| block.volume == *volume));
-        let foreign = spec.blocks.iter().find(|block| !scope.holds(&block.volume) && !has(&block.volume));
+        let foreign = spec.blocks.iter().find(|block| !scope.is_above(&block.volume) && !has(&block.volume));
         if foreign.is_some() { Err(Refusal::OutsideScope) } else { Ok(()) }
     }
 

@@ -81,6 +81,11 @@ fn is_of_session(event: &Event) -> bool {
     matches!(event.what, What::SessionOpened | What::SessionRefused(_))
 }
 
+/// Whether it is about all that lies below a path, and not about what has this name.
+fn is_about_a_path(what: &What) -> bool {
+    matches!(what, What::PolicySet | What::PolicyRemoved | What::CertificateRevoked(_))
+}
+
 /// Which events a stream is about, and where it is.
 #[derive(Debug)]
 pub(crate) struct Following {
@@ -108,7 +113,10 @@ impl Following {
             Who::Operator { scope, .. } => event.about.is_root() && self.scope.holds(scope.labels()),
             Who::ControlPlane => false,
         };
-        let is_asked = path.holds(event.about.labels()) || (is_own && *path == self.scope);
+        let about = event.about.labels();
+        // What is called as the scope is called is not its own. What is set for all of the scope is its to see.
+        let in_sight = self.scope.is_root() || self.scope.is_above(about) || is_about_a_path(&event.what);
+        let is_asked = (path.holds(about) && in_sight) || (is_own && *path == self.scope);
         event.wall_ms >= self.since_ms
             && is_asked
             && (kinds.is_empty() || kinds.iter().any(|kind| **kind == *event.what.kind()))

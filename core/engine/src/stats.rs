@@ -54,10 +54,11 @@ impl Engine {
         if !self.shim.is_ready() {
             return Some(Refusal::ShimAway);
         }
-        let mut within = self.within(path, None).map(|(_, unikernel)| runs(unikernel));
+        let scope = grant.scope();
+        let mut within = self.within(&scope, path, None).map(|(_, unikernel)| runs(unikernel));
         match within.next() {
             // All of nothing is nothing.
-            _ if *path == grant.scope() => None,
+            _ if *path == scope => None,
             None => Some(Refusal::NoSuchUnikernel),
             Some(first) => (!first && !within.any(|runs| runs)).then_some(Refusal::NotRunning),
         }
@@ -98,14 +99,21 @@ impl Engine {
 
     /// Those of the next page that run, and one more if there is one.
     fn next_running(&self, asking: &Asking) -> (Vec<Name>, Vec<InstanceId>) {
-        let within = self.within(&asking.path, asking.after.as_ref());
+        let scope = asking.grant.scope();
+        let within = self.within(&scope, &asking.path, asking.after.as_ref());
         let running = within.filter(|(_, unikernel)| runs(unikernel));
         running.take(STATS_PAGE_MAX + 1).map(|(name, unikernel)| (name.clone(), unikernel.instance)).unzip()
     }
 
-    /// The unikernels of this path, its own first, with names greater than `after`.
-    fn within(&self, path: &Path, after: Option<&Name>) -> impl Iterator<Item = (&Name, &Unikernel)> {
-        let own = path.labels().parse::<Name>().ok().and_then(|name| self.state.get(&name));
+    /// The unikernels of this path below `scope`, the one that is called as the path first, with names greater than `after`.
+    fn within(
+        &self,
+        scope: &Path,
+        path: &Path,
+        after: Option<&Name>,
+    ) -> impl Iterator<Item = (&Name, &Unikernel)> {
+        let own = path.labels().parse::<Name>().ok().filter(|name| scope.is_above(name));
+        let own = own.and_then(|name| self.state.get(&name));
         let own = own.filter(|_| after.is_none()).map(Unikernel::name);
         let below = self.state.below(path, after.filter(|after| ***after != *path.labels()));
         own.into_iter().chain(below).filter_map(|name| Some((name, self.state.get(name)?)))

@@ -129,7 +129,7 @@ impl Engine {
     /// Whether a session may read an image: one that is not of the whole host, those that its own unikernels are of.
     fn sees_image(&self, grant: &Grant, digest: Digest) -> bool {
         let scope = grant.scope();
-        scope.is_root() || self.state.image_users(digest).any(|name| scope.holds(name))
+        scope.is_root() || self.state.image_users(digest).any(|name| scope.is_above(name))
     }
 
     /// Why there is no image of some digest.

@@ -59,6 +59,11 @@ impl Path {
     pub fn holds(&self, labels: &str) -> bool {
         self.relative(labels).is_some()
     }
+
+    /// Whether `labels` lies below it. What is called as a place is called belongs to the place above.
+    pub fn is_above(&self, labels: &str) -> bool {
+        self.relative(labels).is_some_and(|rest| !rest.is_empty())
+    }
 }
 
 /// The paths that the unikernel or volume `name` lies below, from the root to the nearest, each as its labels: for
@@ -166,5 +171,11 @@ mod tests {
                 && !path("acme").holds("acme2:web")
                 && !path("acme:web").holds("acme")
         );
+    }
+
+    #[test]
+    fn a_path_is_above_what_lies_below_it_and_not_above_itself() {
+        assert!(path("acme").is_above("acme:web") && path(":").is_above("acme"));
+        assert!(!path("acme").is_above("acme") && !path("acme").is_above("acme2") && !path(":").is_above(""));
     }
 }

@@ -59,7 +59,11 @@ impl Engine {
         if !self.shim.is_ready() {
             return self.open_stream(asker, Source::Volumes { scope, after: None });
         }
-        self.volumes.survey.askers.push((asker, scope));
+        // Sessions that have closed wait no longer, so that there are no more of them than of open requests.
+        let mut askers = core::mem::take(&mut self.volumes.survey.askers);
+        askers.retain(|(asker, _)| self.waits(*asker));
+        askers.push((asker, scope));
+        self.volumes.survey.askers = askers;
         if !self.volumes.survey.under_way {
             self.survey_volumes();
         }
@@ -228,10 +232,10 @@ impl Engine {
         scope: &Path,
         after: Option<&Name>,
     ) -> (List<Shown, PAGE_ENTRIES_MAX>, bool) {
-        let own = self.state.volumes.after(after).map(|(name, _)| name).filter(|name| scope.holds(name));
+        let own = self.state.volumes.after(after).map(|(name, _)| name).filter(|name| scope.is_above(name));
         let own = own.take(PAGE_ENTRIES_MAX + 1);
         let others = self.volumes.orphans.keys().filter(|name| after.is_none_or(|after| *name > after));
-        let others = others.filter(|name| scope.holds(name));
+        let others = others.filter(|name| scope.is_above(name));
         let mut names: Vec<&Name> = own.chain(others.take(PAGE_ENTRIES_MAX + 1)).collect();
         names.sort_unstable();
         names.dedup();

@@ -4,7 +4,10 @@ use petrel_engine::{Input, SessionId};
 use petrel_wire::{
     ExitStatus, Path,
     limits::{EVENTS_MAX, EVENTS_OF_SESSIONS_MAX, SESSION_QUEUE_BYTES},
-    operator::{Change, Event, EventsAsked, ImageRequest, Request, Response, RestartWhen, Since, What, Who},
+    operator::{
+        Change, Event, EventsAsked, ImageRequest, Refusal, Request, Response, RestartWhen, Since, VolumeRequest,
+        VolumeResponse, What, Who,
+    },
     shim::{Fault, Op, VolumeOp},
 };
 
@@ -403,4 +406,27 @@ fn consoles_and_statistics_are_those_of_the_scope() {
         panic!()
     };
     assert_eq!(page.iter().map(|entry| &*entry.name).collect::<Vec<_>>(), ["web"]);
+}
+
+#[test]
+fn what_is_called_as_a_scope_is_called_belongs_to_the_place_above() {
+    let (mut world, digest, root) = world();
+    let acme = world.client_as(&below(&["acme"]));
+    world.create(root, 1, plain("acme", digest));
+    world.ask(root, 2, volumes::make("acme", volumes::MIB));
+    world.host.write(world.instance(0), b"hi\n");
+    world.run();
+    let consoles = Response::Consoles { page: Default::default(), more: false };
+    assert_eq!(world.ask(acme, 1, Request::Consoles), consoles);
+    let stats = Response::Stats { page: Default::default(), more: false };
+    assert_eq!(world.ask(acme, 2, Request::Stats(Path::ROOT)), stats);
+    let listed = VolumeResponse::Listed { page: Default::default(), more: false };
+    assert_eq!(world.ask(acme, 3, Request::Volume(VolumeRequest::List)), Response::Volume(listed));
+    let pull = Request::Image(ImageRequest::Pull(digest));
+    assert_eq!(world.refused(acme, 4, pull), Refusal::NoSuchImage);
+    assert_eq!(ask(&mut world, acme, 5, EventsAsked::default()), ["session-opened", "."]);
+    assert_eq!(
+        ask(&mut world, root, 3, EventsAsked { path: path("acme"), ..EventsAsked::default() }),
+        ["acme created", "acme started", "acme volume-created", "."]
+    );
 }
