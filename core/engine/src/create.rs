@@ -31,17 +31,17 @@ use crate::{
 pub(crate) struct Wanted {
     pub who: Who,
     create: Box<Create>,
-    /// How it takes the place of what there is. `None` unless there has to be something.
-    manner: Option<Manner>,
+    /// What it changes of what there is, and how it takes the place of that. `None` unless there has to be something.
+    change: Option<(Box<Change>, Manner)>,
 }
 
 impl Engine {
     pub(crate) fn create(&mut self, who: Who, create: Box<Create>) {
-        self.want(Wanted { who, create, manner: None });
+        self.want(Wanted { who, create, change: None });
     }
 
     /// Makes a new generation of a unikernel: what it is, but for what `change` says.
-    pub(crate) fn change(&mut self, who: Who, name: &Name, change: Change, manner: Manner) {
+    pub(crate) fn change(&mut self, who: Who, name: &Name, change: Box<Change>, manner: Manner) {
         let Some(unikernel) = self.state.get(name) else {
             let refusal = self.unknown_name();
             return self.refuse(who.asker, refusal);
@@ -49,20 +49,8 @@ impl Engine {
         if manner.window_s.is_some_and(|window_s| window_s == 0 || window_s > WINDOW_S_MAX) {
             return self.refuse(who.asker, Refusal::Supervision);
         }
-        let spec = unikernel.spec();
-        let nets: Vec<_> = spec.nets.iter().map(|(net, _)| net.clone()).collect();
-        let create = Create {
-            name: name.clone(),
-            image: change.image.unwrap_or(spec.image),
-            memory_mib: change.memory_mib.unwrap_or(spec.memory_mib),
-            cpus: change.cpus.unwrap_or_else(|| spec.cpus.clone()),
-            nets: List::try_from(nets).unwrap_or_default(),
-            blocks: spec.blocks.clone(),
-            args: change.args.unwrap_or_else(|| spec.args.clone()),
-            supervision: spec.supervision.clone(),
-            force: true,
-        };
-        self.want(Wanted { who, create: Box::new(create), manner: Some(manner) });
+        let create = Box::new(changed(unikernel.spec(), &change));
+        self.want(Wanted { who, create, change: Some((change, manner)) });
     }
 
     fn want(&mut self, wanted: Wanted) {
@@ -80,8 +68,19 @@ impl Engine {
         }
     }
 
+    /// The image has been looked into. What is to be changed may have been changed by others in the meantime.
+    pub(crate) fn admit_learned(&mut self, mut wanted: Wanted, image: &Image) {
+        let looked_into = wanted.create.image;
+        if let Some((change, _)) = &wanted.change
+            && let Some(unikernel) = self.state.get(&wanted.create.name)
+        {
+            *wanted.create = changed(unikernel.spec(), change);
+        }
+        if wanted.create.image == looked_into { self.admit(wanted, image) } else { self.want(wanted) }
+    }
+
     /// The image is known: the create is carried out, or refused.
-    pub(crate) fn admit(&mut self, wanted: Wanted, image: &Image) {
+    fn admit(&mut self, wanted: Wanted, image: &Image) {
         let spec = match self.plan(&wanted, image) {
             Ok(spec) => spec,
             Err(refusal) => {
@@ -91,7 +90,7 @@ impl Engine {
         };
         if self.state.get(&spec.name).is_some() && !planted::is(Planted::NameTwice) {
             let created = Manner { answer: Response::Created, window_s: None, starts: true };
-            return self.renew(wanted.who, spec, wanted.manner.unwrap_or(created));
+            return self.renew(wanted.who, spec, wanted.change.map_or(created, |(_, manner)| manner));
         }
         let Who { asker, grant } = wanted.who;
         let name = spec.name.clone();
@@ -211,7 +210,7 @@ impl Engine {
 
     fn check_name(&self, wanted: &Wanted) -> Result<(), Refusal> {
         match self.state.get(&wanted.create.name) {
-            None if wanted.manner.is_some() => Err(Refusal::NoSuchUnikernel),
+            None if wanted.change.is_some() => Err(Refusal::NoSuchUnikernel),
             None if self.state.len() >= UNIKERNELS_MAX => Err(Refusal::Full(Table::Unikernels)),
             Some(_) if !wanted.create.force && !planted::is(Planted::NameTwice) => Err(Refusal::NameTaken),
             None | Some(_) => Ok(()),
@@ -279,6 +278,22 @@ impl Engine {
             return Err(Refusal::Full(Table::ShimRequests));
         }
         Ok(())
+    }
+}
+
+/// What is to be once `change` is made.
+fn changed(spec: &Spec, change: &Change) -> Create {
+    let nets: Vec<_> = spec.nets.iter().map(|(net, _)| net.clone()).collect();
+    Create {
+        name: spec.name.clone(),
+        image: change.image.unwrap_or(spec.image),
+        memory_mib: change.memory_mib.unwrap_or(spec.memory_mib),
+        cpus: change.cpus.clone().unwrap_or_else(|| spec.cpus.clone()),
+        nets: List::try_from(nets).unwrap_or_default(),
+        blocks: spec.blocks.clone(),
+        args: change.args.clone().unwrap_or_else(|| spec.args.clone()),
+        supervision: spec.supervision.clone(),
+        force: true,
     }
 }
 

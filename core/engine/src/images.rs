@@ -231,7 +231,7 @@ impl Engine {
                 (Learner::Create(wanted), outcome) => {
                     self.images.creates_waiting -= 1;
                     match outcome {
-                        Ok(image) => self.admit(wanted, image),
+                        Ok(image) => self.admit_learned(wanted, image),
                         Err(refusal) => self.refuse(wanted.who.asker, refusal.clone()),
                     }
                 }

@@ -261,11 +261,11 @@ impl Engine {
             }
             Request::Restart { name, change } => {
                 let manner = Manner { answer: Response::Started, window_s: None, starts: true };
-                self.change(Who { asker, grant }, &name, *change, manner);
+                self.change(Who { asker, grant }, &name, change, manner);
             }
             Request::Update { name, change, window_s } => {
                 let manner = Manner { answer: Response::Updated, window_s: Some(window_s), starts: false };
-                self.change(Who { asker, grant }, &name, *change, manner);
+                self.change(Who { asker, grant }, &name, change, manner);
             }
             Request::Rollback { name, generation } => self.rollback(Who { asker, grant }, &name, generation),
             Request::History(name) => self.history(asker, name),

@@ -29,7 +29,10 @@ struct Site {
 impl Site {
     /// A host with two images and a unikernel `a` of the old one, which is started again whenever it ends.
     fn new() -> Self {
-        let mut world = World::new();
+        Self::within(World::new())
+    }
+
+    fn within(mut world: World) -> Self {
         let recipe = Recipe { devices: &[("net0", NET)], ..Recipe::default() };
         let old = world.host.store(image::build(&recipe));
         let new = world.host.store(image::build(&Recipe { padding: 1, ..recipe }));
@@ -114,6 +117,39 @@ fn args(all: &[&str]) -> Change {
 fn ready_at_80(create: Create) -> Create {
     let ready = Some("tcp:10.0.0.9:80".parse().unwrap());
     Create { supervision: Supervision { ready, ..create.supervision }, ..create }
+}
+
+#[test]
+fn a_change_that_is_made_while_the_image_of_another_is_looked_into_is_not_lost() {
+    let mut site = Site::new();
+    site.send(update("a", site.to_new()));
+    let restart = site.send(restart("a", args(&["two"])));
+    site.world.run();
+    let superseded = Response::Refused(Refusal::Superseded);
+    assert_eq!(site.world.next(site.session, restart), superseded);
+    assert_eq!(site.spawned().1, site.new);
+    let changed = args(&["two"]).args.unwrap();
+    assert_eq!(site.world.host.spawned.last().unwrap().args, changed);
+    assert_eq!(site.numbers(), "1 2 3*");
+}
+
+#[test]
+fn a_change_of_what_got_another_image_meanwhile_is_of_that_image() {
+    let mut site = Site::within(World::with_disk(1 << 20));
+    // It has forgotten what it has looked into, and looks into the new one first.
+    site.world.restart();
+    site.world.run();
+    site.session = site.world.client();
+    site.ask(Request::ImagePush { digest: site.new, bytes: 1 });
+    site.send(update("a", args(&["two"])));
+    let restart = site.send(restart("a", site.to_new()));
+    site.world.run();
+    let superseded = Response::Refused(Refusal::Superseded);
+    assert_eq!(site.world.next(site.session, restart), superseded);
+    assert_eq!(site.spawned().1, site.new);
+    let changed = args(&["two"]).args.unwrap();
+    assert_eq!(site.world.host.spawned.last().unwrap().args, changed);
+    assert_eq!(site.numbers(), "1 2 3*");
 }
 
 #[test]
