@@ -99,7 +99,7 @@ impl Download {
 impl Engine {
     /// The content of a volume.
     pub(crate) fn volume_pull(&mut self, asker: Asker, grant: Grant, name: Name) -> Result<(), Refusal> {
-        self.check_transfers()?;
+        self.check_transfers(&grant)?;
         let bytes = self.check_volume(&name)?;
         let in_use = self.state.volume_holder(&name).is_some();
         let watch = self.watch_volume(&name);
@@ -123,7 +123,7 @@ impl Engine {
         digest: Digest,
         bytes: u64,
     ) -> Result<(), Refusal> {
-        self.check_transfers()?;
+        self.check_transfers(&grant)?;
         self.begin_download(asker, grant, Phase::Reading, File::Image(digest), None, bytes);
         Ok(())
     }

@@ -101,12 +101,6 @@ pub(crate) struct Asker {
 impl Engine {
     pub(crate) fn session_opened(&mut self, id: SessionId, peer: Peer) {
         self.session_closed(id);
-        if self.sessions.len() >= SESSIONS_MAX {
-            let full = What::SessionRefused(Box::new(Refusal::Full(Table::Sessions)));
-            self.happened(stranger(&peer), full, None);
-            self.outputs.push_back(Output::CloseSession { session: id });
-            return;
-        }
         let authority = match self.authorize(&peer) {
             Ok(authority) => Arc::new(authority),
             Err(refusal) => return self.turn_away(id, &peer, refusal),
@@ -124,13 +118,15 @@ impl Engine {
         self.sessions.insert(id, session);
     }
 
-    /// What the certificates of a peer permit, if they open a session.
+    /// What the certificates of a peer permit, if they open a session and there may be one more of their scope.
     fn authorize(&self, peer: &Peer) -> Result<Authority, Refusal> {
         let authority = Authority::new(peer)?;
-        match self.state.revoked(&authority).or_else(|| authority.expired(self.now.wall_ms)) {
-            Some(refusal) => Err(refusal),
-            None => Ok(authority),
+        if let Some(refusal) = self.state.revoked(&authority).or_else(|| authority.expired(self.now.wall_ms))
+        {
+            return Err(refusal);
         }
+        let full = self.sessions.len() >= policy::share(authority.scope(), SESSIONS_MAX);
+        if full { Err(Refusal::Full(Table::Sessions)) } else { Ok(authority) }
     }
 
     /// Ends a connection that TLS let in, and says why.

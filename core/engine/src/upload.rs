@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Engine, Level,
     images::{Image, Learner},
-    policy::Grant,
+    policy::{self, Grant},
     session::{Asker, Kind},
     shim_client::{Handled, Nonsense, Waiting},
 };
@@ -100,7 +100,7 @@ impl Engine {
         let offer = Offer { asker, grant, bytes };
         if let Some(upload) = self.uploads.get_mut(&digest) {
             upload.waiting.push_back(offer);
-        } else if self.uploads.len() >= UPLOADS_MAX {
+        } else if self.uploads.len() >= policy::share(&offer.grant.scope(), UPLOADS_MAX) {
             return self.refuse(asker, Refusal::Full(Table::Uploads));
         } else {
             self.upload_begin(digest, offer, VecDeque::new());

@@ -90,7 +90,8 @@ pub const VOLUMES_MAX: usize = 1024;
 pub const VOLUME_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024 * 1024;
 /// A volume's size is a multiple of this, the block of a block device, in bytes.
 pub const VOLUME_BLOCK_BYTES: u64 = 512;
-/// Volumes that are pushed, pulled or copied, and images that are downloaded, at once on one host.
+/// Volumes that are pushed, pulled or copied, and images that are downloaded, at once on one host. Operators with a
+/// scope get at most half of the places.
 pub const TRANSFERS_MAX: usize = 16;
 /// Entries of one page of the images.
 pub const IMAGE_PAGE_MAX: usize = 32;
@@ -118,11 +119,12 @@ pub const REVOCATIONS_MAX: usize = 4096;
 /// The entries that one page of policies carries: each may name many CPUs and bridges.
 pub const POLICY_PAGE_ENTRIES_MAX: usize = 8;
 
-/// Sessions that the control plane holds at once, those in their handshake included.
+/// Sessions that the control plane holds at once, those in their handshake included. Operators with a scope get at most
+/// half of the places, so that they cannot keep those without from coming in.
 pub const SESSIONS_MAX: usize = 64;
 /// Requests of one session that may be unanswered.
 pub const REQUESTS_MAX: usize = 16;
-/// Uploads under way on one host.
+/// Uploads under way on one host. Operators with a scope get at most half of the places.
 pub const UPLOADS_MAX: usize = 16;
 /// Console bytes kept of one unikernel.
 pub const CONSOLE_HISTORY_BYTES: usize = 16 * 1024;

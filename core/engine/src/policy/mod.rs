@@ -65,6 +65,11 @@ pub(crate) fn permit(authority: &Arc<Authority>, request: &Request) -> Result<Gr
     Ok(Grant(Some(authority.clone())))
 }
 
+/// How full a table of `max` places may get by operators of `scope`: with one, they leave half of it to those without.
+pub(crate) fn share(scope: &Path, max: usize) -> usize {
+    if scope.is_root() { max } else { max / 2 }
+}
+
 /// For what the control plane does of its own accord: asking what there is, and ending what no operator has
 /// been promised.
 pub(crate) fn upkeep() -> Grant {

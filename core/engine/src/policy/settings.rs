@@ -10,7 +10,7 @@ use petrel_wire::{
     limits::{POLICIES_MAX, REVOCATIONS_MAX},
 };
 
-use crate::record::Record;
+use crate::{policy::share, record::Record};
 
 /// The policies that were set, and what is revoked.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -98,11 +98,6 @@ impl Settings {
 
 fn revocation(((what, path), at_ms): (&(Revocable, Path), &u64)) -> Revocation {
     Revocation { path: path.clone(), what: what.clone(), at_ms: *at_ms }
-}
-
-/// How full a table of `max` places may get by operators of `scope`: with one, they leave half of it to those without.
-fn share(scope: &Path, max: usize) -> usize {
-    if scope.is_root() { max } else { max / 2 }
 }
 
 #[cfg(test)]

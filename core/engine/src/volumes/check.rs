@@ -11,7 +11,7 @@ use petrel_wire::{
 use super::{File, Phase, space};
 use crate::{
     Engine,
-    policy::{Asked, Grant},
+    policy::{self, Asked, Grant},
 };
 
 impl Engine {
@@ -23,10 +23,11 @@ impl Engine {
     }
 
     /// Whether one more volume or image may be moved.
-    pub(crate) fn check_transfers(&self) -> Result<(), Refusal> {
+    pub(crate) fn check_transfers(&self, grant: &Grant) -> Result<(), Refusal> {
         self.check_shim(1)?;
         let under_way = self.volumes.transfers() + self.downloads.len();
-        if under_way < TRANSFERS_MAX { Ok(()) } else { Err(Refusal::Full(Table::Transfers)) }
+        let max = policy::share(&grant.scope(), TRANSFERS_MAX);
+        if under_way < max { Ok(()) } else { Err(Refusal::Full(Table::Transfers)) }
     }
 
     /// Whether there may be a new volume of this name and size.

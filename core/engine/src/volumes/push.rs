@@ -63,7 +63,7 @@ impl Engine {
         name: Name,
         bytes: u64,
     ) -> Result<(), Refusal> {
-        self.check_transfers()?;
+        self.check_transfers(&grant)?;
         let draft_bytes = self.check_volume(&name)?;
         self.check_volume_free(&name)?;
         if bytes > draft_bytes {

@@ -57,7 +57,7 @@ impl Engine {
         name: Name,
         new: Name,
     ) -> Result<(), Refusal> {
-        self.check_transfers()?;
+        self.check_transfers(&grant)?;
         let bytes = self.check_volume(&name)?;
         self.check_new_volume(&new, bytes)?;
         self.check_volume_policy(&grant, &new, bytes)?;

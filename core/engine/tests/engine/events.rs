@@ -5,8 +5,8 @@ use petrel_wire::{
     ExitStatus, Path,
     limits::{EVENTS_MAX, EVENTS_OF_SESSIONS_MAX, SESSION_QUEUE_BYTES},
     operator::{
-        Change, Event, EventsAsked, ImageRequest, Refusal, Request, Response, RestartWhen, Since, VolumeRequest,
-        VolumeResponse, What, Who,
+        Change, Event, EventsAsked, ImageRequest, Refusal, Request, Response, RestartWhen, Since,
+        VolumeRequest, VolumeResponse, What, Who,
     },
     shim::{Fault, Op, VolumeOp},
 };

@@ -7,7 +7,7 @@ use petrel_wire::operator::{
 };
 use petrel_wire::{
     Digest, List, Path,
-    limits::{LABELS_MAX, POLICIES_MAX},
+    limits::{LABELS_MAX, POLICIES_MAX, SESSIONS_MAX, TRANSFERS_MAX, UPLOADS_MAX},
 };
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     generations::{rollback, update},
     image::{self, NET, Recipe},
     restart::{restart, start, stop},
-    volumes::given_no_volumes,
+    volumes::{WANTED, given_no_volumes, make, push as push_content, snapshot},
     world::{World, console, create, destroy, info, name, networked, plain, push},
 };
 
@@ -337,6 +337,35 @@ fn operators_with_a_scope_leave_room_for_those_without() {
         assert_eq!(world.ask(root, i, set(&format!("r{i}"), memory(1))), Response::PolicySet);
     }
     assert_eq!(world.refused(root, 9999, set("more", memory(1))), Refusal::Full(Table::Policies));
+}
+
+#[test]
+fn sessions_and_uploads_with_a_scope_leave_room_for_those_without() {
+    let (mut world, _, root) = world();
+    let acme = world.client_as(&below(&["acme"]));
+    let image = |number: usize| Digest([u8::try_from(number).unwrap(); 32]);
+    for i in 0..UPLOADS_MAX / 2 {
+        assert_eq!(world.ask(acme, i as u32, push(image(i), 1)), Response::ImageWanted);
+    }
+    assert_eq!(world.refused(acme, 100, push(image(100), 1)), Refusal::Full(Table::Uploads));
+    assert_eq!(world.ask(root, 1, push(image(100), 1)), Response::ImageWanted);
+
+    let acme = world.client_as(&below(&["acme"]));
+    for i in 0..TRANSFERS_MAX as u32 / 2 {
+        world.ask(root, 10 + i, make(&format!("acme:v{i}"), 512));
+        assert_eq!(world.ask(acme, i, push_content(&format!("v{i}"), 512)), WANTED);
+    }
+    world.ask(root, 2, make("v", 512));
+    assert_eq!(world.refused(acme, 100, snapshot("v0", "new")), Refusal::Full(Table::Transfers));
+    assert_eq!(world.ask(root, 3, push_content("v", 512)), WANTED);
+    // Three are open.
+    for _ in 3..SESSIONS_MAX / 2 {
+        world.client_as(&below(&["acme"]));
+    }
+    let extra = world.connect_as(&below(&["acme"]));
+    assert_eq!(world.next(extra, 0), Response::Refused(Refusal::Full(Table::Sessions)));
+    assert!(world.closed.contains(&extra));
+    world.client();
 }
 
 fn turned_away(world: &mut World, chain: &[Vec<u8>]) -> Option<(u8, CertificateFault)> {

@@ -132,6 +132,7 @@ fn one_session_too_many_is_closed() {
     let mut world = World::new();
     let sessions: Vec<_> = (0..SESSIONS_MAX).map(|_| world.client()).collect();
     let extra = world.connect();
+    assert_eq!(refusal(world.next(extra, 0)), Refusal::Full(Table::Sessions));
     assert!(world.closed.contains(&extra));
     world.disconnect(sessions[0]);
     world.client();

@@ -13,7 +13,7 @@ use petrel_wire::{
     limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION},
     operator::{
         ClientMessage, ConsoleAsked, Create, Download, Hello, ImageResponse, Net, Refusal, Request, Response,
-        ServerMessage, State, Supervision, Unikernel, UnikernelInfo, VolumeRequest, VolumeResponse,
+        ServerMessage, State, Supervision, Table, Unikernel, UnikernelInfo, VolumeRequest, VolumeResponse,
     },
     shim::InstanceId,
 };
@@ -450,6 +450,7 @@ impl World {
                         | Refusal::Malformed
                         | Refusal::FrameTooLong { .. }
                         | Refusal::Certificate { .. }
+                        | Refusal::Full(Table::Sessions)
                 )
             );
             assert!(asked.is_some() || stray || self.lenient, "a last answer to nothing: {message:?}");

@@ -263,7 +263,8 @@ impl World {
             return ensure(false, || "the auditor was turned out".into());
         };
         self.trace.note(|| format!("operator {index}: closed by the engine"));
-        let full = operator.asked.is_empty() && open > petrel_wire::limits::SESSIONS_MAX;
+        // Those with a scope may have half of them.
+        let full = operator.asked.is_empty() && open > petrel_wire::limits::SESSIONS_MAX / 2;
         ensure(operator.expelled || full, || format!("operator {index} was turned out for nothing"))?;
         self.session_ended(index);
         self.engine_handles(Input::SessionClosed { session });
