@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use petrel_wire::{
     Path,
-    operator::{CertificateFault, Refusal},
+    limits::SESSIONS_MAX,
+    operator::{CertificateFault, Refusal, Table},
 };
 
 use super::{Checked, Model, ensure};
@@ -52,12 +53,16 @@ fn hits(revoked: &BTreeSet<Revoked>, grant: &Grant) -> bool {
 }
 
 impl Model {
-    /// A session is turned out, or not let in, for a certificate.
-    pub fn turned_out(&self, grant: &Grant, refusal: &Refusal, wall_ms: u64) -> Checked {
+    /// A session is turned out, or not let in, for a certificate, or as so many are `open`, this one included.
+    pub fn turned_out(&self, grant: &Grant, refusal: &Refusal, wall_ms: u64, open: usize) -> Checked {
         let holds = match refusal {
             Refusal::Certificate { fault: CertificateFault::Expired, .. } => grant.has_expired(wall_ms),
             Refusal::Certificate { fault: CertificateFault::Revoked, .. } => {
                 hits(&self.standing.asked, grant)
+            }
+            // Those with a scope leave half of them to those without.
+            Refusal::Full(Table::Sessions) => {
+                open > if grant.scope.is_root() { SESSIONS_MAX } else { SESSIONS_MAX / 2 }
             }
             _ => false,
         };

@@ -6,7 +6,7 @@ use petrel_engine::{Config, Engine, Input, Level, Output, ProbeId, SessionId};
 use petrel_wire::{
     Name,
     limits::SESSION_QUEUE_BYTES,
-    operator::{ReadOnly, Refusal, Response, ServerMessage},
+    operator::{ReadOnly, Refusal, Response, ServerMessage, Table},
     shim::InstanceId,
 };
 
@@ -223,13 +223,17 @@ impl World {
         ensure(read == *message, || format!("{message:?} is read as {read:?}"))?;
         self.count_answer(&message.response);
         let index = session.0 as usize;
+        let open = self.operators.iter().filter(|operator| operator.open).count();
         let Some(operator) = self.operators.get_mut(index) else {
             return self.auditor_hears(message);
         };
         self.trace.note(|| format!("operator {index} ← {message:?}"));
-        if let (0, Response::Refused(refusal @ Refusal::Certificate { .. })) = (message.id, &message.response)
+        if let (
+            0,
+            Response::Refused(refusal @ (Refusal::Certificate { .. } | Refusal::Full(Table::Sessions))),
+        ) = (message.id, &message.response)
         {
-            self.model.turned_out(operator.grant(), refusal, self.clock.now.wall_ms)?;
+            self.model.turned_out(operator.grant(), refusal, self.clock.now.wall_ms, open)?;
             operator.expelled = true;
         }
         let lists = matches!(
@@ -258,14 +262,11 @@ impl World {
 
     fn close_session(&mut self, session: SessionId) -> Checked {
         let index = session.0 as usize;
-        let open = self.operators.iter().filter(|operator| operator.open).count();
-        let Some(operator) = self.operators.get_mut(index) else {
+        let Some(operator) = self.operators.get(index) else {
             return ensure(false, || "the auditor was turned out".into());
         };
         self.trace.note(|| format!("operator {index}: closed by the engine"));
-        // Those with a scope may have half of them.
-        let full = operator.asked.is_empty() && open > petrel_wire::limits::SESSIONS_MAX / 2;
-        ensure(operator.expelled || full, || format!("operator {index} was turned out for nothing"))?;
+        ensure(operator.expelled, || format!("operator {index} was turned out for nothing"))?;
         self.session_ended(index);
         self.engine_handles(Input::SessionClosed { session });
         Ok(())
