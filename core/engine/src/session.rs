@@ -121,12 +121,13 @@ impl Engine {
     /// What the certificates of a peer permit, if they open a session and there may be one more of their scope.
     fn authorize(&self, peer: &Peer) -> Result<Authority, Refusal> {
         let authority = Authority::new(peer)?;
-        if let Some(refusal) = self.state.revoked(&authority).or_else(|| authority.expired(self.now.wall_ms))
-        {
-            return Err(refusal);
-        }
+        let revoked = self.state.revoked(&authority);
         let full = self.sessions.len() >= policy::share(authority.scope(), SESSIONS_MAX);
-        if full { Err(Refusal::Full(Table::Sessions)) } else { Ok(authority) }
+        let full = full.then_some(Refusal::Full(Table::Sessions));
+        match revoked.or_else(|| authority.expired(self.now.wall_ms)).or(full) {
+            Some(refusal) => Err(refusal),
+            None => Ok(authority),
+        }
     }
 
     /// Ends a connection that TLS let in, and says why.
