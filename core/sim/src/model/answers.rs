@@ -8,7 +8,7 @@ use petrel_wire::{
     },
 };
 
-use super::{Checked, Known, Model, Present, Violation, ensure};
+use super::{Checked, Known, Model, Present, Violation, ensure, orders::is_last_word};
 use crate::{
     asked::{Asked, Import, Push, Reading, VolumeKind, VolumeOrder},
     grants::within,
@@ -73,8 +73,9 @@ impl Model {
             (Asked::Destroy(name), Response::Destroyed) => self.destroyed(name, host)?,
             (Asked::Console(reading), response) => self.read(reading, response, host)?,
             (Asked::Order(order), response) => {
+                let last = is_last_word(order, self.fate(&order.name));
                 self.order_answered(order, response)?;
-                if order.grows() {
+                if last && order.grows() {
                     self.within_policies(&order.name, false)?;
                 }
             }

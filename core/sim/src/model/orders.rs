@@ -63,10 +63,12 @@ impl Model {
             // … and need not be seen by whoever asks.
             Refusal::AfterUnknown(_) | Refusal::AfterCycle(_) | Refusal::OutsideScope => true,
             Refusal::Supervision => matches!(order.kind, Kind::Update(_)),
-            refusal => match after {
-                Some(create) => self.create_refused(&create, refusal, host),
-                None => self.is_about_resources(refusal, host),
-            },
+            refusal => {
+                // A change is one of what there is when its image has been looked into, which others may have made.
+                let known = last && after.is_some();
+                after.is_some_and(|create| self.create_refused(&create, refusal, host))
+                    || !known && self.is_about_resources(refusal, host)
+            }
         };
         // It goes on with what was asked for, or nobody can say.
         let lasting = self.disk_failed
@@ -122,7 +124,7 @@ fn is_alone(order: &Order, fate: &Fate) -> bool {
 }
 
 /// … and it is known what was before.
-fn is_last_word(order: &Order, fate: &Fate) -> bool {
+pub fn is_last_word(order: &Order, fate: &Fate) -> bool {
     is_alone(order, fate) && order.before.is_some()
 }
 
