@@ -22,6 +22,9 @@ use crate::sentence::About;
 use crate::session::Session;
 use crate::{json, sentence, show, watch};
 
+/// How a shell calls the end of a program whose output nobody reads.
+const ENDED_BY_SIGPIPE: u8 = 141;
+
 /// Where an image is.
 pub(crate) enum Source {
     Here(Box<Image>),
@@ -140,7 +143,11 @@ pub(crate) fn deploy(session: &mut Session, request: Request, image: &Source) ->
 fn wait(session: &mut Session, args: &args::Create) -> Result<u8, Failure> {
     let name = args.name.clone();
     let asked = ConsoleAsked { name, follow: true, since: None, tail: None, latest: true };
-    let status = watch::console(session, asked, false)?.unwrap_or(ExitStatus::Unknown);
+    let status = match watch::console(session, asked, false) {
+        // It runs on, and nobody knows how it will end.
+        Err(Failure::Unread) => return Ok(ENDED_BY_SIGPIPE),
+        seen => seen?.unwrap_or(ExitStatus::Unknown),
+    };
     if io::stderr().is_terminal() {
         let _ = writeln!(io::stderr(), "petrel: {} has ended: {status}", args.name);
     }

@@ -20,7 +20,7 @@ pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const AUTHORITY_VALIDITY: Duration = DAY.saturating_mul(3652);
 const LEAF_VALIDITY: Duration = DAY.saturating_mul(365);
 /// Clocks differ: certificates are valid from a little before they are made.
-const BACKDATED: Duration = Duration::from_secs(60 * 60);
+pub const BACKDATED: Duration = Duration::from_secs(60 * 60);
 /// RFC 5280 asks for at most 20; 16 random ones never meet again.
 const SERIAL_BYTES: usize = 16;
 /// PKCS #8 version 1, algorithm 1.3.101.112, an octet string in an octet string of 32 bytes.
@@ -123,7 +123,8 @@ pub fn params(name: &str, validity: Duration) -> Result<CertificateParams, Error
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Error::Time)?;
     let now = date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs());
     params.not_before = now - BACKDATED;
-    params.not_after = now + validity;
+    let end = validity.try_into().ok().and_then(|validity| now.checked_add(validity));
+    params.not_after = end.unwrap_or(date_time_ymd(9999, 12, 31));
     let mut serial = [0; SERIAL_BYTES];
     SystemRandom::new().fill(&mut serial).map_err(|_| Error::RingUnspecified)?;
     // Positive, and never with a leading zero byte, so that its encoding has one length.

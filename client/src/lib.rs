@@ -41,6 +41,7 @@ mod stats;
 mod storage;
 mod supervise;
 mod time;
+mod trust;
 mod units;
 mod watch;
 

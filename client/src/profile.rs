@@ -16,6 +16,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::ring::{cipher_suite, default_provider, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -24,6 +25,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, ProfileFault};
 use crate::limits::PROFILE_FILE_BYTES_MAX;
+use crate::trust::SignedByRoot;
 
 /// The name of a profile's main file.
 pub const FILE_NAME: &str = "profile.toml";
@@ -130,10 +132,14 @@ fn client_config(ca: &Path, certificate: &Path, key: &Path) -> Result<ClientConf
     let private = private.map_err(|_| pem(key, "the operator's private key"))?;
 
     let identity = |fault| Error::Profile { path: certificate.into(), fault: ProfileFault::Identity(fault) };
-    let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
+    let provider = Arc::new(provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
+    let verifier = verifier.map_err(|_| pem(ca, "the certificate of the host's CA"))?;
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(identity)?
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(SignedByRoot(verifier)))
         .with_client_auth_cert(chain, private)
         .map_err(identity)?;
     config.alpn_protocols = vec![ALPN.to_vec()];

@@ -1,9 +1,8 @@
 //! `petrel state`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 use petrel_wire::limits::STATE_FILE_BYTES_MAX;
 
@@ -11,6 +10,7 @@ use crate::args::StateVerb;
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::session::Session;
+use crate::storage::target::{OWNERS_ONLY, Target};
 
 /// Runs the command; returns what to print.
 pub fn run(verb: &StateVerb, open: impl FnOnce() -> Result<Session, Failure>) -> Result<String, Failure> {
@@ -22,40 +22,16 @@ pub fn run(verb: &StateVerb, open: impl FnOnce() -> Result<Session, Failure>) ->
 
 /// The file appears when it is whole, so that a backup is never half of one.
 fn export(place: &Path, open: impl FnOnce() -> Result<Session, Failure>) -> Result<String, Failure> {
-    let unwritable = |error: &io::Error| {
-        Failure::local(
-            format!("{} cannot be written ({error})", place.display()),
-            "a file in a writable folder that exists, with room in it",
-            "correct the path, or the mode of the folder that holds it",
-        )
-    };
+    let target = Target::new(place, OWNERS_ONLY)?;
     let mut session = open()?;
-    let (temporary, mut file) = Temporary::beside(place).map_err(|error| unwritable(&error))?;
-    let records = session.export_state(|bytes| file.write_all(bytes).map_err(|error| unwritable(&error)))?;
-    let done = file.sync_all().and_then(|()| fs::rename(&temporary.0, place));
-    done.map_err(|error| unwritable(&error))?;
+    let mut end = 0;
+    let records = session.export_state(|bytes| {
+        let offset = end;
+        end += bytes.len() as u64;
+        target.write(offset, bytes)
+    })?;
+    target.finish()?;
     Ok(format!("{records} records saved in {}\n", place.display()))
-}
-
-/// A file in the making, removed when it is given up.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn beside(place: &Path) -> io::Result<(Self, File)> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(place.file_name().ok_or(io::ErrorKind::IsADirectory)?);
-        name.push(format!(".{}", std::process::id()));
-        let path = place.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok((Self(path), file))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // It is not there any more when it has been renamed.
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 fn import(

@@ -71,19 +71,29 @@ pub fn run(
         return cli::print_data(args.json.json, as_json, || show::plan(&steps, unchanged));
     }
     volumes::check_plan(&steps)?;
+    // Whether anybody reads what is done or not, all of it is done.
+    let mut said = Ok(0);
     for step in &steps {
-        if !args.json.json {
-            cli::print_data(false, || serde_json::Value::Null, || show::step(step))?;
+        if !args.json.json && said.is_ok() {
+            said = cli::print(&show::step(step));
         }
         let entry = manifest.unikernels.iter().find(|entry| entry.create.name == step.name);
         carry_out(&mut session, step, entry)?;
     }
+    said?;
     cli::print_data(args.json.json, as_json, || show::unchanged(unchanged))
 }
 
 /// What is to be done about unikernels, in this order.
 fn plan(session: &mut Session, entries: &[Entry], prune: bool) -> Result<Vec<Step>, Failure> {
     let mut steps = Vec::new();
+    if prune {
+        // First of all: they may have what others are to get.
+        let named: BTreeSet<&Name> = entries.iter().map(|entry| &entry.create.name).collect();
+        let others = session.list()?.into_iter().filter(|unikernel| !named.contains(&unikernel.name));
+        let destroy = |name| Step { name, action: Action::Destroy, differences: Vec::new() };
+        steps.extend(others.map(|unikernel| destroy(unikernel.name)));
+    }
     for entry in entries {
         let name = &entry.create.name;
         let (action, differences) = match session.request(Request::Info(name.clone())) {
@@ -97,12 +107,6 @@ fn plan(session: &mut Session, entries: &[Entry], prune: bool) -> Result<Vec<Ste
             Err(error) => return Err(Failure::about(&error, &About { name: Some(name), image: None })),
         };
         steps.push(Step { name: name.clone(), action, differences });
-    }
-    if prune {
-        let named: BTreeSet<&Name> = entries.iter().map(|entry| &entry.create.name).collect();
-        let others = session.list()?.into_iter().filter(|unikernel| !named.contains(&unikernel.name));
-        let destroy = |name| Step { name, action: Action::Destroy, differences: Vec::new() };
-        steps.extend(others.map(|unikernel| destroy(unikernel.name)));
     }
     Ok(steps)
 }
@@ -139,7 +143,10 @@ fn differences(info: &UnikernelInfo, create: &Create) -> Vec<Difference> {
     let (is, shall_be) = (&info.watching.supervision, &create.supervision);
     compare("image", format!("{:?}", info.unikernel.image), format!("{:?}", create.image));
     compare("mem", info.unikernel.memory_mib.to_string(), create.memory_mib.to_string());
-    compare("cpu", listed(info.cpus.iter().map(u16::to_string)), listed(cpus.iter().map(u16::to_string)));
+    if !cpus.is_empty() {
+        // Without any, it has those that policies have given it.
+        compare("cpu", listed(info.cpus.iter().map(u16::to_string)), listed(cpus.iter().map(u16::to_string)));
+    }
     compare("net", sorted(info.nets.iter().map(|(net, _)| nets(net))), sorted(create.nets.iter().map(nets)));
     compare("block", sorted(info.blocks.iter().map(blocks)), sorted(create.blocks.iter().map(blocks)));
     compare("arg", listed(info.args.iter().map(arg)), listed(create.args.iter().map(arg)));

@@ -27,7 +27,10 @@ A manifest is TOML, a table for each unikernel, its fields those of `petrel crea
   block = [\"storage=data\"]
   [volume.data]
   size = \"1G\"                        # as `petrel volume create` takes it
-Further fields of a unikernel: cpu [N], exit-code [N], after [NAME], alive, alive-every, alive-failures.
+Further fields of a unikernel: cpu [N], exit-code [N], after [NAME], alive, alive-every, alive-failures. One without cpu
+keeps those that it has or that policies give it; `petrel restart NAME --any-cpu` takes them back.
+
+With --prune, unikernels that the manifest does not name are destroyed first, so that others can have what they had.
 
 Volumes come first: one that is missing is created, one that is to be larger grows, also in use (a unikernel sees that
 when it starts anew). One that is to be smaller is shown, and then apply refuses and does nothing, for shrinking loses

@@ -12,14 +12,14 @@ use rustls::pki_types::CertificateDer;
 use x509_cert::der::asn1::OctetStringRef;
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::pem::{LineEnding, encode_string};
-use x509_cert::der::{Decode, Encode, Tag, Tagged};
+use x509_cert::der::{Decode, Tag, Tagged};
 use x509_cert::name::Name;
 
 use super::request::{PublicKey, key_pair};
 use super::{files, unmade};
 use crate::args::Authority;
 use crate::failure::Failure;
-use crate::keys::params;
+use crate::keys::{BACKDATED, params};
 use crate::units;
 
 const SUBJECT_KEY_IDENTIFIER: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
@@ -53,7 +53,7 @@ impl Issuer {
             return Err(files::unusable(&key_path, "it is not the key of the CA's certificate"));
         }
         // The root is known to the host, and no part of what an operator shows.
-        above.retain(|der| !is_self_issued(der));
+        above.retain(|der| !is_root(der));
         Ok(Self { path: path.clone(), certificate, above, key, not_after_ms: says.not_after_ms })
     }
 
@@ -95,16 +95,15 @@ impl Issuer {
         let old = x509_cert::Certificate::from_der(&der).map_err(|_| not("its certificate is malformed"))?;
         let says = Certificate::read(&der).map_err(|_| not("its certificate is malformed"))?;
         let tbs = old.tbs_certificate();
-        let signed = tbs.to_der().unwrap_or_default();
         let ours = PublicKey::new(self.certificate.tbs_certificate().subject_public_key_info());
-        let signature = old.signature().as_bytes().unwrap_or_default();
-        if !ours.is_some_and(|ours| ours.has_signed(&signed, signature)) {
+        if !ours.is_some_and(|ours| ours.has_signed_certificate(&old)) {
             return Err(not("another CA has signed it"));
         }
         let key =
             PublicKey::new(tbs.subject_public_key_info()).ok_or_else(|| not("its key is not Ed25519"))?;
         let lasted = Duration::from_millis(says.not_after_ms.saturating_sub(says.not_before_ms));
-        let mut renewed = params("", validity.unwrap_or(lasted)).map_err(|error| unmade(&error))?;
+        let mut renewed = params("", validity.unwrap_or(lasted.saturating_sub(BACKDATED)))
+            .map_err(|error| unmade(&error))?;
         renewed.distinguished_name = distinguished_name(tbs.subject()).ok_or_else(|| odd_name(path))?;
         renewed.is_ca = IsCa::NoCa;
         // All that it says, as it says it.
@@ -147,11 +146,13 @@ fn key_beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Whether a certificate names its own subject as its issuer, as roots do.
-pub fn is_self_issued(der: &CertificateDer<'_>) -> bool {
-    x509_cert::Certificate::from_der(der).is_ok_and(|certificate| {
-        certificate.tbs_certificate().issuer() == certificate.tbs_certificate().subject()
-    })
+/// Whether a certificate names its own subject as its issuer and its own key has signed it, as far as that can be told:
+/// a CA may be called as the one above it.
+pub fn is_root(der: &CertificateDer<'_>) -> bool {
+    let Ok(certificate) = x509_cert::Certificate::from_der(der) else { return false };
+    let tbs = certificate.tbs_certificate();
+    let key = PublicKey::new(tbs.subject_public_key_info());
+    tbs.issuer() == tbs.subject() && key.is_none_or(|key| key.has_signed_certificate(&certificate))
 }
 
 /// A name in the library's form, if it has one for it: one attribute in each part, of the usual kinds of text.

@@ -9,6 +9,7 @@ use rcgen::{
 use ring::signature::{ED25519, UnparsedPublicKey};
 use rustls::pki_types::CertificateSigningRequestDer;
 use rustls::pki_types::pem::PemObject;
+use x509_cert::Certificate;
 use x509_cert::der::oid::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::request::CertReq;
@@ -52,6 +53,12 @@ impl PublicKey {
     /// Whether its owner has signed `message`.
     pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
+    }
+
+    /// Whether its owner has signed `certificate`.
+    pub fn has_signed_certificate(&self, certificate: &Certificate) -> bool {
+        let signed = certificate.tbs_certificate().to_der().unwrap_or_default();
+        self.has_signed(&signed, certificate.signature().as_bytes().unwrap_or_default())
     }
 }
 

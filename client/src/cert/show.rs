@@ -25,7 +25,7 @@ pub fn read(file: &File) -> Result<Vec<Shown>, Failure> {
     let mut all = Vec::new();
     for der in files::certificates(file)?.iter().rev() {
         let says = Certificate::read(der).map_err(|_| files::unusable(file, "a certificate is malformed"))?;
-        if says.is_ca && !super::issuer::is_self_issued(der) {
+        if says.is_ca && !super::issuer::is_root(der) {
             path = path.and_then(|above| scope(&above, &says).ok());
         }
         all.push(Shown { says, path: path.clone() });

@@ -2,7 +2,7 @@
 
 pub mod args;
 mod shown;
-mod target;
+pub mod target;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ pub use shown::{
     COLLECTED_FIELDS, GET_FIELDS, IMAGES_FIELDS, PULL_FIELDS, PUSH_FIELDS, SNAPSHOT_FIELDS, VOLUME_FIELDS,
     VOLUMES_FIELDS,
 };
-use target::Target;
+use target::{EVERYBODYS, OWNERS_ONLY, Target};
 
 use crate::args::Json;
 use crate::cli::{print, print_data, stray};
@@ -95,7 +95,7 @@ fn push(
 }
 
 fn pull(session: &mut Session, name: &Name, path: &Path, form: Json) -> Result<u8, Failure> {
-    let target = Target::new(path)?;
+    let target = Target::new(path, OWNERS_ONLY)?;
     let request = Request::Volume(VolumeRequest::Pull(name.clone()));
     let (bytes, consistent) = download(session, request, &target, |_| {})?;
     target.finish()?;
@@ -199,7 +199,7 @@ pub fn get(args: &Get, open: impl FnOnce() -> Result<Session, Failure>) -> Resul
         }
     };
     let path = args.output.clone().unwrap_or_else(|| default_path(&args.source));
-    let target = Target::new(&path)?;
+    let target = Target::new(&path, EVERYBODYS)?;
     let mut hash = Context::new(&SHA256);
     let shown = format!("{digest:?}");
     let about = About { name: None, image: Some(&shown) };

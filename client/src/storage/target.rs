@@ -3,10 +3,15 @@
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+
+/// The mode of a file that only its owner may read.
+pub const OWNERS_ONLY: u32 = 0o600;
+/// The mode of a file that is no secret.
+pub const EVERYBODYS: u32 = 0o666;
 
 /// A file being written, beside the place that it is for.
 pub struct Target {
@@ -17,8 +22,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Begins to write what shall be at `path`.
-    pub fn new(path: &Path) -> Result<Self, Error> {
+    /// Begins to write what shall be at `path`, in this mode as the umask leaves it.
+    pub fn new(path: &Path, mode: u32) -> Result<Self, Error> {
         let fail = |source| Error::File { path: path.into(), source };
         match std::fs::metadata(path) {
             Ok(metadata) if !metadata.is_file() => {
@@ -32,7 +37,7 @@ impl Target {
         part.push(name);
         part.push(format!(".{}.part", std::process::id()));
         let part = path.with_file_name(part);
-        let file = OpenOptions::new().write(true).create_new(true).open(&part).map_err(fail)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&part).map_err(fail)?;
         Ok(Self { path: path.into(), part, file, done: false })
     }
 
@@ -68,18 +73,32 @@ impl Drop for Target {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn what_is_made_for_its_owner_only_is_so_from_the_start_and_in_place_of_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        std::fs::write(&path, "old").unwrap();
+        let target = Target::new(&path, OWNERS_ONLY).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&target.part), OWNERS_ONLY);
+        target.finish().unwrap();
+        assert_eq!(mode(&path), OWNERS_ONLY);
+    }
 
     #[test]
     fn a_file_that_is_not_finished_leaves_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data");
         std::fs::write(&path, "old").unwrap();
-        let target = Target::new(&path).unwrap();
+        let target = Target::new(&path, EVERYBODYS).unwrap();
         target.write(0, b"new").unwrap();
         drop(target);
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        let target = Target::new(&path).unwrap();
+        let target = Target::new(&path, EVERYBODYS).unwrap();
         target.set_size(6).unwrap();
         target.write(3, b"new").unwrap();
         target.finish().unwrap();
@@ -89,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_is_no_regular_file_is_not_replaced() {
-        assert!(Target::new(Path::new("/dev/null")).is_err());
-        assert!(Target::new(Path::new("/")).is_err());
+        assert!(Target::new(Path::new("/dev/null"), EVERYBODYS).is_err());
+        assert!(Target::new(Path::new("/"), EVERYBODYS).is_err());
     }
 }

@@ -145,6 +145,36 @@ fn below_a_delegate_there_may_be_another() {
 }
 
 #[test]
+fn a_ca_may_be_called_as_the_one_above_it() {
+    let desk = Desk::with_acme();
+    desk.cert(&["request", "inner"]);
+    desk.cert(&["delegate", "acme", "--csr", "inner.csr", "--ca", "acme.pem", "--out", "acme-acme.pem"]);
+    desk.cert(&["request", "ted"]);
+    desk.cert(&["sign", "--csr", "ted.csr", "--ca", "acme-acme.pem", "--ca-key", "inner-key.pem"]);
+    let paths: Vec<_> = desk.show("ted.pem").iter().map(|one| one["path"].clone()).collect();
+    assert_eq!(paths, ["acme:acme", "acme:acme", "acme"]);
+}
+
+#[test]
+fn a_certificate_that_lasts_for_ever_is_renewed_until_its_ca_ends() {
+    let desk = Desk::new();
+    let key = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let mut root = rcgen::CertificateParams::default();
+    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    root.not_after = rcgen::date_time_ymd(2100, 1, 1);
+    let root = rcgen::CertifiedIssuer::self_signed(root, key()).unwrap();
+    fs::write(desk.path("ca.pem"), root.pem()).unwrap();
+    fs::write(desk.path("ca-key.pem"), root.key().serialize_pem()).unwrap();
+    let mut olga = rcgen::CertificateParams::default();
+    olga.distinguished_name.push(rcgen::DnType::CommonName, "olga");
+    olga.not_after = rcgen::date_time_ymd(9999, 12, 31);
+    let signed = olga.signed_by(&key(), &root).unwrap();
+    fs::write(desk.path("olga.pem"), signed.pem()).unwrap();
+    desk.cert(&["renew", "olga.pem"]);
+    assert_eq!(desk.show("olga.pem")[0]["not_after_ms"], desk.show("ca.pem")[0]["not_after_ms"]);
+}
+
+#[test]
 fn a_certificate_does_not_outlive_its_ca() {
     let desk = Desk::with_acme();
     desk.cert(&["request", "late"]);
@@ -173,6 +203,9 @@ fn renewing_changes_number_and_validity_and_nothing_else() {
     let renewed = desk.show("olga.pem");
     assert_ne!(renewed[0]["serial"], olga["serial"]);
     assert_eq!(renewed[1], desk.show("acme.pem").remove(0), "with the CA's present certificate behind");
+    let lasts =
+        |shown: &Value| shown["not_after_ms"].as_u64().unwrap() - shown["not_before_ms"].as_u64().unwrap();
+    assert_eq!(lasts(&renewed[0]), lasts(&olga));
 }
 
 #[test]

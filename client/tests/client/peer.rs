@@ -18,6 +18,11 @@ pub fn config(seal: &Seal) -> ServerConfig {
 }
 
 pub fn config_of(certificate: &[u8], key: &[u8], operators: &[u8]) -> ServerConfig {
+    config_with(vec![certificate.to_vec()], key, operators)
+}
+
+/// … with further certificates that lead from its own to a root.
+pub fn config_with(chain: Vec<Vec<u8>>, key: &[u8], operators: &[u8]) -> ServerConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(operators.to_vec())).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -28,7 +33,7 @@ pub fn config_of(certificate: &[u8], key: &[u8], operators: &[u8]) -> ServerConf
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![CertificateDer::from(certificate.to_vec())], key)
+        .with_single_cert(chain.into_iter().map(CertificateDer::from).collect(), key)
         .unwrap();
     config.alpn_protocols = vec![b"petrel/1".to_vec()];
     config

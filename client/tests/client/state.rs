@@ -33,6 +33,16 @@ fn an_export_is_a_file_of_its_owners_alone() {
 }
 
 #[test]
+fn an_export_takes_the_place_of_a_file_only() {
+    let site = Site::new();
+    let place = site.path("pipe");
+    std::os::unix::fs::symlink("/dev/null", &place).unwrap();
+    let (code, said) = failure(&mut site.petrel(&["state", "export", "pipe"]));
+    assert!(code == 4 && said.contains("not a regular file"), "{said}");
+    assert!(place.symlink_metadata().unwrap().is_symlink());
+}
+
+#[test]
 fn an_export_that_breaks_off_leaves_the_file_as_it_was() {
     let site = Site::new();
     let peer = serve(&site.listener, config(&site.seal()), |peer| {

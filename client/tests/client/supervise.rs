@@ -175,6 +175,48 @@ fn a_manifest_is_held_against_what_is_there_in_the_order_of_starting() {
     peer.join().unwrap();
 }
 
+#[test]
+fn what_policies_have_given_is_no_difference_where_no_cpus_are_named() {
+    let site = Site::new();
+    let manifest = format!("[unikernel.a]\nimage = \"sha256:{}\"\n", "ab".repeat(32));
+    std::fs::write(site.path("all.toml"), manifest).unwrap();
+    let peer = serve(&site.listener, config(&site.seal()), |peer| {
+        peer.greet();
+        let (id, _) = peer.read();
+        peer.write(id, Response::Info(Box::new(told("a", 32, Wish::Running))));
+    });
+    let output = site.petrel(&["diff", "all.toml"]).output().unwrap();
+    assert_eq!(stdout(&output), "1 unchanged\n", "{}", stderr(&output));
+    peer.join().unwrap();
+}
+
+#[test]
+fn what_is_pruned_goes_first_and_all_is_done_though_nobody_reads_it() {
+    let site = Site::new();
+    let manifest = format!("[unikernel.new]\nimage = \"sha256:{}\"\n", "ab".repeat(32));
+    std::fs::write(site.path("all.toml"), manifest).unwrap();
+    let peer = serve(&site.listener, config(&site.seal()), |peer| {
+        peer.greet();
+        let (id, request) = peer.read();
+        assert_eq!(request, Request::List);
+        let page = vec![unikernel("old", Digest([0xab; 32]))].try_into().unwrap();
+        peer.write(id, Response::Listed { page, more: false });
+        let (id, _) = peer.read();
+        peer.write(id, Response::Refused(Refusal::NoSuchUnikernel));
+        let (id, request) = peer.read();
+        assert_eq!(request, Request::Destroy("old".parse().unwrap()));
+        peer.write(id, Response::Destroyed);
+        let (id, request) = peer.read();
+        assert!(matches!(request, Request::Create(_)), "{request:?}");
+        peer.write(id, Response::Created(Box::new(unikernel("new", Digest([0xab; 32])))));
+    });
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = site.petrel(&["apply", "--prune", "all.toml"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    peer.join().unwrap();
+}
+
 /// Answers that the host has these volumes.
 fn list(peer: &mut Peer, volumes: Vec<Volume>) {
     let (id, request) = read_volume(peer);

@@ -2,11 +2,11 @@ use std::io::{Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     PKCS_ED25519, date_time_ymd,
 };
 
-use crate::peer::{config, config_of, serve, serve_plain};
+use crate::peer::{config, config_of, config_with, serve, serve_plain};
 use crate::site::{Site, failure};
 
 /// The client's failure against a TLS server made of this configuration.
@@ -77,6 +77,28 @@ fn an_operator_who_poses_as_the_host_is_not_trusted() {
     let site = Site::new();
     let said = refused_by(&site, host_with(&site, "alpha", false, ExtendedKeyUsagePurpose::ClientAuth));
     assert!(said.contains("is not a server's"), "{said}");
+}
+
+#[test]
+fn a_delegate_whose_ca_signs_a_host_is_not_trusted() {
+    let site = Site::new();
+    let new_key = || KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let mut root = CertificateParams::default();
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = CertifiedIssuer::self_signed(root, new_key()).unwrap();
+    std::fs::write(site.path("site/profile/ca.pem"), root.pem()).unwrap();
+    let mut acme = CertificateParams::default();
+    acme.distinguished_name.push(rcgen::DnType::CommonName, "acme");
+    acme.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let acme_key = new_key();
+    let acme_certificate = acme.clone().signed_by(&acme_key, &root).unwrap();
+    let mut host = CertificateParams::new(vec!["alpha".to_string()]).unwrap();
+    host.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = new_key();
+    let host = host.signed_by(&key, &Issuer::from_params(&acme, &acme_key)).unwrap();
+    let chain = vec![host.der().to_vec(), acme_certificate.der().to_vec()];
+    let said = refused_by(&site, config_with(chain, &key.serialize_der(), &site.seal().service.operators));
+    assert!(said.contains("another CA signed its certificate"), "{said}");
 }
 
 #[test]
