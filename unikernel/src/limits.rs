@@ -1,8 +1,12 @@
 //! The bounds that are this program's own; those of the protocol are in [`petrel_wire::limits`].
 
+use petrel_wire::limits::SESSIONS_MAX;
+
 /// Sockets that wait for operators at once. smoltcp has no backlog: a connection beyond these, while they are
 /// all in their TCP handshake, is refused and the client tries again.
 pub const LISTENING: usize = 8;
+/// Places for operators: for all sessions, and for those who are on their way in or out.
+pub const PLACES_MAX: usize = SESSIONS_MAX + LISTENING;
 /// The buffer of an operator's socket, each way, in bytes.
 pub const SESSION_BUFFER_BYTES: usize = 64 * 1024;
 /// The buffer of the link's socket, each way, in bytes.

@@ -105,7 +105,8 @@ impl<N: Nic> Stack<N> {
         Some(match socket.poll()? {
             dhcpv4::Event::Configured(config) => Some(Address {
                 ipv4: (config.address.address(), config.address.prefix_len()),
-                gateway: config.router,
+                // smoltcp takes it as it comes, and cannot send to what is no machine.
+                gateway: config.router.filter(|router| is_machine(*router)),
                 is_leased: true,
             }),
             dhcpv4::Event::Deconfigured => None,
@@ -195,4 +196,9 @@ impl<N: Nic> Stack<N> {
         // Rounded up: `now` in microseconds is rounded down, and too early is a turn for nothing.
         Some(u64::try_from(at.total_micros()).unwrap_or(0).saturating_add(1).saturating_mul(1000))
     }
+}
+
+/// Whether an address can be a single machine's.
+fn is_machine(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_multicast() || address.is_broadcast())
 }

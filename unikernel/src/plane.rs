@@ -116,7 +116,7 @@ impl<N: Nic> ControlPlane<N> {
         moved |= self.service.ingress(now_ns, BURST_FRAMES);
         moved |= self.serve_address();
         moved |= self.serve_link();
-        self.sessions.keep_listening(&mut self.service);
+        self.sessions.keep_listening(&mut self.service, now_ns);
         for index in 0..self.sessions.count() {
             moved |= self.serve_session(index);
         }
@@ -349,6 +349,10 @@ impl<N: Nic> ControlPlane<N> {
             // What came before the peer's goodbye is read first.
             State::PeerClosed if !session.has_frame() => self.close_session(index),
             _ if tcp_over && !session.has_frame() => self.close_session(index),
+            // It takes no answers any more, so what it asks is not read any more either.
+            _ if !socket.is_active() && session.conversation.queued() > SESSION_QUEUE_BYTES => {
+                self.close_session(index);
+            }
             State::Handshaking if timed_out => {
                 self.log(Level::Warning, format_args!("session from {from}: no TLS handshake in time"));
                 self.close_session(index);

@@ -3,11 +3,10 @@
 use alloc::vec::Vec;
 
 use petrel_engine::SessionId;
-use petrel_wire::limits::SESSIONS_MAX;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 
-use crate::limits::{LISTENING, SESSION_BUFFER_BYTES};
+use crate::limits::{LISTENING, PLACES_MAX, SESSION_BUFFER_BYTES};
 use crate::net::{Nic, Stack};
 use crate::session::Session;
 
@@ -19,7 +18,7 @@ pub struct Place {
     pub session: Option<Session>,
 }
 
-/// The places of at most [`SESSIONS_MAX`] sessions. A session's number is that of its place.
+/// At most [`PLACES_MAX`] places. A session's number is that of its place.
 pub struct Table {
     port: u16,
     places: Vec<Place>,
@@ -63,9 +62,12 @@ impl Table {
     }
 
     /// Sees to it that some sockets listen, as long as there is room, and that not many more do.
-    pub fn keep_listening<N: Nic>(&mut self, stack: &mut Stack<N>) {
-        let busy = self.places.iter().filter(|place| place.session.is_some()).count();
-        let idle = LISTENING.min(SESSIONS_MAX - busy);
+    pub fn keep_listening<N: Nic>(&mut self, stack: &mut Stack<N>, now_ns: u64) {
+        if self.busy() == PLACES_MAX {
+            self.make_room(stack, now_ns);
+        }
+        let busy = self.busy();
+        let idle = LISTENING.min(PLACES_MAX - busy);
         while self.places.len() < busy + idle {
             let socket = stack.add_socket(SESSION_BUFFER_BYTES);
             self.places.push(Place { socket, session: None });
@@ -83,6 +85,23 @@ impl Table {
                 // Fails for port 0 only, which the seal's reader refuses.
                 let _ = socket.listen(self.port);
             }
+        }
+    }
+
+    fn busy(&self) -> usize {
+        self.places.iter().filter(|place| place.session.is_some()).count()
+    }
+
+    /// Gives up who has the least time left of those on their way in or out: strangers who say nothing, or whose first
+    /// packet was forged, take places from each other, and from no operator who is quicker than all of them.
+    fn make_room<N: Nic>(&mut self, stack: &mut Stack<N>, now_ns: u64) {
+        let deadline = |place: &Place| place.session.as_ref().and_then(Session::deadline);
+        let passing = self.places.iter_mut().filter(|place| deadline(place).is_some());
+        if let Some(place) = passing.min_by_key(|place| deadline(place)) {
+            stack.socket(place.socket).abort();
+            place.session = None;
+            // The socket forgets whom to send the reset to when it listens again.
+            stack.egress(now_ns);
         }
     }
 }

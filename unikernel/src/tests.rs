@@ -11,7 +11,7 @@ use core::net::Ipv4Addr;
 use std::thread_local;
 
 use petrel_engine::Now;
-use petrel_wire::limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION, SEAL_VERSION, SESSIONS_MAX, SHIM_VERSION};
+use petrel_wire::limits::{CHUNK_BYTES_MAX, OPERATOR_VERSION, SEAL_VERSION, SHIM_VERSION};
 use petrel_wire::operator::{
     ClientMessage, Hello, ImageFault, Journal, ReadOnly, Refusal, Request, Response, ServerMessage,
 };
@@ -21,10 +21,16 @@ use petrel_wire::{Digest, frame};
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData};
 use serde::{Deserialize, Serialize};
 use smoltcp::iface::SocketHandle;
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp;
+use smoltcp::wire::{
+    EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr,
+    TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+};
 
 use crate::boot::{self, Machine, Overrides};
 use crate::disk::Disk;
+use crate::limits::PLACES_MAX;
 use crate::log::Log;
 use crate::net::{Nic, Stack};
 use crate::plane::ControlPlane;
@@ -292,6 +298,42 @@ impl World {
         self.programs.len() - 1
     }
 
+    /// The first packet of a connection comes, and whoever it says it is from will say nothing more.
+    fn first_packet_from(&mut self, source: Ipv4Addr) {
+        let tcp = TcpRepr {
+            src_port: 40_000,
+            dst_port: 1025,
+            control: TcpControl::Syn,
+            seq_number: TcpSeqNumber(7),
+            ack_number: None,
+            window_len: 1000,
+            window_scale: None,
+            max_seg_size: None,
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload: &[],
+        };
+        let ip = Ipv4Repr {
+            src_addr: source,
+            dst_addr: self.service,
+            next_header: IpProtocol::Tcp,
+            payload_len: tcp.buffer_len(),
+            hop_limit: 64,
+        };
+        let [from, to] = [2, 1].map(|mac| EthernetAddress([2, 0, 0, 0, 0, mac]));
+        let ethernet = EthernetRepr { src_addr: from, dst_addr: to, ethertype: EthernetProtocol::Ipv4 };
+        let mut bytes = vec![0; ethernet.buffer_len() + ip.buffer_len() + tcp.buffer_len()];
+        let mut frame = EthernetFrame::new_unchecked(&mut bytes);
+        ethernet.emit(&mut frame);
+        let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
+        let checksums = ChecksumCapabilities::default();
+        ip.emit(&mut packet, &checksums);
+        let mut segment = TcpPacket::new_unchecked(packet.payload_mut());
+        tcp.emit(&mut segment, &ip.src_addr.into(), &ip.dst_addr.into(), &checksums);
+        self.cables[0].borrow_mut().push_back(bytes);
+    }
+
     /// An operator connects.
     fn operator(&mut self) -> usize {
         let index = self.stranger();
@@ -526,29 +568,55 @@ fn given_a_frame_over_the_cap_then_it_is_refused_and_the_session_ends() {
 }
 
 #[test]
-fn given_more_clients_than_places_then_the_rest_are_refused_until_somebody_leaves() {
+fn given_more_strangers_than_places_then_the_first_make_room_and_operators_come_in() {
     let mut world = World::new();
-    world.settle();
-    let strangers: Vec<usize> = (0..SESSIONS_MAX + 10)
+    let operator = world.session();
+    let strangers: Vec<usize> = (0..PLACES_MAX + 10)
         .map(|_| {
             let stranger = world.stranger();
+            world.now_ns += 1_000_000;
             world.settle();
             stranger
         })
         .collect();
     let established = |world: &mut World, stranger: usize| world.state(stranger) == tcp::State::Established;
-    let (first, rest) = strangers.split_at(SESSIONS_MAX);
-    assert!(first.iter().all(|&stranger| established(&mut world, stranger)));
-    assert!(rest.iter().all(|&stranger| world.state(stranger) == tcp::State::Closed));
-    let socket = world.programs[first[7]].socket;
-    world.operators.socket(socket).abort();
-    world.settle();
-    world.session();
-    // The others time out and give their places back.
-    world.pass(15 * SECOND_NS);
+    let (first, rest) = strangers.split_at(12);
+    assert!(first.iter().all(|&stranger| world.state(stranger) == tcp::State::Closed));
+    assert!(rest.iter().all(|&stranger| established(&mut world, stranger)));
     for _ in 0..10 {
         world.session();
     }
+    world.request(operator, 1, Request::Host);
+    assert!(matches!(world.answers(operator)[..], [Response::Host(_)]));
+}
+
+#[test]
+fn given_more_first_packets_that_nobody_stands_by_than_places_then_operators_come_in() {
+    let mut world = World::new();
+    world.settle();
+    for host in 0..u8::try_from(2 * PLACES_MAX).unwrap() {
+        world.first_packet_from(Ipv4Addr::new(10, 0, 0, 100 + host));
+        world.now_ns += 1_000_000;
+        world.settle();
+    }
+    world.session();
+}
+
+#[test]
+fn given_an_operator_who_takes_no_answers_and_goes_then_its_place_is_free() {
+    let mut world = World::new();
+    let operator = world.session();
+    world.programs[operator].reads = false;
+    for id in 1..20_000 {
+        world.programs[operator].send(&ClientMessage { id, request: Request::Host });
+    }
+    world.settle();
+    assert_eq!(world.plane.sessions(), 1);
+    let socket = world.programs[operator].socket;
+    world.operators.socket(socket).abort();
+    world.settle();
+    world.pass(5 * SECOND_NS);
+    assert_eq!(world.plane.sessions(), 0);
 }
 
 #[test]

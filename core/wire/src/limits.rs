@@ -119,7 +119,7 @@ pub const REVOCATIONS_MAX: usize = 4096;
 /// The entries that one page of policies carries: each may name many CPUs and bridges.
 pub const POLICY_PAGE_ENTRIES_MAX: usize = 8;
 
-/// Sessions that the control plane holds at once, those in their handshake included. Operators with a scope get at most
+/// Sessions that the control plane holds at once. Operators with a scope get at most
 /// half of the places, so that they cannot keep those without from coming in.
 pub const SESSIONS_MAX: usize = 64;
 /// Requests of one session that may be unanswered.

@@ -135,6 +135,14 @@ fn introduced(frame: &[u8]) -> Option<Neighbor> {
     }
 }
 
+/// Whether a frame's packet is from no address. Only those who have none yet send such, to servers that we are not;
+/// smoltcp would take the nameless for a server and fail when it is to answer it.
+fn is_from_nobody(frame: &[u8]) -> bool {
+    let packet = EthernetFrame::new_checked(frame).ok().filter(|it| it.ethertype() == EthernetProtocol::Ipv4);
+    let packet = packet.and_then(|frame| Ipv4Packet::new_checked(frame.payload()).ok());
+    packet.is_some_and(|packet| packet.src_addr().is_unspecified())
+}
+
 /// A frame that has come in.
 pub struct Incoming<'a>(&'a [u8]);
 
@@ -181,6 +189,8 @@ impl<N: Nic> Device for Ethernet<N> {
                 self.introduction = arp(ArpOperation::Reply, neighbor, ours, ours.0);
                 self.held = Some(len);
                 &self.introduction
+            } else if is_from_nobody(frame) {
+                &[]
             } else {
                 frame
             }

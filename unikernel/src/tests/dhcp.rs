@@ -1,10 +1,8 @@
 //! A control plane whose address a DHCP server leases. The server speaks smoltcp's wire formats and knows no client.
 
 use petrel_wire::operator::Address;
-use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, DhcpMessageType as Kind, DhcpPacket, DhcpRepr, EthernetAddress,
-    EthernetFrame, EthernetProtocol, EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+    ArpOperation, ArpPacket, ArpRepr, DhcpMessageType as Kind, DhcpPacket, DhcpRepr, UdpPacket, UdpRepr,
 };
 
 use super::*;
@@ -20,13 +18,16 @@ pub struct Server {
     /// Which; it says nothing while it has none.
     gives: Option<Ipv4Addr>,
     lease_s: u32,
+    router: Ipv4Addr,
+    /// Whom its packets are from.
+    source: Ipv4Addr,
     /// What it was asked, and by which name.
     asked: Vec<(Kind, String)>,
 }
 
 impl Server {
     fn new(gives: Option<Ipv4Addr>) -> Self {
-        Self { gives, lease_s: 1000, asked: vec![] }
+        Self { gives, lease_s: 1000, router: CLIENT, source: SERVER, asked: vec![] }
     }
 
     /// Answers what is for it, and leaves the rest of what is on its way.
@@ -60,22 +61,25 @@ impl Server {
             Kind::Request if wants == address => Kind::Ack,
             _ => Kind::Nak,
         };
-        frame(&DhcpRepr {
-            message_type,
-            your_ip: address,
-            server_ip: SERVER,
-            router: Some(CLIENT),
-            subnet_mask: Some(MASK),
-            client_ip: Ipv4Addr::UNSPECIFIED,
-            requested_ip: None,
-            client_identifier: None,
-            server_identifier: Some(SERVER),
-            parameter_request_list: None,
-            max_size: None,
-            lease_duration: Some(self.lease_s),
-            additional_options: &[],
-            ..request.clone()
-        })
+        frame(
+            self.source,
+            &DhcpRepr {
+                message_type,
+                your_ip: address,
+                server_ip: SERVER,
+                router: Some(self.router),
+                subnet_mask: Some(MASK),
+                client_ip: Ipv4Addr::UNSPECIFIED,
+                requested_ip: None,
+                client_identifier: None,
+                server_identifier: Some(SERVER),
+                parameter_request_list: None,
+                max_size: None,
+                lease_duration: Some(self.lease_s),
+                additional_options: &[],
+                ..request.clone()
+            },
+        )
     }
 }
 
@@ -109,11 +113,11 @@ fn arp_reply(packet: &ArpPacket<&[u8]>) -> Option<Vec<u8>> {
 }
 
 /// A server's message as it goes over the cable, to everybody.
-fn frame(message: &DhcpRepr<'_>) -> Vec<u8> {
+fn frame(source: Ipv4Addr, message: &DhcpRepr<'_>) -> Vec<u8> {
     let checksums = ChecksumCapabilities::default();
     let udp = UdpRepr { src_port: 67, dst_port: 68 };
     let ip = Ipv4Repr {
-        src_addr: SERVER,
+        src_addr: source,
         dst_addr: Ipv4Addr::BROADCAST,
         next_header: IpProtocol::Udp,
         payload_len: udp.header_len() + message.buffer_len(),
@@ -170,6 +174,32 @@ fn given_a_server_then_operators_reach_the_address_that_it_leases() {
         log.contains("[INFO] [application] net: DHCP has leased 10.0.0.77/24, gateway 10.0.0.1"),
         "{log}"
     );
+}
+
+#[test]
+fn given_a_router_that_is_no_machine_then_there_is_no_gateway_and_nobody_far_away_is_answered() {
+    for router in [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST, Ipv4Addr::new(224, 0, 0, 1)] {
+        let mut world = world(Some(LEASED));
+        world.dhcp.as_mut().unwrap().router = router;
+        world.settle();
+        let operator = world.session();
+        let leased = Address { ipv4: (LEASED, 24), gateway: None, is_leased: true };
+        assert_eq!(address(&mut world, operator), Some(leased));
+        world.first_packet_from(Ipv4Addr::new(192, 0, 2, 1));
+        world.settle();
+        assert!(address(&mut world, operator).is_some());
+    }
+}
+
+#[test]
+fn given_a_server_without_an_address_then_its_lease_is_not_taken() {
+    let mut world = world(Some(LEASED));
+    world.dhcp.as_mut().unwrap().source = Ipv4Addr::UNSPECIFIED;
+    world.pass(1100 * SECOND_NS);
+    assert_eq!(LOG.take().matches("DHCP has leased").count(), 0);
+    world.dhcp.as_mut().unwrap().source = SERVER;
+    world.pass(60 * SECOND_NS);
+    world.session();
 }
 
 #[test]
