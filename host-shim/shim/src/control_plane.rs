@@ -1,11 +1,9 @@
 //! The control plane's own monitor: the first guest of the host, brought back whenever it ends.
 
-use std::time::{Duration, Instant};
-use std::{fs, fs::File, io, os::fd::OwnedFd};
+use std::{fs, fs::File, io, os::fd::OwnedFd, time::Duration, time::Instant};
 
 use petrel_shim::ledger::Record;
-use petrel_wire::Mac;
-use petrel_wire::shim::{Event, InstanceId};
+use petrel_wire::{Mac, shim::Event, shim::InstanceId};
 use rustix::fs::{IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, open};
 
 use crate::config::{Config, ControlPlane as Settings};

@@ -41,11 +41,14 @@ pub struct Record {
 }
 
 impl Ledger {
-    /// A monitor runs: from here on its taps and volumes are its own.
+    /// A monitor runs: from here on its taps and volumes are its own. One that has ended has none, and may have had what
+    /// another has now.
     pub fn started(&mut self, record: Record) {
         let instance = record.listed.instance;
-        self.taps.extend(record.listed.taps.iter().map(|tap| (*tap, Some(instance))));
-        self.volumes.extend(record.volumes.iter().cloned());
+        if record.listed.exited.is_none() {
+            self.taps.extend(record.listed.taps.iter().map(|tap| (*tap, Some(instance))));
+            self.volumes.extend(record.volumes.iter().cloned());
+        }
         self.monitors.insert(instance, record);
     }
 

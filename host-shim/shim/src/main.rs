@@ -31,6 +31,7 @@ mod volumes;
 use std::fmt::{Arguments, Display};
 use std::fs::{self, File, Permissions};
 use std::os::{fd::AsFd, unix::fs::PermissionsExt};
+use std::time::{Duration, Instant};
 use std::{io, io::Write, net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
 
 use petrel_wire::shim::InstanceId;
@@ -42,7 +43,7 @@ use crate::control_plane::{ControlPlane, has_ended};
 use crate::{config::Config, interface::listen_on, link::Link, monitor::Process, ops::Ops};
 
 /// How often the loop looks round while something is missing, the peer or its monitor.
-const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const TICK: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args().skip(1).collect();
@@ -80,10 +81,11 @@ fn run(mut config: Config) -> Result<(), String> {
     let mut control_plane = ControlPlane::default();
     control_plane.keep_running(&mut ops);
     log(format_args!("listening on {}, {} monitors run", ops.config.listen, ops.processes.len()));
-    // The one authenticated peer, and a connection in its handshake, which may take as long as nobody else comes.
-    let (mut link, mut pending) = (None, None);
+    // The one authenticated peer, and a connection in its handshake, which may take as long as nobody else comes; and
+    // when the peer was last there and listened.
+    let (mut link, mut pending, mut heard) = (None, None, Instant::now());
     loop {
-        let is_idle = wait(&listener, &ops, &link, &pending);
+        heard = if wait(&listener, &ops, &link, &pending) { Instant::now() } else { heard };
         pending = Link::accept(&listener, &tls).ok().or(pending);
         shake_hands(&mut pending, &mut link, &mut ops);
         if has_ended(&mut ops) {
@@ -93,13 +95,13 @@ fn run(mut config: Config) -> Result<(), String> {
         if let Err(error) = serve(&mut link, &mut ops) {
             end(&mut link, &mut ops, &error);
         }
-        if is_idle || !ops.ledger.greeted {
+        if heard.elapsed() >= TICK || !ops.ledger.greeted {
             ops.processes.values_mut().for_each(Process::shed_console);
         }
     }
 }
 
-/// Waits for something to do. Whether nothing was for a while, though somebody is missing or does not listen.
+/// Waits for something to do. Whether the peer listens.
 fn wait(listener: &TcpListener, ops: &Ops, link: &Option<Link>, pending: &Option<Link>) -> bool {
     let control_plane = ops.processes.get(&InstanceId::CONTROL_PLANE);
     let is_heard = ops.ledger.greeted && link.as_ref().is_some_and(Link::has_room);
@@ -109,7 +111,8 @@ fn wait(listener: &TcpListener, ops: &Ops, link: &Option<Link>, pending: &Option
     let inputs = inputs.into_iter().map(|input| PollFd::from_borrowed_fd(input, PollFlags::IN));
     let mut all: Vec<_> = inputs.chain(link.iter().chain(pending).map(Link::interest)).collect();
     let is_settled = is_heard && control_plane.is_some();
-    poll(&mut all, (!is_settled).then_some(&TICK)) == Ok(0)
+    let _ = poll(&mut all, Timespec::try_from(TICK).ok().filter(|_| !is_settled).as_ref());
+    is_heard
 }
 
 /// Goes on with the pending connection. Once it has shown the pinned key it is the link: the control plane was

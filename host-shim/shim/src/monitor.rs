@@ -15,8 +15,9 @@ use petrel_wire::{Blob, ExitStatus, Mac, limits::CONSOLE_BYTES_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchown, mkfifoat, open};
 use rustix::io::{Errno, dup};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::{about, config::Monitor, limits::Limits, log};
@@ -155,17 +156,16 @@ impl Process {
             end_writers(&fifo)?;
             return fs::remove_dir_all(folder).map(|()| None);
         };
+        let is_same = || started(record.listed.pid).map(|started| started == record.started);
         let process = match Self::open(&record, &fifo, news) {
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => {
-                return Ok(Some((record, None)));
-            }
+            // There is no process of this number, or another's, or a thread.
+            Err(_) if !is_same().unwrap_or(false) => return Ok(Some((record, None))),
             process => process?,
         };
-        // It is open before this, so if the pid has the recorded start now, both are of the same process. One that has
-        // ended is still there until its new parent reaps it.
-        let started = started(record.listed.pid);
-        let is_over = is_ready(&process.pidfd, PollFlags::IN, Timespec::default());
-        let is_same = !is_over && started? == record.started;
+        // It was open before this, so if the pid has the recorded start, both are of the same process. One that has ended
+        // is still there until its new parent reaps it.
+        let (started, is_over) = (is_same(), is_ready(&process.pidfd, PollFlags::IN, Timespec::default()));
+        let is_same = !is_over && started?;
         Ok(Some((record, is_same.then_some(process))))
     }
 

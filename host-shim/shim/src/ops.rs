@@ -13,10 +13,9 @@ use rustix::event::{Timespec, epoll};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use rustix::{buffer::spare_capacity, system::sysinfo};
 
-use crate::limits::Limits;
 use crate::monitor::{Launch, Process, Program};
 use crate::{about, config::Config, images::Receiving, interface::create_tap, link::Link};
-use crate::{usage::usage, volumes::Volumes};
+use crate::{limits::Limits, usage::usage, volumes::Volumes};
 
 /// The monitors that are looked at in one turn of the loop.
 const MONITORS_PER_TURN: usize = 32;
@@ -77,13 +76,10 @@ impl Ops {
         for entry in fs::read_dir(self.config.state_dir.join("run")).map_err(about("run"))? {
             let folder = entry.map_err(about("run"))?.path();
             let adopted = Process::adopt(&folder, &self.watched).map_err(about(folder.display()))?;
-            let Some((record, process)) = adopted else { continue };
-            let instance = record.listed.instance;
+            let Some((mut record, process)) = adopted else { continue };
+            record.listed.exited = process.is_none().then_some(ExitStatus::Unknown);
+            self.processes.extend(process.map(|process| (record.listed.instance, process)));
             self.ledger.started(record);
-            match process {
-                Some(process) => drop(self.processes.insert(instance, process)),
-                None => self.ledger.ended(instance, ExitStatus::Unknown),
-            }
         }
         Ok(())
     }
@@ -200,7 +196,10 @@ impl Ops {
         let folder = self.folder(record.listed.instance);
         fs::create_dir(&folder)?;
         let started = launch.start(&folder, &mut record, &self.watched, &self.limits);
-        let process = started.inspect_err(|_| drop(fs::remove_dir_all(folder)))?;
+        let process = started.inspect_err(|_| {
+            self.limits.remove(record.listed.instance);
+            drop(fs::remove_dir_all(folder));
+        })?;
         record.listed.taps.iter().for_each(|tap| drop(self.taps.remove(tap))); // the monitor's alone now
         self.processes.insert(record.listed.instance, process);
         let pid = record.listed.pid;

@@ -333,6 +333,13 @@ fn given_a_peer_that_does_not_listen_when_a_guest_floods_then_it_is_not_held_up_
         "given_a_peer_that_does_not_listen_when_a_guest_floods_then_it_is_not_held_up_and_all_is_counted",
         || {
             let site = Site::up();
+            // Whatever its own monitor has to say meanwhile.
+            let chatty = "echo control plane; while :; do printf x; sleep 0.02; done";
+            fs::write(site.folder.join("control-plane.sh"), chatty).unwrap();
+            let pid = fs::read_to_string(site.run_folder().join("0/pid")).unwrap();
+            let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            site.wait_for_log("petrel.hvt: x");
             let mut peer = site.connect();
             let image = peer.store(GUEST);
             let pid = peer.spawn(1, image, &format!("exec head -c {FLOOD} /dev/zero"));

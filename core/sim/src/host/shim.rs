@@ -71,8 +71,9 @@ impl Host {
                 shim.ledger.started(record.clone());
             } else {
                 self.processes.remove(&instance);
-                shim.ledger.started(record.clone());
-                shim.ledger.ended(instance, ExitStatus::Unknown);
+                let mut record = record.clone();
+                record.listed.exited = Some(ExitStatus::Unknown);
+                shim.ledger.started(record);
             }
         }
         self.shim = Some(shim);

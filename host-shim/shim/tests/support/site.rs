@@ -62,6 +62,8 @@ pub struct Site {
     pub folder: PathBuf,
     pub keys: Keys,
     shim: Option<Child>,
+    /// The capabilities that it may have at most, as setpriv(1) takes them.
+    pub rights: Option<String>,
     /// The control groups that it is in, as cgroups(7) tells them.
     shim_groups: String,
     log: Receiver<String>,
@@ -89,14 +91,23 @@ impl Site {
         file("seal.img", &[0; 512], 0o600);
         file("shim.toml", configuration().as_bytes(), 0o644);
         let (_, log) = channel();
-        let mut site = Self { folder, keys, shim: None, shim_groups: String::new(), log };
+        let mut site = Self { folder, keys, shim: None, rights: None, shim_groups: String::new(), log };
         site.start_shim();
         site
     }
 
     /// Starts the shim; what it logs until it listens.
     pub fn start_shim(&mut self) -> Vec<String> {
-        let mut shim = Command::new(env!("CARGO_BIN_EXE_petrel-shim"));
+        let program = env!("CARGO_BIN_EXE_petrel-shim");
+        let mut shim = match &self.rights {
+            Some(rights) => {
+                let mut command = Command::new("setpriv");
+                command.args(["--inh-caps=-all", "--ambient-caps=-all"]);
+                command.arg(format!("--bounding-set={rights}")).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         shim.arg("--config").arg(self.folder.join("shim.toml")).stderr(Stdio::piped());
         let mut shim = shim.spawn().unwrap();
         let lines = BufReader::new(shim.stderr.take().unwrap()).lines();
