@@ -13,6 +13,9 @@ pub const SESSION_BUFFER_BYTES: usize = 64 * 1024;
 pub const LINK_BUFFER_BYTES: usize = 256 * 1024;
 /// The buffer of a probe's socket, each way, in bytes. It holds the longest request.
 pub const PROBE_BUFFER_BYTES: usize = 1024;
+/// How long a probe waits for an answer before it asks itself who has the address, in nanoseconds: who is known answers
+/// sooner, and each question wakes all of the bridge.
+pub const PROBE_ASKS_AFTER_NS: u64 = 100_000_000;
 /// The ports that we connect from: RFC 6335, section 6.
 pub const EPHEMERAL_FIRST: u16 = 49_152;
 /// While more bytes than this wait for the shim, no session that uploads is read.

@@ -175,6 +175,13 @@ impl<N: Nic> Stack<N> {
         socket.connect(self.interface.context(), to, local_port).is_ok()
     }
 
+    /// Asks who has an address, if it is one of this network's.
+    pub fn ask(&mut self, address: Ipv4Addr) {
+        if self.interface.ip_addrs().iter().any(|own| own.contains_addr(&address.into())) {
+            self.device.ask(address);
+        }
+    }
+
     /// Takes in at most `frames_max` frames. False when the device had fewer.
     pub fn ingress(&mut self, now_ns: u64, frames_max: usize) -> bool {
         let now = instant(now_ns);

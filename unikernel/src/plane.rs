@@ -270,7 +270,7 @@ impl<N: Nic> ControlPlane<N> {
                 Output::Probe { id, kind, address, port, timeout_ms } => {
                     let now_ns = self.now.monotonic_ns;
                     let deadline_ns = now_ns.saturating_add(u64::from(timeout_ms) * 1_000_000);
-                    self.probes.start(&mut self.service, id, kind, (address, port), deadline_ns);
+                    self.probes.start(&mut self.service, id, kind, (address, port), now_ns, deadline_ns);
                 }
                 Output::ResetLink => self.drop_link(),
                 Output::Persist { offset, data } => self.persist(offset, &data),

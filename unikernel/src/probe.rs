@@ -11,7 +11,7 @@ use petrel_engine::{ProbeId, ProbeKind};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 
-use crate::limits::{EPHEMERAL_FIRST, PROBE_BUFFER_BYTES};
+use crate::limits::{EPHEMERAL_FIRST, PROBE_ASKS_AFTER_NS, PROBE_BUFFER_BYTES};
 use crate::net::{Nic, Stack};
 
 /// The longest beginning of a status line: `HTTP/1.1 200`.
@@ -27,6 +27,9 @@ pub struct Probes {
 struct Probe {
     id: ProbeId,
     socket: SocketHandle,
+    to: Ipv4Addr,
+    /// When it asks who has that address. smoltcp asks once a second, for one of all that it waits for.
+    asks_ns: Option<u64>,
     deadline_ns: u64,
     /// What is still to be sent, if anything is asked for beyond the connection.
     request: Option<String>,
@@ -49,6 +52,7 @@ impl Probes {
         id: ProbeId,
         kind: ProbeKind,
         to: (Ipv4Addr, u16),
+        now_ns: u64,
         deadline_ns: u64,
     ) {
         let socket = stack.add_socket(PROBE_BUFFER_BYTES);
@@ -61,7 +65,9 @@ impl Probes {
                 &*path, to.0, to.1
             )),
         };
-        self.under_way.push(Probe { id, socket, deadline_ns, request, status: Vec::new() });
+        let asks_ns = Some(now_ns.saturating_add(PROBE_ASKS_AFTER_NS));
+        let (to, status) = (to.0, Vec::new());
+        self.under_way.push(Probe { id, socket, to, asks_ns, deadline_ns, request, status });
     }
 
     /// Goes on with all of them. Returns one that has come to its end, and whether it succeeded.
@@ -79,7 +85,8 @@ impl Probes {
 
     /// When [`Self::advance`] is due even if nothing happens, in monotonic nanoseconds.
     pub fn deadline(&self) -> Option<u64> {
-        self.under_way.iter().map(|probe| probe.deadline_ns).min()
+        let all = self.under_way.iter();
+        all.map(|probe| probe.asks_ns.map_or(probe.deadline_ns, |asks| asks.min(probe.deadline_ns))).min()
     }
 }
 
@@ -91,8 +98,12 @@ impl Probe {
             return Some(false);
         }
         if matches!(socket.state(), tcp::State::SynSent | tcp::State::SynReceived) {
+            if self.asks_ns.take_if(|asks_ns| now_ns >= *asks_ns).is_some() {
+                stack.ask(self.to);
+            }
             return None;
         }
+        self.asks_ns = None;
         let Some(request) = &mut self.request else { return Some(true) };
         if !request.is_empty() {
             let sent = socket.send_slice(request.as_bytes()).unwrap_or(0);
@@ -166,7 +177,7 @@ mod tests {
 
         fn begin(&mut self, kind: ProbeKind) {
             let deadline_ns = self.now_ns + 2 * SECOND_NS;
-            self.probes.start(&mut self.ours, ProbeId(1), kind, (THEIRS, 80), deadline_ns);
+            self.probes.start(&mut self.ours, ProbeId(1), kind, (THEIRS, 80), self.now_ns, deadline_ns);
         }
 
         fn finish(&mut self, does: Does) -> (bool, u64) {
@@ -252,6 +263,45 @@ mod tests {
         while theirs.receive(&mut [0; 1514]).is_some() {}
         world.theirs = Stack::new(theirs, (THEIRS, 24), None, 2, 0);
         assert_eq!(world.finish(Does::Accept), (true, 0));
+    }
+
+    #[test]
+    fn many_neighbours_that_are_not_known_yet_are_probed_at_once() {
+        let (ours, mut theirs) = cable();
+        let mut world = World { ours: Stack::new(ours, (OURS, 24), None, 1, 0), ..World::new() };
+        let mut unknown: Vec<_> = (100..116).map(|host| Ipv4Addr::new(10, 0, 0, host)).collect();
+        for (number, &address) in (1..).zip(&unknown) {
+            let (now_ns, to) = (world.now_ns, (address, 80));
+            let deadline_ns = now_ns + 2 * SECOND_NS;
+            world.probes.start(&mut world.ours, ProbeId(number), ProbeKind::Tcp, to, now_ns, deadline_ns);
+        }
+        let mut frame = [0; 1514];
+        while !unknown.is_empty() {
+            assert_eq!(world.probes.advance(&mut world.ours, world.now_ns), None, "{unknown:?}");
+            world.ours.egress(world.now_ns);
+            while let Some(len) = theirs.receive(&mut frame) {
+                match frame[12..14] {
+                    [0x08, 0x06] => theirs.transmit(&arp_reply(&frame[..len])),
+                    _ => unknown.retain(|address| address.octets() != frame[30..34]),
+                }
+            }
+            while world.ours.ingress(world.now_ns, 1) {}
+            world.now_ns += 10_000_000;
+        }
+    }
+
+    /// To whoever asks for anybody's hardware address.
+    fn arp_reply(question: &[u8]) -> Vec<u8> {
+        let mac = [2, 0, 0, 0, 0, 9];
+        let mut reply = question.to_vec();
+        let (header, packet) = reply.split_at_mut(14);
+        header[..6].copy_from_slice(&question[6..12]);
+        header[6..12].copy_from_slice(&mac);
+        packet[7] = 2;
+        packet[8..14].copy_from_slice(&mac);
+        packet[14..18].copy_from_slice(&question[38..42]);
+        packet[18..28].copy_from_slice(&question[22..32]);
+        reply
     }
 
     #[test]

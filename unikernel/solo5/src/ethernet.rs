@@ -79,6 +79,11 @@ impl<N: Nic> Ethernet<N> {
     /// knows a predecessor's hardware address, need not wait until they ask again.
     pub fn announce(&mut self, address: Ipv4Addr) {
         self.address = address;
+        self.ask(address);
+    }
+
+    /// Asks its network who has `address`, whatever smoltcp asks.
+    pub fn ask(&mut self, address: Ipv4Addr) {
         let nobody = (EthernetAddress([0; 6]), address);
         let frame = arp(ArpOperation::Request, self.ours(), nobody, EthernetAddress::BROADCAST);
         self.nic.transmit(&frame);
