@@ -11,9 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, ftruncate, linkat
 use rustix::io::{Errno, pwrite};
 use rustix::process::getpid;
 
-use crate::confine::{Rule, arg};
-use crate::memory::GuestMemory;
-use crate::report::warn;
+use crate::{confine::Rule, confine::arg, memory::GuestMemory, report::warn};
 
 /// The exit status of a guest that aborts.
 pub const ABORTED: i32 = 255;
@@ -48,6 +46,8 @@ const CHUNK: u64 = 64 * 1024;
 pub struct CoreDump {
     folder: OwnedFd,
     file: OwnedFd,
+    /// How long the file is.
+    bytes: u64,
     /// Where the kernel shows the file, the name that it gets, and that name with its folder.
     from: CString,
     name: CString,
@@ -66,12 +66,13 @@ impl CoreDump {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = openat(&folder, ".", flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| failed("cannot make a file there", error))?;
-        ftruncate(&file, HEAD as u64 + memory_bytes).map_err(|error| failed("no room", error))?;
+        let bytes = HEAD as u64 + memory_bytes;
+        ftruncate(&file, bytes).map_err(|error| failed("no room", error))?;
         let name = format!("core.solo5-hvt.{}", getpid().as_raw_nonzero());
         let path = format!("{path}/{name}");
         let text = |text: String| CString::new(text).map_err(|error| error.to_string());
         let from = text(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        Ok(Self { folder, file, from, name: text(name)?, path })
+        Ok(Self { folder, file, bytes, from, name: text(name)?, path })
     }
 
     /// Where the file is going to be.
@@ -89,7 +90,7 @@ impl CoreDump {
         let rule = |call, when, why| Rule { call, when, why };
         let follow = u64::from(AtFlags::SYMLINK_FOLLOW.bits());
         let link = vec![arg(0).eq(libc::AT_FDCWD), arg(2).eq(self.folder.as_raw_fd()), arg(4).eq(follow)];
-        let write = vec![arg(0).eq(self.file.as_raw_fd()), arg(2).le(CHUNK)];
+        let write = vec![arg(0).eq(self.file.as_raw_fd()), arg(2).le(CHUNK), arg(3).le(self.bytes)];
         [
             rule(libc::SYS_pwrite64, write, "fills the core file"),
             rule(libc::SYS_linkat, link, "names the core file"),

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use hvt_abi::boot::{BOOT_INFO_BASE, GUEST_MIN_BASE, GUEST_PAGE_SIZE};
-use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
+use kvm_bindings::{kvm_cpuid_entry2, kvm_dtable, kvm_segment, kvm_sregs};
 
 use crate::memory::usize_from;
 
@@ -147,12 +147,32 @@ fn segment(selector: u16, descriptor: u64) -> kvm_segment {
     }
 }
 
+/// Takes the host's virtualisation (VMX, SVM) from what a guest's CPU is said to have. Guests of guests are nobody's need
+/// here, and much of KVM is code for them, which a guest could reach.
+pub fn hide_virtualisation(feature: &mut kvm_cpuid_entry2) {
+    feature.ecx &= match feature.function {
+        1 => !(1 << 5),
+        0x8000_0001 => !(1 << 2),
+        _ => !0,
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::{
         BOOT_INFO_BASE, GIB, GUEST_MIN_BASE, GUEST_PAGE_SIZE, LARGE, NO_EXECUTE, PAGE, PML4, PRESENT, Range,
-        TABLES, TABLES_LEN, WRITABLE, usize_from, write_tables,
+        TABLES, TABLES_LEN, WRITABLE, hide_virtualisation, kvm_cpuid_entry2, usize_from, write_tables,
     };
+
+    #[test]
+    fn a_guest_has_all_features_but_virtualisation() {
+        for (function, hidden) in [(0, 0), (1, 1 << 5), (7, 0), (0x8000_0001, 1 << 2), (0x8000_0008, 0)] {
+            let all = kvm_cpuid_entry2 { function, eax: !0, ebx: !0, ecx: !0, edx: !0, ..Default::default() };
+            let mut left = all;
+            hide_virtualisation(&mut left);
+            assert_eq!(left, kvm_cpuid_entry2 { ecx: !hidden, ..all }, "{function:#x}");
+        }
+    }
 
     #[derive(Debug, PartialEq)]
     struct Page {

@@ -4,8 +4,7 @@ mod cpu;
 mod probe;
 mod ring;
 
-use std::ops::Range;
-use std::os::fd::{AsRawFd, RawFd};
+use std::{ops::Range, os::fd::AsRawFd, os::fd::RawFd};
 
 use hvt_abi::boot::GUEST_MEM_MAX;
 use hvt_abi::{GuestAddr, elf::Layout};
@@ -19,12 +18,8 @@ use ring::Kick;
 use super::{Backend, Start};
 use crate::boot::{self, Told};
 use crate::confine::{Rule, arg};
-use crate::core_dump;
-use crate::devices::Attached;
 use crate::hypercalls::{self, Fault, Outcome, Vm};
-use crate::memory::GuestMemory;
-use crate::report::warn;
-use crate::sys;
+use crate::{core_dump, devices::Attached, memory::GuestMemory, report::warn, sys};
 
 /// `_IO(KVMIO, 0x80)` and `_IOR(KVMIO, 0x81, struct kvm_regs)` of linux/kvm.h.
 const KVM_RUN: u64 = 0xae80;
@@ -104,9 +99,10 @@ impl Kvm {
         unsafe { vm.set_user_memory_region(region) }
             .map_err(|error| failed("KVM_SET_USER_MEMORY_REGION", error))?;
         let vcpu = vm.create_vcpu(0).map_err(|error| failed("KVM_CREATE_VCPU", error))?;
-        let features = kvm
+        let mut features = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|error| failed("KVM_GET_SUPPORTED_CPUID", error))?;
+        features.as_mut_slice().iter_mut().for_each(cpu::hide_virtualisation);
         vcpu.set_cpuid2(&features).map_err(|error| failed("KVM_SET_CPUID2", error))?;
         let kick = if with_ring { Kick::new(&vm) } else { None };
         Ok((Kvm { vcpu, kick }, memory))

@@ -13,8 +13,7 @@ mod patch;
 mod switch;
 mod traps;
 
-use std::ops::Range;
-use std::os::fd::RawFd;
+use std::{ops::Range, os::fd::RawFd};
 
 use hvt_abi::boot::BOOT_INFO_BASE;
 use hvt_abi::elf::Layout;

@@ -1,8 +1,7 @@
 //! What stops the guest: signals for privileged instructions and exceptions, and stubs for hypercalls.
 
-use std::ffi::{c_int, c_void};
-use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::{ffi::c_int, ffi::c_void, ptr};
 
 use hvt_abi::GuestAddr;
 use hvt_abi::boot::{BOOT_INFO_BASE, GUEST_MIN_BASE};
@@ -11,10 +10,8 @@ use hvt_abi::hypercall::Hypercall;
 use super::cpu::{CODE_SELECTOR, Cpu, DATA_SELECTOR, Exception, GENERAL_PROTECTION, PAGE_FAULT, USER_LIMIT};
 use super::decode::{Privileged, RAX, RCX, RDX, RSP, Registers, decode};
 use super::low::context;
-use crate::core_dump;
 use crate::hypercalls::{Fault, Outcome, Vm};
-use crate::report::warn;
-use crate::sys;
+use crate::{core_dump, report::warn, sys};
 
 /// The MSR with the FS base: the only one that guests write.
 const MSR_FS_BASE: u64 = 0xc000_0100;
