@@ -52,6 +52,10 @@ fn variable(name: &str) -> Option<String> {
 /// Puts a system, which has been put into a volume, where it is booted next, once.
 pub fn install(digest: Digest, signer: &[u8; 32], booted: &Booted) -> Result<String, String> {
     let own = booted.file.as_deref().ok_or("this machine was not booted from the system's partition")?;
+    if booted.is_trial {
+        // The other one, whose place this would take, is the only one that has shown that it starts.
+        return Err("the system that runs is on trial: keep it first (`petrel appliance confirm`)".into());
+    }
     let image = fs::read(Path::new(VOLUMES).join(UPGRADE_VOLUME)).map_err(about(UPGRADE_VOLUME))?;
     if ring::digest::digest(&SHA256, &image).as_ref() != digest.0 {
         return Err("another system was put into the volume meanwhile".into());
@@ -147,6 +151,13 @@ mod tests {
             assert!(verify(&altered, &signer).is_err(), "byte {at}");
         }
         assert!((0..image.len()).all(|cut| verify(&image[..cut], &signer).is_err()));
+    }
+
+    #[test]
+    fn a_system_on_trial_installs_no_other() {
+        let booted = Booted { file: Some("petrel-2+0-1.efi".into()), is_trial: true };
+        let refused = install(Digest([0; 32]), &[0; 32], &booted).unwrap_err();
+        assert!(refused.contains("is on trial"), "{refused}");
     }
 
     #[test]
