@@ -175,16 +175,13 @@ impl Session {
     }
 
     /// The host's state, in pieces that `take` is given; how many records that were.
-    pub fn export_state<E: From<Error>>(
-        &mut self,
-        mut take: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<u32, E> {
+    pub fn export_state(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), Error>) -> Result<u32, Error> {
         let id = self.send(Request::StateExport)?;
         loop {
             match self.receive(id)? {
                 Response::StateData(bytes) => take(&bytes)?,
                 Response::StateExported { records } => return Ok(records),
-                _ => return Err(self.unexpected().into()),
+                _ => return Err(self.unexpected()),
             }
         }
     }

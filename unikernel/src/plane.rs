@@ -427,12 +427,7 @@ impl<N: Nic> ControlPlane<N> {
         let Some((session, socket)) = self.sessions.session(index, &mut self.service) else { return };
         let Phase::Closing(deadline) = session.phase else { return };
         if !socket.is_active() || now_ns >= deadline {
-            if socket.is_active() {
-                socket.abort();
-            }
-            self.sessions.place(index).session = None;
-            // The socket forgets whom to send the reset to when it listens again.
-            self.service.egress(now_ns);
+            self.sessions.place(index).vacate(&mut self.service, now_ns);
         }
     }
 }

@@ -18,6 +18,19 @@ pub struct Place {
     pub session: Option<Session>,
 }
 
+impl Place {
+    /// Gives up its session, with a reset if there is still somebody to send it to.
+    pub fn vacate<N: Nic>(&mut self, stack: &mut Stack<N>, now_ns: u64) {
+        let socket = stack.socket(self.socket);
+        if socket.is_active() {
+            socket.abort();
+        }
+        self.session = None;
+        // The socket forgets whom to send the reset to when it listens again.
+        stack.egress(now_ns);
+    }
+}
+
 /// At most [`PLACES_MAX`] places. A session's number is that of its place.
 pub struct Table {
     port: u16,
@@ -63,10 +76,10 @@ impl Table {
 
     /// Sees to it that some sockets listen, as long as there is room, and that not many more do.
     pub fn keep_listening<N: Nic>(&mut self, stack: &mut Stack<N>, now_ns: u64) {
-        if self.busy() == PLACES_MAX {
-            self.make_room(stack, now_ns);
+        let mut busy = self.places.iter().filter(|place| place.session.is_some()).count();
+        if busy == PLACES_MAX && self.make_room(stack, now_ns) {
+            busy -= 1;
         }
-        let busy = self.busy();
         let idle = LISTENING.min(PLACES_MAX - busy);
         while self.places.len() < busy + idle {
             let socket = stack.add_socket(SESSION_BUFFER_BYTES);
@@ -88,20 +101,12 @@ impl Table {
         }
     }
 
-    fn busy(&self) -> usize {
-        self.places.iter().filter(|place| place.session.is_some()).count()
-    }
-
     /// Gives up who has the least time left of those on their way in or out: strangers who say nothing, or whose first
     /// packet was forged, take places from each other, and from no operator who is quicker than all of them.
-    fn make_room<N: Nic>(&mut self, stack: &mut Stack<N>, now_ns: u64) {
+    /// Whether there was anybody.
+    fn make_room<N: Nic>(&mut self, stack: &mut Stack<N>, now_ns: u64) -> bool {
         let deadline = |place: &Place| place.session.as_ref().and_then(Session::deadline);
         let passing = self.places.iter_mut().filter(|place| deadline(place).is_some());
-        if let Some(place) = passing.min_by_key(|place| deadline(place)) {
-            stack.socket(place.socket).abort();
-            place.session = None;
-            // The socket forgets whom to send the reset to when it listens again.
-            stack.egress(now_ns);
-        }
+        passing.min_by_key(|place| deadline(place)).map(|place| place.vacate(stack, now_ns)).is_some()
     }
 }

@@ -21,12 +21,7 @@ use petrel_wire::{Digest, frame};
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData};
 use serde::{Deserialize, Serialize};
 use smoltcp::iface::SocketHandle;
-use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::tcp;
-use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr,
-    TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
-};
 
 use crate::boot::{self, Machine, Overrides};
 use crate::disk::Disk;
@@ -300,38 +295,17 @@ impl World {
 
     /// The first packet of a connection comes, and whoever it says it is from will say nothing more.
     fn first_packet_from(&mut self, source: Ipv4Addr) {
-        let tcp = TcpRepr {
-            src_port: 40_000,
-            dst_port: 1025,
-            control: TcpControl::Syn,
-            seq_number: TcpSeqNumber(7),
-            ack_number: None,
-            window_len: 1000,
-            window_scale: None,
-            max_seg_size: None,
-            sack_permitted: false,
-            sack_ranges: [None; 3],
-            timestamp: None,
-            payload: &[],
-        };
-        let ip = Ipv4Repr {
-            src_addr: source,
-            dst_addr: self.service,
-            next_header: IpProtocol::Tcp,
-            payload_len: tcp.buffer_len(),
-            hop_limit: 64,
-        };
-        let [from, to] = [2, 1].map(|mac| EthernetAddress([2, 0, 0, 0, 0, mac]));
-        let ethernet = EthernetRepr { src_addr: from, dst_addr: to, ethertype: EthernetProtocol::Ipv4 };
-        let mut bytes = vec![0; ethernet.buffer_len() + ip.buffer_len() + tcp.buffer_len()];
-        let mut frame = EthernetFrame::new_unchecked(&mut bytes);
-        ethernet.emit(&mut frame);
-        let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
-        let checksums = ChecksumCapabilities::default();
-        ip.emit(&mut packet, &checksums);
-        let mut segment = TcpPacket::new_unchecked(packet.payload_mut());
-        tcp.emit(&mut segment, &ip.src_addr.into(), &ip.dst_addr.into(), &checksums);
-        self.cables[0].borrow_mut().push_back(bytes);
+        let (ours, theirs) = cable();
+        let sent = ours.incoming.clone();
+        let mut theirs = Stack::new(theirs, (source, 0), None, 6, 0);
+        // It announces itself, so they need not ask for its hardware address.
+        let _ours = Stack::new(ours, (self.service, 0), None, 7, 0);
+        while theirs.ingress(self.now_ns, 1) {}
+        sent.borrow_mut().clear();
+        let socket = theirs.add_socket(1024);
+        assert!(theirs.connect(socket, (self.service, 1025), 40_000));
+        theirs.egress(self.now_ns);
+        self.cables[0].borrow_mut().append(&mut sent.borrow_mut());
     }
 
     /// An operator connects.
@@ -358,6 +332,15 @@ impl World {
     fn request(&mut self, index: usize, id: u32, request: Request) {
         self.settle();
         self.programs[index].send(&ClientMessage { id, request });
+    }
+
+    /// An operator asks and asks, and from here on takes no answers.
+    fn ask_and_read_nothing(&mut self, index: usize, ids: core::ops::Range<u32>) {
+        self.programs[index].reads = false;
+        for id in ids {
+            self.programs[index].send(&ClientMessage { id, request: Request::Host });
+        }
+        self.settle();
     }
 
     fn answers(&mut self, index: usize) -> Vec<Response> {
@@ -606,11 +589,7 @@ fn given_more_first_packets_that_nobody_stands_by_than_places_then_operators_com
 fn given_an_operator_who_takes_no_answers_and_goes_then_its_place_is_free() {
     let mut world = World::new();
     let operator = world.session();
-    world.programs[operator].reads = false;
-    for id in 1..20_000 {
-        world.programs[operator].send(&ClientMessage { id, request: Request::Host });
-    }
-    world.settle();
+    world.ask_and_read_nothing(operator, 1..20_000);
     assert_eq!(world.plane.sessions(), 1);
     let socket = world.programs[operator].socket;
     world.operators.socket(socket).abort();
@@ -660,11 +639,7 @@ fn given_a_shim_that_does_not_read_then_the_client_is_made_to_wait() {
 fn given_a_client_that_reads_no_answers_then_it_is_not_read_either() {
     let mut world = World::new();
     let operator = world.session();
-    world.programs[operator].reads = false;
-    for id in 1..100_000 {
-        world.programs[operator].send(&ClientMessage { id, request: Request::Host });
-    }
-    world.settle();
+    world.ask_and_read_nothing(operator, 1..100_000);
     assert!(
         world.programs[operator].outgoing.len() > 1_000_000,
         "{}",

@@ -175,11 +175,16 @@ fn a_manifest_is_held_against_what_is_there_in_the_order_of_starting() {
     peer.join().unwrap();
 }
 
+/// A manifest of one unikernel, which has nothing but its image.
+fn write_manifest_of(site: &Site, name: &str) {
+    let manifest = format!("[unikernel.{name}]\nimage = \"sha256:{}\"\n", "ab".repeat(32));
+    std::fs::write(site.path("all.toml"), manifest).unwrap();
+}
+
 #[test]
 fn what_policies_have_given_is_no_difference_where_no_cpus_are_named() {
     let site = Site::new();
-    let manifest = format!("[unikernel.a]\nimage = \"sha256:{}\"\n", "ab".repeat(32));
-    std::fs::write(site.path("all.toml"), manifest).unwrap();
+    write_manifest_of(&site, "a");
     let peer = serve(&site.listener, config(&site.seal()), |peer| {
         peer.greet();
         let (id, _) = peer.read();
@@ -193,8 +198,7 @@ fn what_policies_have_given_is_no_difference_where_no_cpus_are_named() {
 #[test]
 fn what_is_pruned_goes_first_and_all_is_done_though_nobody_reads_it() {
     let site = Site::new();
-    let manifest = format!("[unikernel.new]\nimage = \"sha256:{}\"\n", "ab".repeat(32));
-    std::fs::write(site.path("all.toml"), manifest).unwrap();
+    write_manifest_of(&site, "new");
     let peer = serve(&site.listener, config(&site.seal()), |peer| {
         peer.greet();
         let (id, request) = peer.read();

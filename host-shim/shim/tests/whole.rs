@@ -336,9 +336,7 @@ fn given_a_peer_that_does_not_listen_when_a_guest_floods_then_it_is_not_held_up_
             // Whatever its own monitor has to say meanwhile.
             let chatty = "echo control plane; while :; do printf x; sleep 0.02; done";
             fs::write(site.folder.join("control-plane.sh"), chatty).unwrap();
-            let pid = fs::read_to_string(site.run_folder().join("0/pid")).unwrap();
-            let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            site.kill_control_plane();
             site.wait_for_log("petrel.hvt: x");
             let mut peer = site.connect();
             let image = peer.store(GUEST);
@@ -432,9 +430,7 @@ fn given_a_control_plane_when_it_ends_then_it_is_brought_back_with_the_same_taps
         site.wait_for_log("petrel.hvt: control plane --mem=32 --net:service=@");
         let first = taps();
         for _ in 0..3 {
-            let pid = fs::read_to_string(site.run_folder().join("0/pid")).unwrap();
-            let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            site.kill_control_plane();
             site.wait_for_log("control plane ended: signal 9");
             site.wait_for_log("petrel.hvt: control plane --mem=32 --net:service=@");
             assert_eq!(taps(), first);

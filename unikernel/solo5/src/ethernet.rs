@@ -111,8 +111,16 @@ fn arp(operation: ArpOperation, source: Neighbor, target: Neighbor, to: Ethernet
     bytes
 }
 
-/// Whom a frame introduces that smoltcp would not come to know by it.
-fn introduced(frame: &[u8]) -> Option<Neighbor> {
+/// What is done about a frame beyond giving it to smoltcp.
+enum Care {
+    /// It introduces somebody whom smoltcp would not come to know by it.
+    Introduce(Neighbor),
+    /// Its packet is from no address. Only those who have none yet send such, to servers that we are not; smoltcp would take
+    /// the nameless for a server and fail when it is to answer it.
+    Drop,
+}
+
+fn care(frame: &[u8]) -> Option<Care> {
     let frame = EthernetFrame::new_checked(frame).ok()?;
     match frame.ethertype() {
         EthernetProtocol::Arp => {
@@ -127,25 +135,20 @@ fn introduced(frame: &[u8]) -> Option<Neighbor> {
                 return None;
             };
             let announces = source_protocol_addr == target_protocol_addr;
-            announces.then_some((source_hardware_addr, source_protocol_addr))
+            announces.then_some(Care::Introduce((source_hardware_addr, source_protocol_addr)))
         }
         EthernetProtocol::Ipv4 => {
             let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
+            if packet.src_addr().is_unspecified() {
+                return Some(Care::Drop);
+            }
             let is_tcp = packet.next_header() == IpProtocol::Tcp;
             let segment = TcpPacket::new_checked(packet.payload()).ok().filter(|_| is_tcp)?;
             let begins = segment.syn() && !segment.ack();
-            begins.then_some((frame.src_addr(), packet.src_addr()))
+            begins.then_some(Care::Introduce((frame.src_addr(), packet.src_addr())))
         }
         _ => None,
     }
-}
-
-/// Whether a frame's packet is from no address. Only those who have none yet send such, to servers that we are not;
-/// smoltcp would take the nameless for a server and fail when it is to answer it.
-fn is_from_nobody(frame: &[u8]) -> bool {
-    let packet = EthernetFrame::new_checked(frame).ok().filter(|it| it.ethertype() == EthernetProtocol::Ipv4);
-    let packet = packet.and_then(|frame| Ipv4Packet::new_checked(frame.payload()).ok());
-    packet.is_some_and(|packet| packet.src_addr().is_unspecified())
 }
 
 /// A frame that has come in.
@@ -189,15 +192,15 @@ impl<N: Nic> Device for Ethernet<N> {
         } else {
             let len = self.nic.receive(&mut self.incoming)?;
             let frame = self.incoming.get(..len)?;
-            if let Some(neighbor) = introduced(frame) {
-                let ours = self.ours();
-                self.introduction = arp(ArpOperation::Reply, neighbor, ours, ours.0);
-                self.held = Some(len);
-                &self.introduction
-            } else if is_from_nobody(frame) {
-                &[]
-            } else {
-                frame
+            match care(frame) {
+                Some(Care::Introduce(neighbor)) => {
+                    let ours = self.ours();
+                    self.introduction = arp(ArpOperation::Reply, neighbor, ours, ours.0);
+                    self.held = Some(len);
+                    &self.introduction[..]
+                }
+                Some(Care::Drop) => &[],
+                None => frame,
             }
         };
         Some((Incoming(frame), Outgoing { nic: &mut self.nic, frame: &mut self.outgoing }))

@@ -1,8 +1,10 @@
 //! A control plane whose address a DHCP server leases. The server speaks smoltcp's wire formats and knows no client.
 
 use petrel_wire::operator::Address;
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, DhcpMessageType as Kind, DhcpPacket, DhcpRepr, UdpPacket, UdpRepr,
+    ArpOperation, ArpPacket, ArpRepr, DhcpMessageType as Kind, DhcpPacket, DhcpRepr, EthernetAddress,
+    EthernetFrame, EthernetProtocol, EthernetRepr, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
 };
 
 use super::*;

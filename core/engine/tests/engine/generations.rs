@@ -95,6 +95,18 @@ impl Site {
         self.history().into_iter().map(mark).collect::<Vec<_>>().join(" ")
     }
 
+    /// Both the new image and the argument `two` are in the third generation, which has taken the place of an order's.
+    #[track_caller]
+    fn has_both_changes_and_superseded(&mut self, order: u32) {
+        self.world.run();
+        let superseded = Response::Refused(Refusal::Superseded);
+        assert_eq!(self.world.next(self.session, order), superseded);
+        assert_eq!(self.spawned().1, self.new);
+        let changed = args(&["two"]).args.unwrap();
+        assert_eq!(self.world.host.spawned.last().unwrap().args, changed);
+        assert_eq!(self.numbers(), "1 2 3*");
+    }
+
     fn one_runs(&self) -> bool {
         let host = &self.world.host;
         (host.running().len(), host.ledger.monitors.len(), host.ledger.taps.len()) == (1, 1, 1)
@@ -124,13 +136,7 @@ fn a_change_that_is_made_while_the_image_of_another_is_looked_into_is_not_lost()
     let mut site = Site::new();
     site.send(update("a", site.to_new()));
     let restart = site.send(restart("a", args(&["two"])));
-    site.world.run();
-    let superseded = Response::Refused(Refusal::Superseded);
-    assert_eq!(site.world.next(site.session, restart), superseded);
-    assert_eq!(site.spawned().1, site.new);
-    let changed = args(&["two"]).args.unwrap();
-    assert_eq!(site.world.host.spawned.last().unwrap().args, changed);
-    assert_eq!(site.numbers(), "1 2 3*");
+    site.has_both_changes_and_superseded(restart);
 }
 
 #[test]
@@ -143,13 +149,7 @@ fn a_change_of_what_got_another_image_meanwhile_is_of_that_image() {
     site.ask(Request::ImagePush { digest: site.new, bytes: 1 });
     site.send(update("a", args(&["two"])));
     let restart = site.send(restart("a", site.to_new()));
-    site.world.run();
-    let superseded = Response::Refused(Refusal::Superseded);
-    assert_eq!(site.world.next(site.session, restart), superseded);
-    assert_eq!(site.spawned().1, site.new);
-    let changed = args(&["two"]).args.unwrap();
-    assert_eq!(site.world.host.spawned.last().unwrap().args, changed);
-    assert_eq!(site.numbers(), "1 2 3*");
+    site.has_both_changes_and_superseded(restart);
 }
 
 #[test]

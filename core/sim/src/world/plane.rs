@@ -223,19 +223,18 @@ impl World {
         ensure(read == *message, || format!("{message:?} is read as {read:?}"))?;
         self.count_answer(&message.response);
         let index = session.0 as usize;
-        let open = self.operators.iter().filter(|operator| operator.open).count();
-        let Some(operator) = self.operators.get_mut(index) else {
+        if index >= self.operators.len() {
             return self.auditor_hears(message);
-        };
+        }
         self.trace.note(|| format!("operator {index} ← {message:?}"));
         if let (
             0,
             Response::Refused(refusal @ (Refusal::Certificate { .. } | Refusal::Full(Table::Sessions))),
         ) = (message.id, &message.response)
         {
-            self.model.turned_out(operator.grant(), refusal, self.clock.now.wall_ms, open)?;
-            operator.expelled = true;
+            self.turned_out(index, refusal)?;
         }
+        let operator = &mut self.operators[index];
         let lists = matches!(
             operator.asked.get(&message.id),
             Some(Asked::Watching | Asked::Volumes | Asked::Events { .. })
@@ -258,6 +257,13 @@ impl World {
             self.check_told(&message.response, &name)?;
             self.check_kept(&message.response, &name)
         })
+    }
+
+    fn turned_out(&mut self, index: usize, refusal: &Refusal) -> Checked {
+        let open = self.operators.iter().filter(|operator| operator.open).count();
+        let operator = &mut self.operators[index];
+        operator.expelled = true;
+        self.model.turned_out(operator.grant(), refusal, self.clock.now.wall_ms, open)
     }
 
     fn close_session(&mut self, session: SessionId) -> Checked {

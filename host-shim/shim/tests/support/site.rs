@@ -157,6 +157,13 @@ impl Site {
         shim.wait().unwrap();
     }
 
+    /// The same for the control plane's monitor.
+    pub fn kill_control_plane(&self) {
+        let pid = fs::read_to_string(self.run_folder().join("0/pid")).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
     pub fn shim_pid(&self) -> u32 {
         self.shim.as_ref().unwrap().id()
     }
